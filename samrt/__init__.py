@@ -1,0 +1,64 @@
+"""samrt: promptable segmentation (Segment Anything) without torch.
+
+    model = samrt.load("vit_b")
+    embedding = model.encode("photo.jpg")
+    prediction = model.predict(embedding, point_coords=[[420, 310]], point_labels=[1])
+
+The names below are imported when they are first used, so that `import samrt` costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from samrt.errors import BackendError, BundleError, InputError, OutputError, SamrtError
+
+if TYPE_CHECKING:
+    from samrt.embedding import Embedding
+    from samrt.model import Model, Prediction, load
+    from samrt.predictor import SamPredictor
+    from samrt.scribble import Scribble
+    from samrt.transforms import ResizeLongestSide
+
+    __version__: str
+
+_HOMES = {
+    "Embedding": "samrt.embedding",
+    "Model": "samrt.model",
+    "Prediction": "samrt.model",
+    "ResizeLongestSide": "samrt.transforms",
+    "SamPredictor": "samrt.predictor",
+    "Scribble": "samrt.scribble",
+    "load": "samrt.model",
+}
+
+__all__ = [
+    "BackendError",
+    "BundleError",
+    "Embedding",
+    "InputError",
+    "Model",
+    "OutputError",
+    "Prediction",
+    "ResizeLongestSide",
+    "SamPredictor",
+    "SamrtError",
+    "Scribble",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("samrt")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'samrt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

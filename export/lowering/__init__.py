@@ -1,0 +1,51 @@
+"""Forms of SAM's attention: the same mathematics, shaped for the runtime that will execute it.
+
+`dense` is the reference and lives in the model. The others replace the encoder's attention modules before export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from samrt.errors import InputError
+from samrt_export.lowering.augmented import AugmentedAttention
+from samrt_export.lowering.chunked import ChunkedAttention
+from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
+
+REPLACEMENTS: dict[str, Callable[[Attention], nn.Module]] = {
+    "chunked": ChunkedAttention,
+    "augmented": AugmentedAttention,
+}
+LOWERINGS = ("dense", *REPLACEMENTS)
+
+
+def resolve(lowering: str, encoder: nn.Module, precision: str) -> str:
+    """The lowering to use: `auto` is `chunked` in fp32 (ONNX Runtime, CPU) and `augmented` in fp16 (TensorRT).
+
+    Encoders without decomposed relative position have one form, `dense`.
+
+    Raises:
+        InputError: an unknown lowering, or one that this encoder does not have.
+    """
+    if lowering not in ("auto", *LOWERINGS):
+        raise InputError(f"unknown lowering {lowering!r}; choose one of auto, {', '.join(LOWERINGS)}")
+    if not isinstance(encoder, ImageEncoderViT):
+        if lowering not in ("auto", "dense"):
+            raise InputError(
+                f"lowering {lowering!r} is for encoders with decomposed relative position; "
+                f"{type(encoder).__name__} has none: use --lowering auto or dense"
+            )
+        return "dense"
+    if lowering != "auto":
+        return lowering
+    return "augmented" if precision == "fp16" else "chunked"
+
+
+def lower(encoder: nn.Module, lowering: str) -> None:
+    """Replace the attention modules of `encoder` in place."""
+    if lowering == "dense":
+        return
+    for block in encoder.blocks:
+        block.attn = REPLACEMENTS[lowering](block.attn)

@@ -1,0 +1,120 @@
+"""The `samrt` command. Each command is a module here with `add_arguments(parser)` and `run(arguments) -> exit code`.
+
+Only the module of the command that was asked for is imported, and it imports what is heavy when it runs, so that
+`samrt --help` answers at once and `samrt doctor` works where a package is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from samrt.errors import SamrtError
+
+_COMMANDS = {
+    "segment": "turn points, boxes or a painted mask on an image into masks",
+    "info": "show what a bundle holds and check its files",
+    "doctor": "show what works on this machine and how to get what does not",
+    "export": "turn a checkpoint into a verified bundle (needs the export extra)",
+}
+
+_DESCRIPTION = "Promptable segmentation (Segment Anything) without torch: checkpoints to bundles, prompts to masks."
+
+_EPILOG = """\
+from a checkpoint to masks:
+  samrt export sam_vit_b_01ec64.pth -o vit_b
+  samrt segment photo.jpg --bundle vit_b --point 420,310
+  samrt info vit_b
+
+`samrt COMMAND --help` explains a command, with examples.
+
+exit status: 0 done, 1 samrt could not do it (one line on stderr says why), 2 wrong usage, 130 interrupted.
+SAMRT_DEBUG=1 shows where in the code an error arose.
+"""
+
+_ERROR, _INTERRUPTED = 1, 130
+# What a shell reports of a program that a closed pipe ended: 128 + SIGPIPE.
+_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments after the program's name; those of the process when None.
+
+    Returns:
+        The exit status: 0 done, 1 an error of samrt (one line on stderr), 130 interrupted, 141 the reader of stdout
+        went away.
+
+    Raises:
+        SystemExit: 2 for wrong usage; 0 after --help and --version.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names need not be valid text; they are printed as the bytes they are.
+        sys.stdout.reconfigure(errors="surrogateescape")
+    try:
+        try:
+            arguments = _parser(words).parse_args(words)
+            status: int = arguments.run(arguments)
+        finally:
+            # Here, where a closed pipe is caught; also on the way out of --help.
+            sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _discard_stdout()
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        print("samrt: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except SamrtError as error:
+        if os.environ.get("SAMRT_DEBUG"):
+            traceback.print_exc()
+        print("samrt: error:", " ".join(str(error).splitlines()), file=sys.stderr)
+        return _ERROR
+
+
+def _parser(words: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="samrt",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show samrt's version and leave")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    # No option before the command takes a value, so the first other word is the command.
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for name, summary in _COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+        if name == chosen:
+            module = importlib.import_module(f"samrt.cli.{name}")
+            command.description = module.DESCRIPTION
+            command.epilog = module.EPILOG
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        # Late, because looking up a package's metadata takes longer than all other parsing.
+        from samrt import __version__
+
+        print(f"samrt {__version__}")
+        parser.exit()
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter's own flush of stdout at exit go nowhere instead of failing aloud."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

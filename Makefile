@@ -1,0 +1,43 @@
+# A fresh checkout needs Python 3.10 or newer and make, nothing else. `make help` lists what there is.
+PYTHON ?= python3
+TEST_PYTHON := .venv/bin/python
+
+.PHONY: help demo test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    checkpoint to masks on a photograph, end to end; writes demo/overlay.png"
+	@echo "make test    linter, types and tests, in an environment of its own"
+	@echo "make lint    linter and types only"
+	@echo "make clean   remove everything that these made"
+	@echo "Another Python: make demo PYTHON=python3.12"
+
+define check_python
+@command -v "$(PYTHON)" >/dev/null || { echo "there is no $(PYTHON) here: samrt needs Python 3.10 or newer; name one, as in: make PYTHON=python3.12" >&2; exit 1; }
+@"$(PYTHON)" -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "samrt needs Python 3.10 or newer, and $(PYTHON) is %d.%d; name another, as in: make PYTHON=python3.12" % sys.version_info[:2])'
+endef
+
+demo:
+	$(check_python)
+	@"$(PYTHON)" examples/demo.py
+
+test: lint
+	$(TEST_PYTHON) -m pytest
+
+lint: .venv/installed
+	$(TEST_PYTHON) -m ruff check .
+	$(TEST_PYTHON) -m ruff format --check .
+	$(TEST_PYTHON) -m mypy
+
+# mypy does not follow the import hook of an editable install, so samrt_export is laid where its search path leads.
+.venv/installed: pyproject.toml
+	$(check_python)
+	"$(PYTHON)" -m venv --clear .venv
+	$(TEST_PYTHON) -m pip install --disable-pip-version-check -e ".[test]"
+	mkdir -p .venv/typing
+	ln -s ../../export .venv/typing/samrt_export
+	touch $@
+
+clean:
+	rm -rf .venv .venv-demo demo build dist samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

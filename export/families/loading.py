@@ -1,0 +1,159 @@
+"""What the model families share: reading sizes off parameter shapes, and loading strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from samrt.errors import BundleError
+from samrt.manifest import Normalization
+from samrt_export.models.config import DecoderConfig
+from samrt_export.models.sam import Sam
+
+State = Mapping[str, Tensor]
+
+_NAMES_SHOWN = 4
+# The bundle's contract: the single mask and the ambiguous three.
+_MASK_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to export.
+
+    `sam` is float32, in evaluation mode and without gradients; `image_size` is the side in pixels of the square input
+    it was built for.
+    """
+
+    family: str
+    variant: str
+    sam: Sam
+    normalization: Normalization
+    image_size: int
+
+    @property
+    def embedding_shape(self) -> tuple[int, int, int]:
+        """`[C, h, w]` of one image's embedding."""
+        side = self.sam.prompt_encoder.embedding_size
+        return self.sam.mask_decoder.iou_token.embedding_dim, side, side
+
+    @property
+    def low_res_size(self) -> int:
+        """Side of mask logits and mask prompts."""
+        return 4 * self.sam.prompt_encoder.embedding_size
+
+
+def shape_of(state: State, name: str, *expected: int | None) -> tuple[int, ...]:
+    """The shape of a parameter.
+
+    Raises:
+        BundleError: it is absent, has another number of axes than `expected`, an axis of another length (None: any),
+            or an empty one.
+    """
+    if name not in state:
+        raise BundleError(f"the parameter {name} is missing")
+    shape = tuple(state[name].shape)
+    fits = len(shape) == len(expected) and all(n > 0 and e in (None, n) for n, e in zip(shape, expected, strict=True))
+    if not fits:
+        pattern = ", ".join("any" if e is None else str(e) for e in expected)
+        raise BundleError(f"{name} has the shape {list(shape)}, expected [{pattern}]")
+    return shape
+
+
+def count(state: State, prefix: str) -> int:
+    """How many of `{prefix}0.`, `{prefix}1.`, ... are there."""
+    indices = {name[len(prefix) :].partition(".")[0] for name in state if name.startswith(prefix)}
+    number = 0
+    while str(number) in indices:
+        number += 1
+    return number
+
+
+def read_decoder(state: State, encoder_chans: int, image_size: int, embedding_size: int) -> DecoderConfig:
+    """The sizes of SAM's prompt encoder and mask decoder, for images and embeddings of these sides.
+
+    Raises:
+        BundleError: a parameter that tells a size is missing or misshapen, or a size cannot be used or does not fit
+            the encoder's output channels.
+    """
+    mask_tokens, embed_dim = shape_of(state, "mask_decoder.mask_tokens.weight", None, None)
+    if embed_dim != encoder_chans:
+        raise BundleError(
+            f"the encoder's embedding has {encoder_chans} channels and the mask decoder's {embed_dim}: they are of two "
+            "different models"
+        )
+    if mask_tokens != _MASK_TOKENS:
+        raise BundleError(
+            f"the mask decoder predicts {mask_tokens} masks, expected {_MASK_TOKENS} (one single, three more)"
+        )
+    head = "mask_decoder.iou_prediction_head.layers"
+    layers = "mask_decoder.transformer.layers"
+    config = DecoderConfig(
+        embed_dim=embed_dim,
+        image_size=image_size,
+        embedding_size=embedding_size,
+        mask_in_chans=shape_of(state, "prompt_encoder.mask_downscaling.3.weight", None, None, 2, 2)[0],
+        depth=count(state, f"{layers}."),
+        mlp_dim=shape_of(state, f"{layers}.0.mlp.lin1.weight", None, embed_dim)[0],
+        num_mask_tokens=mask_tokens,
+        iou_head_hidden_dim=shape_of(state, f"{head}.0.weight", None, embed_dim)[0],
+        iou_head_depth=count(state, f"{head}."),
+    )
+    # The inner width of the cross attention is half of the embedding's.
+    if embed_dim % (2 * config.num_heads):
+        raise BundleError(
+            f"the mask decoder's width is {embed_dim}, expected a multiple of {2 * config.num_heads} "
+            f"({config.num_heads} attention heads)"
+        )
+    return config
+
+
+def load_strictly(build: Callable[[], Sam], state: State, layout: str) -> Sam:
+    """Build a model around the tensors of `state`, without a copy; `layout` names it in messages.
+
+    Raises:
+        BundleError: a parameter is missing, unexpected, of another shape or not of floating point.
+    """
+    # On the meta device nothing is allocated or initialised: a ViT-H never exists twice.
+    with torch.device("meta"):
+        sam = build()
+    _check_layout(sam.state_dict(), state, layout)
+    sam.load_state_dict(dict(state), strict=True, assign=True)
+    return sam.eval().requires_grad_(False)
+
+
+def _check_layout(expected: State, state: State, layout: str) -> None:
+    common = [name for name in expected if name in state]
+    problems = [
+        _listed("missing", [name for name in expected if name not in state]),
+        _listed("unexpected", [name for name in state if name not in expected]),
+        _listed(
+            "of another shape",
+            [
+                f"{name} {list(state[name].shape)} instead of {list(expected[name].shape)}"
+                for name in common
+                if state[name].shape != expected[name].shape
+            ],
+        ),
+        _listed(
+            "of another type",
+            [
+                f"{name} {state[name].dtype} instead of {expected[name].dtype}"
+                for name in common
+                if state[name].dtype != expected[name].dtype
+            ],
+        ),
+    ]
+    found = "; ".join(problem for problem in problems if problem)
+    if found:
+        raise BundleError(f"the parameters do not fit {layout}: {found}")
+
+
+def _listed(problem: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{len(names)} {problem} ({', '.join(names[:_NAMES_SHOWN])}{more})"

@@ -1,0 +1,172 @@
+"""SAM with a ViT encoder: ViT-B, ViT-L, ViT-H and every other size of the same shape.
+
+Source: Segment Anything (arXiv:2304.02643), reference `build_sam`; other input sizes as in ViTDet's code (detectron2
+`get_abs_pos`, reference `get_rel_pos`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from samrt.errors import BundleError
+from samrt.manifest import Normalization
+from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of
+from samrt_export.models.config import VitConfig
+from samrt_export.models.image_encoder_vit import ImageEncoderViT
+from samrt_export.models.sam import Sam
+
+FAMILY = "sam"
+DESCRIPTION = "SAM with a ViT encoder (vit_b, vit_l, vit_h or any other size)"
+
+RELEASED = {
+    "vit_b": VitConfig(1024, 16, 768, 12, 64, 3072, 256, 14, (2, 5, 8, 11)),
+    "vit_l": VitConfig(1024, 16, 1024, 24, 64, 4096, 256, 14, (5, 11, 17, 23)),
+    "vit_h": VitConfig(1024, 16, 1280, 32, 80, 5120, 256, 14, (7, 15, 23, 31)),
+}
+
+# Of RGB values in 0..255, as Meta trained it.
+_PIXEL_MEAN = (123.675, 116.28, 103.53)
+_PIXEL_STD = (58.395, 57.12, 57.375)
+
+_ENCODER = "image_encoder"
+_POS_EMBED = f"{_ENCODER}.pos_embed"
+_PATCHES = f"{_ENCODER}.patch_embed.proj.weight"
+_MIN_GRID = 4
+# Global attention grows with the fourth power of the grid; beyond this no machine runs it.
+_MAX_GRID = 256
+
+
+def matches(state: State) -> bool:
+    """Whether these are a ViT encoder's parameter names."""
+    return _PATCHES in state and _POS_EMBED in state
+
+
+def build(state: State, image_size: int | None) -> LoadedModel:
+    """The model at the checkpoint's own input size, or resized to another.
+
+    Raises:
+        BundleError: a parameter is missing, unexpected or of a shape that fits none of its neighbours, or `image_size`
+            is not a multiple of the patch size within 4 to 256 patches.
+    """
+    trained = read_config(state)
+    if image_size is None:
+        image_size = trained.image_size
+    config = replace(trained, image_size=_checked_size(image_size, trained.patch_size))
+    decoder = read_decoder(state, config.out_chans, config.image_size, config.grid)
+    sam = load_strictly(
+        lambda: Sam(ImageEncoderViT(config), decoder), _resized(state, trained, config), _layout(config)
+    )
+    normalization = Normalization(kind="mean_std", mean=_PIXEL_MEAN, std=_PIXEL_STD)
+    return LoadedModel(FAMILY, variant_of(config), sam, normalization, config.image_size)
+
+
+def read_config(state: State) -> VitConfig:
+    """The encoder's sizes, read off the parameter shapes.
+
+    Raises:
+        BundleError: a parameter that tells a size is missing, or contradicts another.
+    """
+    embed_dim, _, patch_size, _ = shape_of(state, _PATCHES, None, 3, None, None)
+    _, grid, _, _ = shape_of(state, _POS_EMBED, 1, None, None, embed_dim)
+    depth = count(state, f"{_ENCODER}.blocks.")
+    _, head_dim = shape_of(state, _rel_pos(0, "h"), None, None)
+    if embed_dim % head_dim:
+        raise BundleError(
+            f"{_rel_pos(0, 'h')} is {head_dim} wide, which does not divide the encoder's width {embed_dim} into heads"
+        )
+    window_size, global_blocks = _read_windows(state, depth, grid)
+    return VitConfig(
+        image_size=grid * patch_size,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        head_dim=head_dim,
+        mlp_dim=shape_of(state, f"{_ENCODER}.blocks.0.mlp.lin1.weight", None, embed_dim)[0],
+        out_chans=shape_of(state, f"{_ENCODER}.neck.0.weight", None, embed_dim, 1, 1)[0],
+        window_size=window_size,
+        global_blocks=global_blocks,
+    )
+
+
+def variant_of(config: VitConfig) -> str:
+    """`vit_b`, `vit_l`, `vit_h` at any input size, else the width and depth, such as `vit_d192x6`."""
+    for name, released in RELEASED.items():
+        if replace(config, image_size=released.image_size) == released:
+            return name
+    return f"vit_d{config.embed_dim}x{config.depth}"
+
+
+def _read_windows(state: State, depth: int, grid: int) -> tuple[int, tuple[int, ...]]:
+    """The window's side (0: none) and the blocks without one: a table for a side of n tokens has 2n-1 rows."""
+    global_rows, window_rows, first_windowed = 2 * grid - 1, 0, ""
+    global_blocks = []
+    for block in range(depth):
+        name = _rel_pos(block, "h")
+        rows, _ = shape_of(state, name, None, None)
+        if rows == global_rows:
+            global_blocks.append(block)
+        elif rows % 2 and window_rows in (0, rows):
+            window_rows, first_windowed = rows, first_windowed or name
+        else:
+            window = f"{window_rows}, as {first_windowed} has" if window_rows else "an odd number"
+            raise BundleError(
+                f"{name} has {rows} rows: neither {global_rows} (global attention on the {grid}x{grid} grid of "
+                f"{_POS_EMBED}) nor that of a window ({window})"
+            )
+    if not global_blocks and window_rows > global_rows:
+        raise BundleError(
+            f"{first_windowed} and all others have {window_rows} rows, those of a grid larger than the {grid}x{grid} "
+            f"of {_POS_EMBED}: resize both to one grid"
+        )
+    return (window_rows + 1) // 2, tuple(global_blocks)
+
+
+def _rel_pos(block: int, axis: str) -> str:
+    return f"{_ENCODER}.blocks.{block}.attn.rel_pos_{axis}"
+
+
+def _layout(config: VitConfig) -> str:
+    nearest = min(RELEASED, key=lambda name: abs(RELEASED[name].embed_dim - config.embed_dim))
+    described = f"a SAM ViT of width {config.embed_dim} and depth {config.depth}"
+    if variant_of(config) == nearest:
+        return f"{described} ({nearest})"
+    released = RELEASED[nearest]
+    return f"{described} (the nearest released one is {nearest}: width {released.embed_dim}, depth {released.depth})"
+
+
+def _checked_size(image_size: int, patch_size: int) -> int:
+    smallest, largest = _MIN_GRID * patch_size, _MAX_GRID * patch_size
+    if image_size % patch_size or not smallest <= image_size <= largest:
+        raise BundleError(
+            f"the image size {image_size} cannot be used: choose a multiple of the patch size {patch_size} from "
+            f"{smallest} to {largest}"
+        )
+    return image_size
+
+
+def _resized(state: State, trained: VitConfig, config: VitConfig) -> dict[str, Tensor]:
+    """The position tables for another grid; those of windows do not depend on it."""
+    resized = dict(state)
+    if config.grid == trained.grid:
+        return resized
+    resized[_POS_EMBED] = _resize_pos_embed(state[_POS_EMBED], config.grid)
+    for block in config.global_blocks:
+        for axis in ("h", "w"):
+            name = _rel_pos(block, axis)
+            resized[name] = _resize_rel_pos(state[name], 2 * config.grid - 1)
+    return resized
+
+
+def _resize_pos_embed(table: Tensor, grid: int) -> Tensor:
+    # [1, h, w, C]; interpolate wants channels first
+    resized = F.interpolate(table.permute(0, 3, 1, 2), size=(grid, grid), mode="bicubic", align_corners=False)
+    return resized.permute(0, 2, 3, 1).contiguous()
+
+
+def _resize_rel_pos(table: Tensor, rows: int) -> Tensor:
+    # [rows, d]
+    resized = F.interpolate(table.T[None], size=rows, mode="linear", align_corners=False)
+    return resized[0].T.contiguous()

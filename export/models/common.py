@@ -1,0 +1,48 @@
+"""Layers that encoder and decoder share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerNorm2d(nn.Module):
+    """LayerNorm over the channels of `[B, C, H, W]`.
+
+    Computed channels-last as one `layer_norm`, so that it exports as one LayerNormalization node, whose accumulation
+    every runtime keeps in float32.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def channels_last(self, x: Tensor) -> Tensor:
+        """The same over the last axis of `[..., C]`."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+def linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer over the last axis of `[..., C]`, seen as one matrix: then it exports as Gemm, bias included."""
+    out: Tensor = layer(x.flatten(0, -2))
+    return out.unflatten(0, x.shape[:-1])
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them; parameter names as in SAM's checkpoints."""
+
+    def __init__(self, dim: int, hidden_dim: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(dim, hidden_dim)
+        self.lin2 = nn.Linear(hidden_dim, dim)
+        self.act = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.lin2(self.act(self.lin1(x)))
+        return out

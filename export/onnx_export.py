@@ -1,0 +1,78 @@
+"""Torch modules to ONNX files."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir
+import torch
+from torch import Tensor, nn
+
+from samrt.manifest import Graph
+from samrt_export.lowering.chunked import ChunkedAttention, chunk_function
+
+# LayerNormalization is one node since 17, Gelu since 20; TensorRT 10.3 and ONNX Runtime 1.17 read up to 20.
+OPSET = 20
+
+
+def export_graph(module: nn.Module, graph: Graph, samples: tuple[Tensor, ...], folder: Path, weights: str = "") -> None:
+    """Trace `module` and write `folder / graph.file`.
+
+    Args:
+        module: takes and returns tensors in the order of the graph's inputs and outputs.
+        graph: names and shapes; the strings in its shapes become dynamic axes.
+        samples: example inputs; no dynamic axis may have length 1, which would fix it.
+        weights: file in `folder` for the weights (external data); empty: inside the graph's file.
+    """
+    axes: dict[str, torch.export.Dim] = {}
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            samples,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[tensor.name for tensor in graph.inputs],
+            output_names=[tensor.name for tensor in graph.outputs],
+            dynamic_shapes=[_dynamic_axes(tensor.shape, axes) for tensor in graph.inputs],
+            verbose=False,
+        )
+    assert program is not None  # only an export straight into a file returns nothing
+    model = program.model
+    _add_functions(model, module)
+    onnx_ir.save(model, folder / graph.file, external_data=weights or None)
+
+
+def _dynamic_axes(shape: Sequence[int | str], axes: dict[str, torch.export.Dim]) -> dict[int, torch.export.Dim]:
+    return {
+        index: axes.setdefault(length, torch.export.Dim(length, min=0 if length == "points" else 1))
+        for index, length in enumerate(shape)
+        if isinstance(length, str)
+    }
+
+
+def _add_functions(model: onnx_ir.Model, module: nn.Module) -> None:
+    """Define the `samrt` function that chunked attention calls. All layers of an encoder share one."""
+    for layer in module.modules():
+        if isinstance(layer, ChunkedAttention) and not layer.window_size:
+            function = onnx_ir.serde.deserialize_function(chunk_function(layer))
+            model.functions[function.identifier()] = function
+            model.opset_imports["samrt"] = 1
+            return
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch's exporter says about its own internals; its errors are exceptions."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

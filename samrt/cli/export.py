@@ -1,0 +1,84 @@
+"""`samrt export`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+from samrt.errors import SamrtError
+
+DESCRIPTION = """\
+Turn a SAM checkpoint into a bundle that `samrt segment` runs without torch.
+
+The checkpoint's kind is recognised from its parameters. The exported graphs are compared with the torch model in ONNX
+Runtime; past tolerance nothing is written."""
+
+EPILOG = """\
+examples:
+  samrt export sam_vit_b_01ec64.pth -o vit_b
+  samrt export lite_medsam.pth -o lite_medsam
+  samrt export sam_vit_b_01ec64.pth -o vit_b_512 --image-size 512     faster, coarser
+  samrt export sam_vit_b_01ec64.pth -o vit_b_fp16 --precision fp16    half the size
+
+Needs torch, onnx and onnxscript: pip install 'samrt[export]'
+"""
+
+_NEEDED = ("torch", "onnx", "onnxscript")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a .pth file of the SAM family")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="BUNDLE",
+        type=Path,
+        required=True,
+        help="the bundle: a folder, or a file ending in .zip; replaced if it exists",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="refuse the checkpoint unless it holds this family or variant, for example vit_b",
+    )
+    parser.add_argument(
+        "--image-size",
+        metavar="N",
+        type=int,
+        help="side of the square model input in pixels (default: the model's own)",
+    )
+    parser.add_argument(
+        "--lowering",
+        choices=("auto", "dense", "chunked", "augmented"),
+        default="auto",
+        help="form of the encoder's attention (default: auto, chosen by the model)",
+    )
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16"), default="fp32", help="numbers inside the graphs (default: fp32)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export, with progress on stderr."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SamrtError(f"export needs {', '.join(missing)}, not installed here; run: pip install 'samrt[export]'")
+    from samrt_export.pipeline import ExportOptions, export
+
+    start = time.perf_counter()
+
+    def progress(line: str) -> None:
+        print(f"[{time.perf_counter() - start:6.1f} s] {line}", file=sys.stderr, flush=True)
+
+    options = ExportOptions(
+        model=arguments.model,
+        image_size=arguments.image_size,
+        lowering=arguments.lowering,
+        precision=arguments.precision,
+    )
+    export(arguments.checkpoint, arguments.output, options, progress)
+    return 0

@@ -1,0 +1,134 @@
+"""`samrt info`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from samrt.bundle import Bundle
+    from samrt.manifest import Manifest, Tensor
+
+DESCRIPTION = """\
+Show what a bundle holds: model, sizes, where it came from, the inputs and outputs of its graphs, and how closely it
+follows the torch model. Every file is compared with its SHA-256 first; a damaged bundle is an error."""
+
+EPILOG = """\
+examples:
+  samrt info vit_b
+  samrt info vit_b.zip --json
+"""
+
+Row = tuple[str, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a bundle's folder or zip")
+    parser.add_argument("--json", action="store_true", help="print the manifest and the result of the check as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check the bundle and print what it is."""
+    from samrt.bundle import open_bundle
+
+    bundle = open_bundle(arguments.bundle)
+    if arguments.json:
+        # open_bundle raises unless every file has the hash that the manifest says.
+        print(
+            json.dumps({"path": str(bundle.path), "verified": True, **json.loads(bundle.manifest.to_json())}, indent=2)
+        )
+        return 0
+    for block in _blocks(bundle):
+        for line in block:
+            print(line)
+    return 0
+
+
+def _blocks(bundle: Bundle) -> Iterator[list[str]]:
+    manifest = bundle.manifest
+    yield _table(_model_rows(bundle))
+    for name, graph in manifest.graphs.items():
+        yield ["", f"{name} ({graph.file})"]
+        yield _table(
+            [*(_tensor_row("in", each) for each in graph.inputs), *(_tensor_row("out", each) for each in graph.outputs)]
+        )
+    yield ["", "files (size and SHA-256 as the manifest says)"]
+    yield _table([(name, _size(entry.bytes), entry.sha256) for name, entry in manifest.files.items()])
+    yield ["", "compared with torch at export"]
+    yield _table(_verification_rows(manifest.verification)) or ["  nothing recorded"]
+
+
+def _model_rows(bundle: Bundle) -> list[Row]:
+    manifest = bundle.manifest
+    channels, height, width = manifest.embedding_shape
+    side, low = manifest.image_size, manifest.low_res_size
+    source = manifest.source
+    return [
+        ("bundle", str(bundle.path)),
+        ("model", f"{manifest.family} {manifest.variant}, {_count(source.parameters)} parameters"),
+        ("image", f"{side} x {side}, {_normalization(manifest)}"),
+        ("embedding", f"{channels} x {height} x {width}"),
+        ("masks", f"{low} x {low} logits, mask above {manifest.mask_threshold:g}"),
+        ("lowering", manifest.lowering),
+        ("precision", manifest.precision),
+        ("checkpoint", f"{source.name}, {_size(source.bytes)}"),
+        ("", f"SHA-256 {source.sha256}"),
+        ("exported by", ", ".join(f"{name} {version}" for name, version in manifest.exporter.items())),
+    ]
+
+
+def _normalization(manifest: Manifest) -> str:
+    how = manifest.normalization
+    if how.mean is None or how.std is None:
+        return "each image stretched to 0..1"
+    return f"RGB mean {_numbers(how.mean)}, deviation {_numbers(how.std)}"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _tensor_row(direction: str, tensor: Tensor) -> Row:
+    return direction, tensor.name, tensor.dtype, f"[{', '.join(map(str, tensor.shape))}]"
+
+
+def _verification_rows(verification: Mapping[str, object]) -> list[Row]:
+    """One row per figure: its name, what was measured, and the tolerance that it was held to."""
+    tolerances = verification.get("tolerance")
+    bounds = tolerances if isinstance(tolerances, Mapping) else {}
+    return list(_figure_rows({key: value for key, value in verification.items() if value is not tolerances}, bounds))
+
+
+def _figure_rows(figures: Mapping[str, object], bounds: Mapping[str, object], prefix: str = "") -> Iterator[Row]:
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _figure_rows(value, bounds, f"{prefix}{key}: ")
+        else:
+            tolerance = f"tolerance {_figure(bounds[key])}" if key in bounds else ""
+            yield f"{prefix}{key}".replace("_", " "), _figure(value), tolerance
+
+
+def _figure(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e5 else str(number)
+
+
+def _size(number: int) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= factor:
+            return f"{number / factor:.1f} {unit}"
+    return f"{number} B"
+
+
+def _table(rows: list[Row]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

@@ -1,0 +1,134 @@
+"""The prompts of `samrt segment`: from the words of the command line to what `Model.predict` takes."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samrt.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from samrt.overlay import Marks
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of one call: as `Model.predict` takes them, and per prompt as they are drawn and written down."""
+
+    keywords: dict[str, Any]
+    marks: list[Marks]
+    descriptions: list[dict[str, object]]
+
+
+def parse_point(text: str) -> tuple[float, float, int]:
+    """(x, y, label) of the words "X,Y" or "X,Y,LABEL"."""
+    words = text.split(",")
+    if len(words) not in (2, 3) or (len(words) == 3 and words[2].strip() not in ("0", "1")):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not X,Y or X,Y,LABEL with label 1 (object) or 0 (not the object)"
+        )
+    x, y = _floats(text, words[:2])
+    return x, y, int(words[2]) if len(words) == 3 else 1
+
+
+def parse_box(text: str) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1) of the words "X0,Y0,X1,Y1"."""
+    words = text.split(",")
+    if len(words) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not X0,Y0,X1,Y1")
+    x0, y0, x1, y1 = _floats(text, words)
+    return x0, y0, x1, y1
+
+
+def _floats(text: str, words: list[str]) -> list[float]:
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} holds something that is not a number") from None
+
+
+def check_prompts(arguments: argparse.Namespace) -> None:
+    """Refuse, as wrong usage, prompts that are absent or cannot go together. The rest is `Model.predict`'s to judge."""
+    if not (arguments.point or arguments.box or arguments.mask):
+        arguments.refuse("nothing to segment: give at least one of --point, --box and --mask")
+    if len(arguments.box) > 1 and (arguments.point or arguments.mask):
+        arguments.refuse(
+            f"{len(arguments.box)} boxes are {len(arguments.box)} objects, and it is open which of them --point and "
+            "--mask belong to; call samrt segment once per object, or give the boxes alone"
+        )
+
+
+def read_prompts(arguments: argparse.Namespace) -> Prompts:
+    """The prompts of a call: several boxes are a prompt each, everything else together is one.
+
+    Raises:
+        InputError: the file of --mask cannot be used.
+    """
+    import numpy as np
+
+    from samrt.overlay import Marks
+
+    boxes = np.array(arguments.box, np.float64)
+    if len(boxes) > 1:
+        return Prompts({"box": boxes}, [Marks(box=box) for box in boxes], [{"box": box} for box in arguments.box])
+    keywords: dict[str, Any] = {}
+    description: dict[str, object] = {}
+    painted = None
+    if arguments.point:
+        keywords["point_coords"] = np.array([point[:2] for point in arguments.point], np.float64)
+        keywords["point_labels"] = np.array([point[2] for point in arguments.point], np.int32)
+        description["point_coords"] = [point[:2] for point in arguments.point]
+        description["point_labels"] = [point[2] for point in arguments.point]
+    if arguments.box:
+        keywords["box"] = boxes[0]
+        description["box"] = arguments.box[0]
+    if arguments.mask:
+        description["mask"] = str(arguments.mask)
+        if arguments.mask.suffix.lower() == ".npy":
+            keywords["mask_input"] = _read_logits(arguments.mask)
+        else:
+            from samrt.scribble import Scribble
+
+            painted = _read_painted(arguments.mask)
+            keywords["scribble"] = Scribble(painted)
+    marks = Marks(keywords.get("point_coords"), keywords.get("point_labels"), keywords.get("box"), painted)
+    return Prompts(keywords, [marks], [description])
+
+
+def _read_logits(path: Path) -> npt.NDArray[Any]:
+    import numpy as np
+
+    try:
+        logits = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot read mask logits from {path}: {error}; save them with numpy.save") from error
+    if not isinstance(logits, np.ndarray):
+        raise InputError(f"{path} holds several arrays; save one prediction's low_res_masks [1, L, L] with numpy.save")
+    return logits
+
+
+def _read_painted(path: Path) -> npt.NDArray[np.bool_]:
+    """bool [H, W]: where the picture is painted, that is not black and not transparent."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            if picture.format in ("JPEG", "MPO"):
+                raise InputError(f"{path} is a JPEG, whose black is not quite 0; save the painted mask as a PNG")
+            if "A" in picture.getbands() or "transparency" in picture.info:
+                pixels = np.asarray(picture.convert("RGBA"))
+                # What is transparent counts as black.
+                pixels = pixels[..., :3] * (pixels[..., 3:] != 0)
+            else:
+                pixels = np.asarray(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot read the painted mask {path}: {error}; save it as a PNG") from error
+    return np.asarray(pixels.reshape(*pixels.shape[:2], -1).any(axis=-1))

@@ -1,0 +1,215 @@
+"""`samrt segment`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samrt.cli.prompts import check_prompts, parse_box, parse_point, read_prompts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from samrt.manifest import Manifest
+    from samrt.overlay import Marks
+
+DESCRIPTION = """\
+Turn prompts on an image into masks: an overlay picture (-o), masks as COCO run lengths (--json), or both.
+
+Coordinates are pixels of the image, x to the right and y down from its upper left corner."""
+
+EPILOG = """\
+one object:
+  samrt segment photo.jpg --bundle vit_b --point 420,310
+  samrt segment photo.jpg --bundle vit_b --point 420,310 --point 510,330,0   keep the first, not the second
+  samrt segment photo.jpg --bundle vit_b --box 120,80,640,520 -o cup.png
+  samrt segment photo.jpg --bundle vit_b --mask painted.png --json cup.json
+
+several objects:
+  samrt segment photo.jpg --bundle vit_b --box 10,20,200,180 --box 220,15,400,190
+
+part, object or whole, three masks side by side:
+  samrt segment photo.jpg --bundle vit_b --point 420,310 --multimask
+
+Without -o and --json, the picture of photo.jpg is written to photo_masks.png in the current folder. One line per mask
+goes to stdout (score, area, box as x0,y0,x1,y1), times go to stderr. The JSON's masks are read with
+pycocotools.mask.decode(mask["segmentation"]); its bbox is COCO's x, y, width, height.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="a picture file")
+    parser.add_argument("--bundle", metavar="B", type=Path, required=True, help="the model: a bundle's folder or zip")
+    prompts = parser.add_argument_group("prompts, at least one; together they mean one object")
+    prompts.add_argument(
+        "--point",
+        metavar="X,Y[,LABEL]",
+        type=parse_point,
+        action="append",
+        default=[],
+        help="a point on the object (label 1, the default) or beside it (label 0); repeatable",
+    )
+    prompts.add_argument(
+        "--box",
+        metavar="X0,Y0,X1,Y1",
+        type=parse_box,
+        action="append",
+        default=[],
+        help="a box around the object; repeated, each box is an object of its own and takes no other prompts",
+    )
+    prompts.add_argument(
+        "--mask",
+        metavar="FILE",
+        type=Path,
+        help="a picture of the image's size, painted (not 0) on the object; "
+        "or a .npy file with float logits [1, L, L] of an earlier prediction",
+    )
+    parser.add_argument("--multimask", action="store_true", help="three masks per prompt instead of one")
+    parser.add_argument("-o", "--output", metavar="OUT.png", type=_png, help="write the masks over the image")
+    parser.add_argument(
+        "--json", metavar="OUT.json", type=Path, help="write the masks as COCO run lengths, with scores"
+    )
+    parser.add_argument("--backend", metavar="NAME", default="auto", help="what runs the model (default: auto)")
+    parser.set_defaults(refuse=parser.error)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Segment, write the files that were asked for, and say so."""
+    picture_path, json_path = _outputs(arguments)
+    check_prompts(arguments)
+    from samrt.images import read_image
+    from samrt.model import load
+
+    image = read_image(arguments.image)
+    prompts = read_prompts(arguments)
+    started = time.perf_counter()
+    with load(arguments.bundle, backend=arguments.backend) as model:
+        loaded = time.perf_counter()
+        embedding = model.encode(image)
+        encoded = time.perf_counter()
+        prediction = model.predict(embedding, **prompts.keywords, multimask_output=arguments.multimask)
+        decoded = time.perf_counter()
+    print(
+        f"{model.backend}: load {loaded - started:.2f} s, encode {encoded - loaded:.2f} s, "
+        f"decode {decoded - encoded:.3f} s",
+        file=sys.stderr,
+    )
+    # One prompt comes without the axis of prompts, several with it.
+    masks = prediction.masks.reshape(len(prompts.marks), -1, *image.shape[:2])
+    scores = prediction.iou_predictions.reshape(masks.shape[:2])
+
+    entries = _entries(masks, scores, prompts.descriptions)
+    if json_path is not None:
+        _write_json(json_path, arguments.image, image.shape[:2], _describe(arguments.bundle, model.manifest), entries)
+    if picture_path is not None:
+        _write_picture(picture_path, image, masks, scores, prompts.marks)
+    _print_summary(entries)
+    for path in (picture_path, json_path):
+        if path is not None:
+            print(f"wrote {path}")
+    return 0
+
+
+def _outputs(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """Where to write the picture and the JSON; refuses to write over what is read."""
+    picture: Path | None = arguments.output
+    if picture is None and arguments.json is None:
+        picture = Path(f"{arguments.image.stem}_masks.png")
+    written = [path for path in (picture, arguments.json) if path is not None]
+    read = [path for path in (arguments.image, arguments.mask) if path is not None]
+    for path in written:
+        if any(_same(path, other) for other in read):
+            arguments.refuse(f"{path} is an input and would be written over; choose another name for the output")
+    if len(written) == 2 and _same(*written):
+        arguments.refuse(f"the picture and the JSON cannot both be {picture}; choose two names")
+    return picture, arguments.json
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _entries(
+    masks: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], descriptions: list[dict[str, object]]
+) -> list[dict[str, Any]]:
+    """What the JSON says of each mask, bool [B, C, H, W]."""
+    from samrt.rle import bounding_box, encode
+
+    return [
+        {
+            "prompt": description,
+            "segmentation": encode(mask),
+            "predicted_iou": float(score),
+            "area": int(mask.sum()),
+            "bbox": list(bounding_box(mask)),
+        }
+        for prompt_masks, prompt_scores, description in zip(masks, scores, descriptions, strict=True)
+        for mask, score in zip(prompt_masks, prompt_scores, strict=True)
+    ]
+
+
+def _describe(path: Path, manifest: Manifest) -> dict[str, object]:
+    return {
+        "path": str(path),
+        "family": manifest.family,
+        "variant": manifest.variant,
+        "image_size": manifest.image_size,
+        "precision": manifest.precision,
+        "checkpoint_sha256": manifest.source.sha256,
+    }
+
+
+def _write_json(
+    path: Path, image: Path, size: tuple[int, ...], bundle: dict[str, object], entries: list[dict[str, Any]]
+) -> None:
+    from samrt.files import replacing_file
+
+    content = {"image": str(image), "size": list(size), "bundle": bundle, "masks": entries}
+    with replacing_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_picture(
+    path: Path,
+    image: npt.NDArray[np.uint8],
+    masks: npt.NDArray[np.bool_],
+    scores: npt.NDArray[np.float32],
+    marks: list[Marks],
+) -> None:
+    """One panel per output of a prompt, with that output's mask of every prompt in it."""
+    from samrt.overlay import draw_overlay, join_panels, write_png
+
+    prompts, outputs = scores.shape
+    panels = []
+    for output in range(outputs):
+        captions = [f"{score:.2f}" for score in scores[:, output]]
+        if scores.size > 1:
+            # The numbers of the printed lines.
+            captions = [f"{prompt * outputs + output + 1}  {captions[prompt]}" for prompt in range(prompts)]
+        panels.append(draw_overlay(image, masks[:, output], captions, marks))
+    write_png(path, join_panels(panels))
+
+
+def _print_summary(entries: list[dict[str, Any]]) -> None:
+    for number, entry in enumerate(entries, start=1):
+        height, width = entry["segmentation"]["size"]
+        x, y, box_width, box_height = entry["bbox"]
+        print(
+            f"mask {number}: score {entry['predicted_iou']:.3f}, "
+            f"area {entry['area']} px ({100 * entry['area'] / (height * width):.1f} %), "
+            f"box {x},{y},{x + box_width},{y + box_height}"
+        )
+
+
+def _png(text: str) -> Path:
+    if Path(text).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(
+            f"the picture is a PNG: name it {Path(text).stem or 'masks'}.png, not {text!r}"
+        )
+    return Path(text)

@@ -1,0 +1,114 @@
+"""Image embeddings: what the encoder made of one image, to keep, save and prompt again."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samrt.errors import BundleError, InputError
+from samrt.files import replacing_file
+from samrt.transforms import Size
+
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """One encoded image.
+
+    Attributes:
+        features: float32 [1, C, h, w].
+        original_size: (H, W) of the image.
+        input_size: (h, w) of the image as resized for the model, without padding.
+        model_id: which checkpoint at which input size made it; bundles of other precisions share it.
+
+    Raises:
+        InputError: the attributes are not of these forms.
+    """
+
+    features: NDArray[np.float32]
+    original_size: Size
+    input_size: Size
+    model_id: str
+
+    def __post_init__(self) -> None:
+        features = self.features
+        if (
+            not isinstance(features, np.ndarray)
+            or features.dtype != np.float32
+            or features.ndim != 4
+            or len(features) != 1
+        ):
+            raise InputError(
+                "features of an embedding must be a float32 array [1, C, h, w]; use what Model.encode returned"
+            )
+        for name in ("original_size", "input_size"):
+            size = getattr(self, name)
+            if len(size) != 2 or min(size) < 1:
+                raise InputError(f"{name} of an embedding must be (height, width) of at least 1x1, not {size}")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a NumPy .npz file (of the name given) that `load` reads.
+
+        Raises:
+            OutputError: it cannot be written; a file that was there is untouched.
+        """
+        with replacing_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                format_version=np.int64(_FORMAT_VERSION),
+                features=self.features,
+                original_size=np.array(self.original_size, np.int64),
+                input_size=np.array(self.input_size, np.int64),
+                model_id=np.array(self.model_id),
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Embedding:
+        """Read what `save` wrote. Nothing in the file is executed.
+
+        Raises:
+            BundleError: there is no such file, it is damaged, or it is not an embedding.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise BundleError(f"there is no embedding at {path}; check the path, or save one with Embedding.save")
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                version = int(content["format_version"])
+                if version != _FORMAT_VERSION:
+                    raise BundleError(
+                        f"the embedding {path} has format version {version}, this samrt reads {_FORMAT_VERSION}; "
+                        "encode the image again"
+                    )
+                height, width = content["original_size"].tolist()
+                input_height, input_width = content["input_size"].tolist()
+                return cls(
+                    features=content["features"],
+                    original_size=(int(height), int(width)),
+                    input_size=(int(input_height), int(input_width)),
+                    model_id=str(content["model_id"]),
+                )
+        except BundleError:
+            raise
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            TypeError,
+            KeyError,
+            IndexError,
+            AttributeError,
+            MemoryError,
+            NotImplementedError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise BundleError(f"{path} is not a whole embedding ({error}); encode and save the image again") from error

@@ -1,0 +1,112 @@
+"""Writing so that a crash or a full disk never leaves half a file or folder: beside the target, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from samrt.errors import OutputError
+
+_READ_SIZE = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_SIZE):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def replacing_file(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a path beside `target` to write to; rename it onto `target` when the block succeeds.
+
+    Raises:
+        OutputError: the folder is missing or not writable, or the disk is full. `target` keeps its old content.
+    """
+    target = Path(target)
+    with _reporting(target):
+        temporary = _name_beside(target)
+        # Not tempfile's: those are readable by their owner only, and the umask is unknown without changing it.
+        temporary.touch(exist_ok=False)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty folder beside `target` to fill; rename it to `target` when the block succeeds.
+
+    A folder that is already at `target` is moved aside first and deleted last, so one of the two is always whole.
+
+    Raises:
+        OutputError: as `replacing_file`; also when `target` exists and is not a folder.
+    """
+    target = Path(target)
+    with _reporting(target):
+        if target.exists() and not target.is_dir():
+            raise OutputError(f"cannot write the folder {target}: a file of that name exists; choose another name")
+        temporary = _name_beside(target)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    _sync(path)
+            _swap_folder(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap_folder(fresh: Path, target: Path) -> None:
+    if not target.exists():
+        fresh.rename(target)
+        return
+    old = _name_beside(target)
+    target.rename(old)
+    try:
+        fresh.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _reporting(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write {target}: {reason}; check the path, the permissions and the free space. "
+            "Nothing that was there before has changed"
+        ) from error
+
+
+def _name_beside(target: Path) -> Path:
+    """A free, hidden name in the same folder; the suffix stays because some writers choose the format by it."""
+    if not target.name:
+        raise OutputError(f"cannot write {target}: that is a folder without a name of its own; name what to write")
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
+    return target.with_name(f".{target.stem[:64]}.{secrets.token_hex(4)}{target.suffix}")
+
+
+def _sync(path: Path) -> None:
+    # Opened for writing, because Windows flushes no other file.
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,192 @@
+"""Meta's `SamPredictor` over a samrt model: code written for `segment_anything` runs by changing its import."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from samrt.embedding import Embedding
+from samrt.errors import InputError
+from samrt.images import read_image
+from samrt.model import Model
+from samrt.prompts import read_prompts, to_input_frame
+from samrt.transforms import ResizeLongestSide, Size
+
+
+class SamPredictor:
+    """Encode one image, then predict masks for many prompts, with the calls of `segment_anything.SamPredictor`.
+
+    Arrays are NumPy's. Torch tensors are taken too and answered with torch tensors on the CPU; samrt itself imports no
+    torch. As with Meta's class a prompt may be empty or lie outside the image; `Model.predict` is stricter.
+
+    Attributes:
+        model, transform: the model and the `ResizeLongestSide` for its input.
+        is_image_set, features, original_size, input_size: the current image's embedding, float32 [1, C, h, w], and its
+            sizes (height, width) before and after resizing; they may be set to those of an earlier image.
+    """
+
+    def __init__(self, sam_model: Model) -> None:
+        self.model = sam_model
+        self.transform = ResizeLongestSide(sam_model.image_size)
+        self.is_image_set = False
+        self.features: Any = None
+        self.original_size: Size | None = None
+        self.input_size: Size | None = None
+
+    @property
+    def device(self) -> str:
+        """Where tensors live."""
+        return "cpu"
+
+    def set_image(self, image: NDArray[Any], image_format: str = "RGB") -> None:
+        """Encode an image, [H, W, 3] in `image_format`; all else that `Model.encode` takes is taken too.
+
+        Raises:
+            InputError: the image or the format cannot be used; the current image stays set.
+        """
+        pixels = read_image(image, image_format)
+        height, width = pixels.shape[:2]
+        self._set(self.transform.apply_image(pixels), (height, width))
+
+    def set_torch_image(self, transformed_image: Any, original_image_size: Size) -> None:
+        """Encode an image that `transform` resized already.
+
+        Args:
+            transformed_image: tensor or array [1, 3, h, w] RGB in 0..255, longer side equal to the model's input size.
+            original_image_size: (H, W) before resizing.
+
+        Raises:
+            InputError: another shape; the current image stays set.
+        """
+        pixels = _to_numpy(transformed_image)
+        side = self.model.image_size
+        if pixels.ndim != 4 or pixels.shape[:2] != (1, 3) or max(pixels.shape[2:]) != side:
+            raise InputError(
+                f"set_torch_image needs [1, 3, h, w] with the longer side {side}, not {list(pixels.shape)}; "
+                "resize the image with predictor.transform"
+            )
+        pixels = pixels[0].transpose(1, 2, 0)
+        height, width = original_image_size
+        self._set(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32), (int(height), int(width)))
+        if _is_torch(transformed_image):
+            self.features = _to_torch(self.features)
+
+    def predict(  # noqa: PLR0917 - Meta's signature
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+        """Predict the masks of one prompt on the current image.
+
+        Args:
+            point_coords: [N, 2] (x, y) in pixels of the original image.
+            point_labels: [N]; 1 foreground, 0 background.
+            box: [4], x0, y0, x1, y1 in pixels of the original image.
+            mask_input: [1, L, L] logits of an earlier prediction.
+            multimask_output: three masks instead of one.
+            return_logits: leave the masks unthresholded.
+
+        Returns:
+            masks, bool (or float32 logits) [C, H, W]; predicted IoU, float32 [C]; low-res logits, float32 [C, L, L].
+
+        Raises:
+            RuntimeError: no image is set.
+            InputError: the prompt is malformed.
+        """
+        embedding = self._embedding("mask prediction")
+        if box is not None and np.shape(box) == (1, 4):
+            box = np.asarray(box)[0]
+        prompts = read_prompts(point_coords, point_labels, box, mask_input, self.model.manifest.low_res_size)
+        if prompts.batched:
+            raise InputError("predict takes one prompt; use predict_torch, or Model.predict, for a batch")
+        prompts = to_input_frame(prompts, embedding.original_size, embedding.input_size)
+        prediction = self.model.decode(embedding, prompts, multimask_output, return_logits)
+        return prediction.masks, prediction.iou_predictions, prediction.low_res_masks
+
+    def predict_torch(  # noqa: PLR0917 - Meta's signature
+        self,
+        point_coords: Any,
+        point_labels: Any,
+        boxes: Any = None,
+        mask_input: Any = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[Any, Any, Any]:
+        """Predict the masks of a batch of prompts, moved to the resized image's pixels with `transform` beforehand.
+
+        Args:
+            point_coords: tensor or array [B, N, 2].
+            point_labels: [B, N].
+            boxes: [B, 4].
+            mask_input: [B, 1, L, L].
+            multimask_output: three masks instead of one.
+            return_logits: leave the masks unthresholded.
+
+        Returns:
+            masks [B, C, H, W], predicted IoU [B, C], low-res logits [B, C, L, L]: torch tensors if any argument, or
+            the image, was one, else arrays.
+
+        Raises:
+            RuntimeError: no image is set.
+            InputError: the prompt is malformed.
+        """
+        embedding = self._embedding("mask prediction")
+        given = point_coords, point_labels, boxes, mask_input
+        arrays = [None if each is None else _to_numpy(each) for each in given]
+        prompts = read_prompts(arrays[0], arrays[1], arrays[2], arrays[3], self.model.manifest.low_res_size)
+        if not prompts.batched and any(each is not None for each in given):
+            raise InputError("predict_torch takes batches with a first axis B; use predict for one prompt")
+        prediction = self.model.decode(embedding, replace(prompts, batched=True), multimask_output, return_logits)
+        results = prediction.masks, prediction.iou_predictions, prediction.low_res_masks
+        if any(map(_is_torch, (*given, self.features))):
+            return _to_torch(results[0]), _to_torch(results[1]), _to_torch(results[2])
+        return results
+
+    def get_image_embedding(self) -> Any:
+        """The current image's embedding, float32 [1, C, h, w]; a torch tensor if the image was one.
+
+        Raises:
+            RuntimeError: no image is set.
+        """
+        self._embedding("an embedding can be returned")
+        return self.features
+
+    def reset_image(self) -> None:
+        """Forget the current image."""
+        self.is_image_set = False
+        self.features = self.original_size = self.input_size = None
+
+    def _set(self, resized: NDArray[Any], original_size: Size) -> None:
+        # If the encoder fails, no image is set, rather than the one before.
+        self.reset_image()
+        embedding = self.model.encode_resized(resized, original_size)
+        self.features = embedding.features
+        self.original_size = embedding.original_size
+        self.input_size = embedding.input_size
+        self.is_image_set = True
+
+    def _embedding(self, purpose: str) -> Embedding:
+        if not self.is_image_set or self.original_size is None or self.input_size is None:
+            raise RuntimeError(f"an image must be set with .set_image(...) before {purpose}")
+        return Embedding(_to_numpy(self.features), self.original_size, self.input_size, self.model.manifest.model_id)
+
+
+def _is_torch(value: object) -> bool:
+    return type(value).__module__.partition(".")[0] == "torch"
+
+
+def _to_numpy(value: Any) -> NDArray[Any]:
+    return value.detach().cpu().numpy() if _is_torch(value) else np.asarray(value)
+
+
+def _to_torch(array: NDArray[Any]) -> Any:
+    # Whoever handed in a tensor has torch imported.
+    return sys.modules["torch"].from_numpy(array)

@@ -1,0 +1,130 @@
+"""Masks as COCO writes them: compressed run-length encoding and boxes.
+
+The format is that of `pycocotools.mask`: the lengths of alternating runs of 0 and 1 in column-major order, from the
+fourth run on as the difference to the run two before; each number in groups of five bits, least significant first,
+written as the characters `0` to `o`. It is done in numpy here so that the runtime needs neither pycocotools nor a
+compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from samrt.errors import InputError
+
+# pycocotools holds counts in 32 bits, so a difference of two has at most 33: seven groups of five bits.
+_MAX_GROUPS = 7
+
+
+def encode(mask: npt.NDArray[np.bool_]) -> dict[str, object]:
+    """Compress a mask.
+
+    Args:
+        mask: bool [H, W].
+
+    Returns:
+        `{"size": [H, W], "counts": str}`, ready for JSON and for `pycocotools.mask.decode`.
+
+    Raises:
+        InputError: the mask is not bool or not two-dimensional.
+    """
+    if mask.ndim != 2 or mask.dtype != np.bool_:
+        raise InputError(f"a mask must be bool [H, W], got {mask.dtype} {list(mask.shape)}; threshold it first")
+    height, width = mask.shape
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate([[0], changes, [flat.size]])
+    runs = np.diff(edges)
+    if flat.size and flat[0]:
+        # The first run is always of zeros.
+        runs = np.concatenate([[0], runs])
+    return {"size": [height, width], "counts": _to_string(runs)}
+
+
+def decode(rle: Mapping[str, object]) -> npt.NDArray[np.bool_]:
+    """Expand a compressed mask.
+
+    Args:
+        rle: `{"size": [H, W], "counts": str or ASCII bytes}` as from `encode` or `pycocotools.mask.encode`.
+
+    Returns:
+        bool [H, W], C-contiguous.
+
+    Raises:
+        InputError: a key is missing or of another type, `counts` holds other characters or ends inside a number, or
+            its runs do not fill H x W pixels.
+    """
+    height, width = _size_of(rle)
+    runs = _from_string(rle.get("counts"))
+    if runs.size == 0 or runs.min() < 0 or runs.sum() != height * width:
+        raise InputError(
+            f"damaged RLE: its runs do not fill {height} x {width} pixels; write it again from the mask, "
+            'and check that "size" is [height, width]'
+        )
+    ones = np.zeros(runs.size, np.bool_)
+    ones[1::2] = True
+    return np.ascontiguousarray(np.repeat(ones, runs).reshape(width, height).T)
+
+
+def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The smallest box around a mask as COCO's (x, y, width, height) in pixels; (0, 0, 0, 0) for an empty mask.
+
+    Args:
+        mask: bool [H, W].
+    """
+    columns = np.flatnonzero(mask.any(axis=0))
+    rows = np.flatnonzero(mask.any(axis=1))
+    if columns.size == 0:
+        return 0, 0, 0, 0
+    x, y = int(columns[0]), int(rows[0])
+    return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1
+
+
+def _to_string(runs: npt.NDArray[np.int64]) -> str:
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]
+    shifts = 5 * np.arange(_MAX_GROUPS)
+    groups = (numbers[:, None] >> shifts) & 0x1F
+    # A group is followed by another while the number does not fit, as a signed one, in the bits so far.
+    limits = np.int64(16) << shifts
+    more = (numbers[:, None] < -limits) | (numbers[:, None] >= limits)
+    used = np.ones_like(more)
+    used[:, 1:] = more[:, :-1]
+    characters = groups + 0x20 * more + ord("0")
+    return str(characters[used].astype(np.uint8).tobytes(), "ascii")
+
+
+def _from_string(counts: object) -> npt.NDArray[np.int64]:
+    if isinstance(counts, str):
+        counts = counts.encode("ascii", errors="replace")
+    if not isinstance(counts, bytes):
+        raise InputError(
+            f'an RLE\'s "counts" must be a compressed string, got {type(counts).__name__}; '
+            "compress lists of runs with pycocotools.mask.frPyObjects"
+        )
+    groups = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
+    if groups.size == 0:
+        return groups
+    last = groups & 0x20 == 0
+    starts = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
+    lengths = np.diff(np.concatenate([starts, [groups.size]]))
+    if groups.min() < 0 or groups.max() > 0x3F or not last[-1] or lengths.max() > _MAX_GROUPS:
+        raise InputError('damaged RLE: "counts" is cut short or holds foreign characters; write it again from the mask')
+    place = np.arange(groups.size) - np.repeat(starts, lengths)
+    numbers = np.add.reduceat((groups & 0x1F) << (5 * place), starts)
+    negative = groups[last] & 0x10 != 0
+    numbers -= negative.astype(np.int64) << (5 * lengths)
+    runs: npt.NDArray[np.int64] = numbers.copy()
+    runs[1::2] = np.cumsum(numbers[1::2])
+    runs[2::2] = np.cumsum(numbers[2::2])
+    return runs
+
+
+def _size_of(rle: Mapping[str, object]) -> tuple[int, int]:
+    size = rle.get("size")
+    if not isinstance(size, list | tuple) or len(size) != 2 or not all(type(n) is int and n >= 0 for n in size):
+        raise InputError(f'an RLE\'s "size" must be [height, width] in pixels, got {size!r}')
+    return size[0], size[1]

@@ -1,0 +1,27 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A seeded SAM with a small ViT (`seeded.SMALL_VIT`), as a .pth file. Read it, do not change it."""
+    from seeded import seeded_checkpoint
+
+    return seeded_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small.pth")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of evaluation data; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("SAMRT_DATA", _REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no evaluation data in {folder}; set SAMRT_DATA to the folder that holds it")
+    return folder

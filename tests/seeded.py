@@ -1,0 +1,94 @@
+"""Small models with seeded random weights, at scales where every part of the network matters to the result."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from samrt_export.models.config import DecoderConfig, TinyVitConfig, VitConfig
+from samrt_export.models.image_encoder_vit import ImageEncoderViT
+from samrt_export.models.sam import Sam
+from samrt_export.models.tiny_vit import TinyViT
+
+# Windows of 5 on a 16x16 grid: the last ones are padded.
+SMALL_VIT = VitConfig(
+    image_size=256,
+    patch_size=16,
+    embed_dim=64,
+    depth=4,
+    head_dim=16,
+    mlp_dim=128,
+    out_chans=64,
+    window_size=5,
+    global_blocks=(1, 3),
+)
+SMALL_TINY_VIT = TinyVitConfig(
+    image_size=256,
+    embed_dims=(8, 16, 16, 32),
+    depths=(1, 1, 2, 1),
+    num_heads=(0, 2, 4, 2),
+    window_sizes=(0, 7, 14, 7),
+    out_chans=64,
+)
+
+
+def decoder_for(embed_dim: int, image_size: int, embedding_size: int) -> DecoderConfig:
+    """A decoder of the released ones' shape, but for its narrow MLPs."""
+    return DecoderConfig(
+        embed_dim=embed_dim,
+        image_size=image_size,
+        embedding_size=embedding_size,
+        mask_in_chans=16,
+        depth=2,
+        mlp_dim=128,
+        num_mask_tokens=4,
+        iou_head_hidden_dim=64,
+        iou_head_depth=3,
+    )
+
+
+def vit_decoder(config: VitConfig = SMALL_VIT) -> DecoderConfig:
+    return decoder_for(config.out_chans, config.image_size, config.grid)
+
+
+def vit_state(config: VitConfig = SMALL_VIT, seed: int = 0) -> dict[str, Tensor]:
+    """The state dict of a SAM with a ViT encoder."""
+    with torch.device("meta"):
+        sam = Sam(ImageEncoderViT(config), vit_decoder(config))
+    return seeded_state(sam, seed)
+
+
+def tiny_vit_state(config: TinyVitConfig = SMALL_TINY_VIT, seed: int = 0) -> dict[str, Tensor]:
+    """The state dict of a LiteMedSAM."""
+    with torch.device("meta"):
+        sam = Sam(TinyViT(config), decoder_for(config.out_chans, config.image_size, config.image_size // 4))
+    return seeded_state(sam, seed)
+
+
+def seeded_checkpoint(path: Path, config: VitConfig = SMALL_VIT, seed: int = 0) -> Path:
+    """Write the state dict of a SAM with a ViT encoder, as Meta's checkpoints are written."""
+    torch.save(vit_state(config, seed), path)
+    return path
+
+
+def seeded_state(module: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Random values for a module's parameters and buffers; each depends on its name, its shape and the seed alone."""
+    return {name: _values(name, tensor, seed) for name, tensor in module.state_dict().items()}
+
+
+def _values(name: str, like: Tensor, seed: int) -> Tensor:
+    if not like.is_floating_point():
+        return torch.ones(like.shape, dtype=like.dtype)
+    noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode()) + seed))
+    if name.endswith("running_var"):
+        return 0.5 + noise.abs()
+    if "rel_pos" in name:  # wide enough to decide where a query looks
+        return 3 * noise / like.shape[-1] ** 0.5
+    if any(part in name for part in ("pos_embed", "point_embed", "_token", "_embed.", "gaussian", "attention_biases")):
+        return noise
+    if like.ndim == 1:
+        return (1.0 if name.endswith("weight") else 0.0) + 0.1 * noise
+    return noise / like[0].numel() ** 0.5

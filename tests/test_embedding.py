@@ -1,0 +1,151 @@
+"""Embeddings are kept, saved and read back; damaged files are refused and run nothing."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from samrt.embedding import Embedding
+from samrt.errors import BundleError, InputError, OutputError
+
+EMBEDDING = Embedding(
+    np.random.default_rng(0).standard_normal((1, 8, 16, 16)).astype(np.float32), (480, 640), (48, 64), "abcd@64"
+)
+
+
+def _arrays() -> dict[str, Any]:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        format_version=1,
+        features=EMBEDDING.features,
+        original_size=np.array([480, 640]),
+        input_size=np.array([48, 64]),
+        model_id=np.array("abcd@64"),
+    )
+    return dict(np.load(io.BytesIO(buffer.getvalue())))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "photo.embedding"
+    EMBEDDING.save(path)
+    assert list(tmp_path.iterdir()) == [path]
+    loaded = Embedding.load(str(path))
+    np.testing.assert_array_equal(loaded.features, EMBEDDING.features)
+    assert loaded.features.dtype == np.float32
+    assert (loaded.original_size, loaded.input_size, loaded.model_id) == ((480, 640), (48, 64), "abcd@64")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="there is no embedding at"):
+        Embedding.load(tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_truncated_file(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "a.npz"
+    EMBEDDING.save(path)
+    os.truncate(path, int(path.stat().st_size * share))
+    with pytest.raises(BundleError, match=r"a.npz is not a whole embedding .* encode and save"):
+        Embedding.load(path)
+
+
+def test_flipped_bit(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    EMBEDDING.save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(EMBEDDING.features.tobytes()) + 1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"a.npz is not a whole embedding"):
+        Embedding.load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("features", None),
+        ("features", np.zeros((1, 8, 16, 16))),
+        ("features", np.zeros((8, 16, 16), np.float32)),
+        ("features", np.zeros((2, 8, 16, 16), np.float32)),
+        ("original_size", None),
+        ("original_size", np.array([480])),
+        ("original_size", np.array([480, 0])),
+        ("input_size", np.array(["a", "b"])),
+        ("model_id", None),
+        ("format_version", None),
+    ],
+)
+def test_wrong_content(tmp_path: Path, key: str, value: Any) -> None:
+    arrays = {name: array for name, array in (_arrays() | {key: value}).items() if array is not None}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(BundleError, match="not a whole embedding"):
+        Embedding.load(tmp_path / "a.npz")
+
+
+def test_other_format_version(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **(_arrays() | {"format_version": np.int64(2)}))
+    with pytest.raises(BundleError, match="format version 2, this samrt reads 1; encode the image again"):
+        Embedding.load(tmp_path / "a.npz")
+
+
+def test_file_that_is_one_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", EMBEDDING.features)
+    with pytest.raises(BundleError, match="not a whole embedding"):
+        Embedding.load(tmp_path / "a.npy")
+
+
+class _Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("inside_npz", [True, False])
+def test_pickle_is_not_executed(tmp_path: Path, inside_npz: bool) -> None:
+    bomb = _Bomb(tmp_path / "executed")
+    path = tmp_path / "a.npz"
+    if inside_npz:
+        np.savez(path, **(_arrays() | {"model_id": np.array(bomb, dtype=object)}))
+    else:
+        path.write_bytes(pickle.dumps(bomb))
+    with pytest.raises(BundleError, match="not a whole embedding"):
+        Embedding.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.npz"
+    EMBEDDING.save(path)
+
+    def full(file: Any, **_: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OutputError, match="No space left"):
+        replace(EMBEDDING, model_id="new@64").save(path)
+    assert Embedding.load(path).model_id == "abcd@64"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("features", [[1.0]]),
+        ("features", np.zeros((1, 8, 16, 16))),
+        ("original_size", (480, 640, 3)),
+        ("input_size", (0, 64)),
+    ],
+)
+def test_made_up_embeddings_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"{field} of an embedding must be"):
+        replace(EMBEDDING, **{field: value})

@@ -1,0 +1,130 @@
+"""Files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from samrt.errors import OutputError
+from samrt.files import replacing_file, replacing_folder, sha256_of
+
+
+def _write_to_a_full_disk(path: Path) -> None:
+    path.write_text("half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_sha256_is_that_of_hashlib_for_several_blocks(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_file_is_replaced_only_when_the_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "out.bin"
+    target.write_text("old")
+    with replacing_file(target) as temporary:
+        temporary.write_text("new")
+        assert temporary.suffix == ".bin"
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    with replacing_file(tmp_path / "out") as temporary:
+        temporary.write_text("x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.write_text("old")
+    with pytest.raises(OutputError, match=r"out: No space left.*free space"), replacing_file(target) as temporary:
+        _write_to_a_full_disk(temporary)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_other_errors_pass_and_clean_up(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), replacing_file(tmp_path / "out"):
+        raise KeyError("mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("replacing", [replacing_file, replacing_folder])
+def test_missing_folder_is_named(tmp_path: Path, replacing: object) -> None:
+    with pytest.raises(OutputError, match="absent does not exist; create it"), replacing(tmp_path / "absent" / "x"):  # type: ignore[operator]
+        pass
+
+
+@pytest.mark.parametrize("replacing", [replacing_file, replacing_folder])
+def test_path_without_a_name_is_refused(replacing: object) -> None:
+    with pytest.raises(OutputError, match="name what to write"), replacing("."):  # type: ignore[operator]
+        pass
+
+
+def test_missing_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Simulated, because root may write everywhere.
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "touch", denied)
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*out: Permission denied; check"),
+        replacing_file(tmp_path / "out"),
+    ):
+        pass
+
+
+def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "stale").write_text("old")
+    with replacing_folder(target) as temporary:
+        (temporary / "fresh").write_text("new")
+        assert (target / "stale").exists()
+    assert [path.name for path in target.iterdir()] == ["fresh"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "kept").write_text("old")
+    with pytest.raises(OutputError, match="No space left"), replacing_folder(target) as temporary:
+        _write_to_a_full_disk(temporary / "half")
+    assert [path.name for path in target.iterdir()] == ["kept"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_interrupt_between_the_two_renames_restores_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "kept").write_text("old")
+    rename, calls = Path.rename, []
+
+    def interrupted(self: Path, other: Path) -> Path:
+        calls.append(self)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(self, other)
+
+    with pytest.raises(KeyboardInterrupt), replacing_folder(target):
+        monkeypatch.setattr(Path, "rename", interrupted)
+    assert (target / "kept").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_folder_does_not_replace_a_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(OutputError, match="a file of that name exists"), replacing_folder(tmp_path / "taken"):
+        pass
+    assert (tmp_path / "taken").read_text() == "mine"

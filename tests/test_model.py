@@ -1,0 +1,346 @@
+"""Images and prompts to masks through a toy bundle whose mathematics is repeated in NumPy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from toy_bundle import MEAN_STD, C, rewrite_manifest, toy_decoder, toy_encoder, write_toy_bundle
+
+import samrt
+from samrt.bundle import open_bundle, write_zip
+from samrt.errors import BackendError, BundleError, InputError
+from samrt.manifest import Normalization
+from samrt.model import PROMPTS_PER_CALL, Model
+from samrt.scribble import STROKE_LOGIT, Scribble
+from samrt.transforms import normalize_and_pad, resize_longest_side, upscale_masks
+
+pytest_plugins = ("toy_fixtures",)
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
+SIZE, INPUT = (40, 90), (28, 64)
+SCALE = np.array([64 / 90, 28 / 40])
+POINTS, LABELS = [[30.0, 20.0], [70.0, 5.0]], [1, 0]
+BOX = [10.0, 5.0, 60.0, 35.0]
+
+
+@pytest.fixture(scope="module")
+def embedding(toy_model: Model) -> samrt.Embedding:
+    return toy_model.encode(IMAGE)
+
+
+def _tokens(points: Any = (), labels: Any = (), box: Any = ()) -> tuple[np.ndarray, np.ndarray]:
+    """What the decoder should be given for one prompt."""
+    coords = [np.array(point) * SCALE for point in points]
+    kinds = list(labels)
+    if len(points) and not len(box):
+        coords.append(np.zeros(2))
+        kinds.append(-1)
+    if len(box):
+        coords += [np.array(box[:2]) * SCALE, np.array(box[2:]) * SCALE]
+        kinds += [2, 3]
+    return np.array(coords).reshape(1, -1, 2), np.array(kinds).reshape(1, -1)
+
+
+@pytest.mark.parametrize("normalization", [MEAN_STD, Normalization("min_max")])
+@pytest.mark.parametrize("size", [(40, 90), (1, 1), (200, 3), (64, 64)])
+def test_encode(tmp_path: Path, normalization: Normalization, size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    with samrt.load(write_toy_bundle(tmp_path / "b", normalization=normalization)) as model:
+        embedding = model.encode(image)
+    resized = resize_longest_side(image, 64)
+    expected = toy_encoder(normalize_and_pad(resized, 64, normalization))
+    assert embedding.features.shape == (1, C, 16, 16)
+    np.testing.assert_allclose(embedding.features, expected, atol=1e-5)
+    assert embedding.original_size == size
+    assert embedding.input_size == resized.shape[:2]
+    assert embedding.model_id == "ab" * 8 + "@64"
+
+
+def test_all_kinds_of_images_encode_alike(toy_model: Model, embedding: samrt.Embedding, tmp_path: Path) -> None:
+    PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    for other in (
+        toy_model.encode(tmp_path / "a.png"),
+        toy_model.encode(PIL.Image.fromarray(IMAGE)),
+        toy_model.encode(IMAGE[..., ::-1], "BGR"),
+        toy_model.encode(IMAGE / 255),
+    ):
+        np.testing.assert_array_equal(other.features, embedding.features)
+    with pytest.raises(InputError, match="image_format"):
+        toy_model.encode(IMAGE, "HSV")
+
+
+@pytest.mark.parametrize("multimask_output", [True, False])
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("given", [(POINTS, LABELS, ()), ((), (), BOX), (POINTS, LABELS, BOX)])
+def test_predict(toy_model: Model, embedding: samrt.Embedding, given: Any, mask: bool, multimask_output: bool) -> None:
+    points, labels, box = given
+    mask_input = np.random.default_rng(1).standard_normal((1, 64, 64)).astype(np.float32) * 9 if mask else None
+    result = toy_model.predict(
+        embedding, points or None, labels or None, box or None, mask_input, multimask_output=multimask_output
+    )
+    masks, scores = toy_decoder(embedding.features, *_tokens(points, labels, box), mask_input)
+    kept = slice(1, 4) if multimask_output else slice(0, 1)
+    np.testing.assert_allclose(result.low_res_masks, masks[0, kept], atol=1e-4)
+    np.testing.assert_allclose(result.iou_predictions, scores[0, kept], atol=1e-5)
+    upscaled = upscale_masks(masks[0, kept], 64, INPUT, SIZE)
+    assert result.masks.dtype == np.bool_
+    assert result.masks.shape == (3 if multimask_output else 1, 40, 90)
+    assert 0 < result.masks.mean() < 1
+    decided = np.abs(upscaled) > 1e-3
+    np.testing.assert_array_equal(result.masks[decided], (upscaled > 0)[decided])
+
+
+def test_mask_alone_is_a_prompt(toy_model: Model, embedding: samrt.Embedding) -> None:
+    mask_input = np.full((1, 64, 64), 4, np.float32)
+    result = toy_model.predict(embedding, mask_input=mask_input)
+    masks, scores = toy_decoder(embedding.features, *_tokens(), mask_input)
+    np.testing.assert_allclose(result.low_res_masks, masks[0, 1:], atol=1e-4)
+    np.testing.assert_allclose(result.iou_predictions, scores[0, 1:], atol=1e-5)
+
+
+def test_logits_are_those_behind_the_masks(toy_model: Model, embedding: samrt.Embedding) -> None:
+    logits = toy_model.predict(embedding, POINTS, LABELS, return_logits=True)
+    assert logits.masks.dtype == np.float32
+    np.testing.assert_array_equal(logits.masks > 0, toy_model.predict(embedding, POINTS, LABELS).masks)
+    np.testing.assert_array_equal(logits.masks, upscale_masks(logits.low_res_masks, 64, INPUT, SIZE))
+
+
+def test_mask_threshold_of_the_manifest_counts(own_bundle: Path) -> None:
+    rewrite_manifest(own_bundle, mask_threshold=1.5)
+    with samrt.load(own_bundle) as model:
+        embedding = model.encode(IMAGE)
+        logits = model.predict(embedding, POINTS, LABELS, return_logits=True).masks
+        masks = model.predict(embedding, POINTS, LABELS).masks
+    np.testing.assert_array_equal(masks, logits > 1.5)
+    assert (masks != (logits > 0)).any()
+
+
+@pytest.mark.parametrize("count", [1, PROMPTS_PER_CALL, 2 * PROMPTS_PER_CALL + 1])
+def test_batch_is_its_prompts_one_by_one(toy_model: Model, embedding: samrt.Embedding, count: int) -> None:
+    random = np.random.default_rng(2)
+    points = random.random((count, 3, 2)) * (90, 40)
+    labels = random.integers(0, 2, (count, 3))
+    boxes = np.sort(random.random((count, 2, 2)) * (90, 40), axis=1).reshape(count, 4)
+    masks = random.standard_normal((count, 1, 64, 64)).astype(np.float32)
+    batch = toy_model.predict(embedding, points, labels, boxes, masks)
+    assert batch.masks.shape == (count, 3, 40, 90)
+    for index in range(count):
+        one = toy_model.predict(embedding, points[index], labels[index], boxes[index], masks[index])
+        np.testing.assert_array_equal(batch.masks[index], one.masks)
+        np.testing.assert_allclose(batch.low_res_masks[index], one.low_res_masks, atol=1e-5)
+        np.testing.assert_allclose(batch.iou_predictions[index], one.iou_predictions, atol=1e-6)
+
+
+def test_padding_evens_out_a_batch(toy_model: Model, embedding: samrt.Embedding) -> None:
+    batch = toy_model.predict(embedding, [POINTS, [POINTS[0], [0, 0]]], [LABELS, [1, -1]])
+    one = toy_model.predict(embedding, POINTS[:1], LABELS[:1])
+    np.testing.assert_allclose(batch.low_res_masks[1], one.low_res_masks, atol=1e-5)
+
+
+def test_large_batches_reach_the_decoder_in_pieces(
+    toy_model: Model, embedding: samrt.Embedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    run = toy_model._decoder.run
+
+    def counting(inputs: Any) -> Any:
+        sizes.append(len(inputs["point_coords"]))
+        return run(inputs)
+
+    monkeypatch.setattr(toy_model._decoder, "run", counting)
+    toy_model.predict(embedding, box=np.tile(BOX, (2 * PROMPTS_PER_CALL + 1, 1)))
+    assert sizes == [PROMPTS_PER_CALL, PROMPTS_PER_CALL, 1]
+
+
+def test_low_res_masks_at_a_quarter_of_the_input(tmp_path: Path) -> None:
+    with samrt.load(write_toy_bundle(tmp_path / "b", stride=16)) as model:
+        embedding = model.encode(IMAGE)
+        result = model.predict(embedding, POINTS, LABELS, return_logits=True)
+    masks, _ = toy_decoder(embedding.features, *_tokens(POINTS, LABELS))
+    assert result.low_res_masks.shape == (3, 16, 16)
+    np.testing.assert_allclose(result.masks, upscale_masks(masks[0, 1:], 64, INPUT, SIZE), atol=1e-4)
+
+
+def test_scribble_is_predicted_twice(toy_model: Model, embedding: samrt.Embedding) -> None:
+    scribble = Scribble([[[10, 20], [60, 20]]], background=[[[80, 5], [80, 35]]], max_points=2)
+    points, labels = [[22.5, 20], [47.5, 20], [80, 12.5], [80, 27.5]], [1, 1, 0, 0]
+    first = toy_model.predict(embedding, points, labels)
+    corrected = first.low_res_masks[np.argmax(first.iou_predictions)].copy()
+    rows, columns = (np.array([20, 5]) + 0.5) * 28 / 40, (np.array([10, 60, 80]) + 0.5) * 64 / 90
+    stroke = corrected[int(rows[0]), int(columns[0]) : int(columns[1]) + 1]
+    np.maximum(stroke, STROKE_LOGIT, out=stroke)
+    other = corrected[int(rows[1]) : int(35.5 * 28 / 40) + 1, int(columns[2])]
+    np.minimum(other, -STROKE_LOGIT, out=other)
+    expected = toy_model.predict(embedding, points, labels, mask_input=corrected[None])
+    result = toy_model.predict(embedding, scribble=scribble)
+    np.testing.assert_array_equal(result.low_res_masks, expected.low_res_masks)
+    np.testing.assert_array_equal(result.masks, expected.masks)
+    assert (result.iou_predictions > first.iou_predictions).all()
+
+
+def test_scribble_joins_points_a_box_and_a_mask(toy_model: Model, embedding: samrt.Embedding) -> None:
+    scribble = Scribble([[[40, 20]]])
+    seen = []
+    run = toy_model._decoder.run
+    mask_input = np.full((1, 64, 64), 7, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy_model._decoder, "run", lambda inputs: seen.append(inputs) or run(inputs))
+        toy_model.predict(embedding, POINTS, LABELS, BOX, mask_input, scribble=scribble)
+    for inputs in seen:
+        np.testing.assert_array_equal(inputs["point_labels"], [[1, 0, 1, 2, 3]])
+        np.testing.assert_allclose(inputs["point_coords"][0, 2], [40, 20] * SCALE, rtol=1e-6)
+    np.testing.assert_array_equal(seen[0]["mask_input"][0], mask_input)
+    assert (seen[1]["mask_input"] != seen[0]["mask_input"]).any()
+
+
+def test_scribble_is_one_prompt(toy_model: Model, embedding: samrt.Embedding) -> None:
+    with pytest.raises(InputError, match="one prompt and cannot join a batch"):
+        toy_model.predict(embedding, box=[BOX], scribble=Scribble([[[5, 5]]]))
+    with pytest.raises(InputError, match="leaves the image"):
+        toy_model.predict(embedding, scribble=Scribble([[[5, 41]]]))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ({}, "prompt is empty"),
+        ({"point_coords": [[91, 5]], "point_labels": [1]}, "outside the image of 90x40"),
+        ({"box": [5, 5, 5, 9]}, "no area"),
+        ({"box": [9, 5, 5, 9]}, "inverted"),
+        ({"point_coords": [[1, 1]], "point_labels": [7]}, "point_labels must be"),
+        ({"mask_input": np.zeros((1, 32, 32))}, r"\[1, 64, 64\]"),
+    ],
+)
+def test_wrong_prompts(toy_model: Model, embedding: samrt.Embedding, prompt: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        toy_model.predict(embedding, **prompt)
+
+
+def test_saved_embedding_predicts_the_same(toy_model: Model, embedding: samrt.Embedding, tmp_path: Path) -> None:
+    embedding.save(tmp_path / "a.npz")
+    again = toy_model.predict(samrt.Embedding.load(tmp_path / "a.npz"), POINTS, LABELS)
+    np.testing.assert_array_equal(again.masks, toy_model.predict(embedding, POINTS, LABELS).masks)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_id": "cd" * 8 + "@64"},
+        {"features": np.zeros((1, C, 8, 8), np.float32)},
+        {"input_size": (28, 128)},
+    ],
+)
+def test_embedding_of_another_model(toy_model: Model, embedding: samrt.Embedding, change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="encode the image with this model"):
+        toy_model.predict(replace(embedding, **change), POINTS, LABELS)
+
+
+def test_image_in_place_of_an_embedding(toy_model: Model) -> None:
+    with pytest.raises(InputError, match=r"must come from Model.encode, not ndarray"):
+        toy_model.predict(IMAGE, POINTS, LABELS)  # type: ignore[arg-type]
+
+
+def test_encoder_that_overflows_is_not_believed(toy_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        toy_model._encoder, "run", lambda _: {"image_embeddings": np.full((1, C, 16, 16), np.nan, np.float32)}
+    )
+    with pytest.raises(BackendError, match="fp32 encoder returned NaN or infinity; export with --precision fp32"):
+        toy_model.encode(IMAGE)
+
+
+def test_load_says_what_it_chose(toy_bundle: Path) -> None:
+    for backend in ("auto", "onnxruntime"):
+        model = samrt.load(str(toy_bundle), backend=backend)
+        assert (model.backend, model.image_size, model.manifest.family) == ("onnxruntime", 64, "toy")
+
+
+def test_load_of_an_unknown_backend_comes_before_the_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="choose one of auto, onnxruntime"):
+        samrt.load(tmp_path / "absent", backend="cuda")
+
+
+def test_load_refuses_a_tampered_bundle(own_bundle: Path) -> None:
+    weights = own_bundle / "encoder.weights"
+    weights.write_bytes(b"\0" * weights.stat().st_size)
+    with pytest.raises(BundleError, match=r"encoder.weights .* SHA-256"):
+        samrt.load(own_bundle)
+
+
+def test_zip_predicts_as_its_folder_and_leaves_nothing(
+    toy_model: Model, toy_bundle: Path, embedding: samrt.Embedding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_zip(toy_bundle, tmp_path / "toy.zip")
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(unpacked))
+    with samrt.load(tmp_path / "toy.zip") as model:
+        assert list(unpacked.iterdir())
+        np.testing.assert_array_equal(model.encode(IMAGE).features, embedding.features)
+        result = model.predict(embedding, POINTS, LABELS)
+    np.testing.assert_array_equal(result.masks, toy_model.predict(embedding, POINTS, LABELS).masks)
+    assert not list(unpacked.iterdir())
+
+
+def test_open_bundle_is_taken_over(toy_bundle: Path, embedding: samrt.Embedding) -> None:
+    bundle = open_bundle(toy_bundle)
+    with samrt.load(bundle) as model:
+        assert model.manifest is bundle.manifest
+        assert model.predict(embedding, POINTS, LABELS).masks.any()
+
+
+def test_closed_model_says_so(own_bundle: Path, embedding: samrt.Embedding) -> None:
+    model = samrt.load(own_bundle)
+    model.close()
+    model.close()
+    with pytest.raises(BackendError, match="closed"):
+        model.predict(embedding, POINTS, LABELS)
+    with pytest.raises(BackendError, match="closed"):
+        model.encode(IMAGE)
+
+
+def test_several_threads(toy_model: Model) -> None:
+    def segment(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng(seed)
+        size = random.integers(10, 90, 2)
+        embedding = toy_model.encode(random.integers(0, 256, (*size, 3), dtype=np.uint8))
+        result = toy_model.predict(embedding, random.random((1, 2)) * size.min(), [1])
+        return result.masks, result.low_res_masks
+
+    alone = [segment(seed) for seed in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(segment, range(24)))
+    for (masks, low_res), (other_masks, other_low_res) in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(masks, other_masks)
+        np.testing.assert_array_equal(low_res, other_low_res)
+
+
+def test_import_is_quick_and_predicting_needs_no_torch(toy_bundle: Path) -> None:
+    code = f"""
+import sys, samrt
+heavy = {{"numpy", "cv2", "PIL", "onnxruntime", "torch", "onnx"}} & set(sys.modules)
+assert not heavy, heavy
+assert {{"load", "SamPredictor", "__version__"}} <= set(dir(samrt)), dir(samrt)
+assert samrt.__version__.count(".") == 2
+import numpy
+model = samrt.load({str(toy_bundle)!r})
+masks = model.predict(model.encode(numpy.zeros((9, 9), numpy.uint8)), [[4, 4]], [1]).masks
+assert masks.shape == (3, 9, 9)
+assert not {{"torch", "onnx"}} & set(sys.modules)
+try:
+    samrt.nonsense
+except AttributeError as error:
+    assert "no attribute 'nonsense'" in str(error)
+else:
+    raise SystemExit("samrt.nonsense exists")
+for name in samrt.__all__:
+    getattr(samrt, name)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

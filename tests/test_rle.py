@@ -1,0 +1,113 @@
+"""COCO run-length encoding, against pycocotools."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from samrt.errors import InputError
+from samrt.rle import bounding_box, decode, encode
+
+# pycocotools' arrays do not know numpy 2's copy keyword.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def _random(shape: tuple[int, int], share: float) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).random(shape) < share
+
+
+def _disc() -> np.ndarray:
+    rows, columns = np.ogrid[:700, :900]
+    return (rows - 300) ** 2 + (columns - 500) ** 2 < 250**2
+
+
+MASKS = {
+    "empty": np.zeros((5, 7), bool),
+    "full": np.ones((5, 7), bool),
+    "one pixel, 0": np.zeros((1, 1), bool),
+    "one pixel, 1": np.ones((1, 1), bool),
+    "row": _random((1, 50), 0.5),
+    "column": _random((50, 1), 0.5),
+    "first pixel set": np.arange(12).reshape(3, 4) == 0,
+    "last pixel set": np.arange(12).reshape(3, 4) == 11,
+    "noise": _random((61, 47), 0.5),
+    "sparse noise": _random((211, 173), 0.02),
+    "dense noise": _random((173, 211), 0.98),
+    "disc": _disc(),
+    "long runs": np.repeat([False, True, False], [2_000_000, 1, 999_999])[: 1500 * 2000].reshape(1500, 2000),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+def test_same_string_as_pycocotools_and_back(mask: np.ndarray) -> None:
+    ours = encode(mask)
+    theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+
+    assert ours == {"size": list(mask.shape), "counts": theirs["counts"].decode()}
+    np.testing.assert_array_equal(coco.decode(ours), mask)
+    np.testing.assert_array_equal(decode(theirs), mask)
+    assert bounding_box(mask) == tuple(coco.toBbox(ours))
+
+
+def test_survives_json_and_decodes_to_contiguous_bool() -> None:
+    mask = MASKS["noise"]
+    decoded = decode(json.loads(json.dumps(encode(mask))))
+
+    assert decoded.dtype == np.bool_
+    assert decoded.flags.c_contiguous
+    np.testing.assert_array_equal(decoded, mask)
+
+
+def test_encodes_views_of_any_memory_order() -> None:
+    mask = _random((40, 60), 0.3)
+    for view in (mask.T, mask[::2, ::-3], np.asfortranarray(mask)):
+        np.testing.assert_array_equal(coco.decode(encode(view)), view)
+
+
+@pytest.mark.parametrize("mask", [np.zeros((2, 3), np.uint8), np.zeros((1, 2, 3), bool), np.zeros(4, bool)])
+def test_refuses_what_is_not_a_mask(mask: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"must be bool \[H, W\]"):
+        encode(mask)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"counts": encode(MASKS["noise"])["counts"][:-1]},
+        {"counts": ""},
+        {"counts": "z!"},
+        {"counts": "\u00e9"},
+        {"counts": "P"},  # a number that goes on, then the end
+        {"counts": "P" * 20 + "0"},
+        {"counts": "O"},  # -1
+        {"counts": [3, 4]},
+        {"counts": None},
+        {"size": [61]},
+        {"size": [61, 48]},
+        {"size": [-61, -47]},
+        {"size": [61.0, 47]},
+        {"size": [10**6, 10**6]},
+        {"size": None},
+    ],
+    ids=str,
+)
+def test_refuses_a_damaged_part(damage: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="RLE"):
+        decode({**encode(MASKS["noise"]), **damage})
+
+
+@pytest.mark.parametrize(
+    ("counts", "error"),
+    [
+        ("O2", "do not fill"),  # -1 and 2: their sum is right
+        ("q", "foreign characters"),  # a bit beyond the six of a character
+        ("QPPPPPP0", "cut short or holds foreign"),  # 1 with more zeros than a 32-bit number can have
+    ],
+)
+def test_refuses_what_would_fill_one_pixel_by_luck(counts: str, error: str) -> None:
+    assert decode({"size": [1, 1], "counts": "1"}).sum() == 0
+    with pytest.raises(InputError, match=error):
+        decode({"size": [1, 1], "counts": counts})
