@@ -55,8 +55,6 @@ def _from_path(path: Path) -> NDArray[np.uint8]:
         raise InputError(f"there is no image file at {path}; check the path")
     try:
         with PIL.Image.open(path) as image:
-            # Decode before the orientation is looked for: only then is a truncated file noticed.
-            image.load()
             return _from_pil(PIL.ImageOps.exif_transpose(image), str(path))
     except InputError:
         raise

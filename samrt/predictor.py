@@ -69,9 +69,8 @@ class SamPredictor:
                 f"set_torch_image needs [1, 3, h, w] with the longer side {side}, not {list(pixels.shape)}; "
                 "resize the image with predictor.transform"
             )
-        pixels = pixels[0].transpose(1, 2, 0)
         height, width = original_image_size
-        self._set(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32), (int(height), int(width)))
+        self._set(pixels[0].transpose(1, 2, 0).astype(np.float32), (int(height), int(width)))
         if _is_torch(transformed_image):
             self.features = _to_torch(self.features)
 

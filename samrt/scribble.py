@@ -189,7 +189,10 @@ def _points_within(paint: Paint, max_points: int) -> NDArray[np.float64]:
     # The border of the image bounds a painted area too.
     framed = np.pad(paint.astype(np.uint8), 1)
     depth = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    ridge = (depth > 0) & (depth == cv2.dilate(depth, np.ones((3, 3), np.uint8)))
+    # Away from the ridge a neighbour is deeper by about 1; along the middle of a stroke only by a rounding.
+    ridge = (depth > 0) & (depth >= cv2.dilate(depth, np.ones((3, 3), np.uint8)) - 0.5)
+    # A pixel that sticks out of the rim is a ridge too, but not a deep one.
+    ridge &= depth >= cv2.dilate(depth, np.ones((5, 5), np.uint8)) / 2
     pixels = np.argwhere(ridge).astype(np.float64)
     radius = depth[ridge]
     chosen = [int(np.argmax(radius))]

@@ -87,7 +87,8 @@ def _values(name: str, like: Tensor, seed: int) -> Tensor:
         return 0.5 + noise.abs()
     if "rel_pos" in name:  # wide enough to decide where a query looks
         return 3 * noise / like.shape[-1] ** 0.5
-    if any(part in name for part in ("pos_embed", "point_embed", "_token", "_embed.", "gaussian", "attention_biases")):
+    embeddings = ("pos_embed", "point_embed", "iou_token.", "mask_tokens.", "_embed.", "gaussian", "attention_biases")
+    if any(part in name for part in embeddings):
         return noise
     if like.ndim == 1:
         return (1.0 if name.endswith("weight") else 0.0) + 0.1 * noise

@@ -193,6 +193,17 @@ def test_zip_with_wrong_content(
     assert not (temporary.parent / "evil").exists()
 
 
+def test_zip_that_would_unpack_to_more_than_its_manifest_says(
+    zipped: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = _rezip(zipped, _put("encoder.weights", b"0" * (8 << 20)))
+    unpacked = []
+    monkeypatch.setattr("shutil.copyfileobj", lambda *_: unpacked.append(1))
+    with pytest.raises(BundleError, match=f"encoder.weights in .* has {8 << 20} bytes"):
+        open_bundle(bomb)
+    assert not unpacked
+
+
 def test_zip_with_a_tampered_file(zipped: Path, temporary: Path) -> None:
     def flip(content: dict[str, bytes]) -> None:
         content["encoder.weights"] = bytes(b ^ 1 for b in content["encoder.weights"])

@@ -338,8 +338,10 @@ def test_info_prints_what_the_bundle_is(run: Run, tmp_path: Path) -> None:
         verification={
             "seed": 0,
             "tolerance": {"embedding_relative_l2": 1e-5, "mask_iou": 0.9999},
-            "embedding_relative_l2": 4.25e-6,
-            "prompts": {"box": {"mask_iou": 1.0, "logits_relative_l2": 3e-6}},
+            "figures": {
+                "embedding_relative_l2": 4.25e-6,
+                "prompts": {"box": {"mask_iou": 1.0, "logits_relative_l2": 3e-6}},
+            },
         },
     )
     status, out, _ = run("info", bundle)

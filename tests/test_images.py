@@ -49,6 +49,10 @@ def test_floating_arrays_in_0_to_1(dtype: Any) -> None:
     np.testing.assert_array_equal(result, np.arange(256).reshape(16, 16))
 
 
+def test_floating_arrays_are_rounded() -> None:
+    assert read_image(np.array([[0.0, 0.0039, 0.4999, 0.9999, 1.0]]))[0, :, 0].tolist() == [0, 1, 127, 255, 255]
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [

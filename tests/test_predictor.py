@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from oracle import segment_anything
-from toy_bundle import C, toy_decoder
+from toy_bundle import MEAN_STD, C, toy_decoder, toy_encoder
 
 import samrt
 from samrt.errors import InputError
 from samrt.model import Model
 from samrt.predictor import SamPredictor
-from samrt.transforms import resize_longest_side, upscale_masks
+from samrt.transforms import normalize_and_pad, resize_longest_side, upscale_masks
 
 pytest_plugins = ("toy_fixtures",)
 
@@ -220,6 +220,13 @@ def test_set_torch_image_is_set_image(predictor: SamPredictor, toy_model: Model,
     assert isinstance(other.predict_torch(None, None)[0], torch.Tensor)
     other.set_torch_image(resized.transpose(2, 0, 1)[None], SIZE)
     assert isinstance(other.features, np.ndarray)
+
+
+def test_set_torch_image_keeps_fractions(predictor: SamPredictor) -> None:
+    pixels = resize_longest_side(IMAGE, 64).astype(np.float32) + np.float32(0.3)
+    predictor.set_torch_image(torch.from_numpy(pixels).permute(2, 0, 1)[None], SIZE)
+    expected = toy_encoder(normalize_and_pad(pixels, 64, MEAN_STD))
+    np.testing.assert_allclose(predictor.features.numpy(), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 64), (1, 4, 28, 64), (1, 3, 28, 60), (2, 3, 28, 64)])

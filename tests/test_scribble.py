@@ -56,9 +56,14 @@ def test_background_points_follow_with_label_0() -> None:
 
 
 def test_painted_blob_needs_one_point_at_its_centre() -> None:
-    coords, labels = scribble_points(Scribble(_disc(30, 40, 12), max_points=1), SIZE)
+    coords, labels = scribble_points(Scribble(_disc(30, 40, 12), max_points=8), SIZE)
     np.testing.assert_array_equal(coords, [[40, 30]])
     np.testing.assert_array_equal(labels, [1])
+
+
+def test_points_within_reach_of_a_thick_brush_are_not_repeated() -> None:
+    dab = np.logical_or.reduce([_disc(30, x, 12) for x in range(37, 44)])
+    assert len(scribble_points(Scribble(dab, max_points=8), SIZE)[0]) == 1
 
 
 def test_painted_line_is_covered_along_its_middle() -> None:
@@ -71,6 +76,15 @@ def test_painted_line_is_covered_along_its_middle() -> None:
     assert np.diff(np.sort(coords[:, 0])).max() < 40
     assert all(paint[int(y), int(x)] for x, y in coords)
     assert len({tuple(point) for point in coords.tolist()}) == 6
+
+
+def test_points_of_a_curved_brush_stroke_lie_on_its_middle() -> None:
+    middle = [(30 + 20 * np.sin(7 * t), 10 + 80 * t) for t in np.linspace(0, 1, 200)]
+    stroke = np.logical_or.reduce([_disc(y, x, 3) for y, x in middle])
+    coords, _ = scribble_points(Scribble(stroke, max_points=8), SIZE)
+    assert len(coords) == 8
+    for x, y in coords:
+        assert min(np.hypot(x - b, y - a) for a, b in middle) < 1.5
 
 
 def test_first_painted_point_is_the_innermost() -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from samrt.manifest import Normalization
 from samrt.transforms import (
     ResizeLongestSide,
+    _upscale_window,
     normalize_and_pad,
     resize_longest_side,
     resize_shape,
@@ -162,6 +163,20 @@ def test_thresholded_masks_are_the_thresholded_upscaled_masks(image_size: int, l
         # Computed on a window, a logit may differ by rounding.
         decided = np.abs(upscaled - threshold) > 1e-4
         np.testing.assert_array_equal(result[decided], (upscaled > threshold)[decided])
+
+
+@pytest.mark.parametrize(
+    "sizes", [(64, 16, (43, 64), (86, 128)), (56, 16, (42, 56), (60, 80)), (64, 64, (48, 64), (12, 16))]
+)
+def test_any_window_is_that_part_of_the_whole(sizes: Any) -> None:
+    image_size, low_res, input_size, original_size = sizes
+    logits = np.random.default_rng(0).standard_normal((low_res, low_res)).astype(np.float32)
+    whole = upscale_masks(logits, image_size, input_size, original_size)
+    buffer = np.empty(whole.size, np.float32)
+    for top, left in np.ndindex(8, 8):
+        window = (top, original_size[0] - 3), (left, min(left + 5, original_size[1]))
+        part = _upscale_window(logits, window, image_size, input_size, original_size, buffer=buffer)
+        np.testing.assert_allclose(part, whole[slice(*window[0]), slice(*window[1])], atol=1e-5)
 
 
 def test_masks_in_the_padding_only_are_empty() -> None:

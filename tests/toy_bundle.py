@@ -24,7 +24,7 @@ MEAN_STD = Normalization("mean_std", mean=MEAN, std=STD)
 LABEL_WEIGHTS = {1: 8.0, 0: -8.0, 2: 5.0, 3: 6.0, -1: 0.0}
 FACTORS = np.array([1.0, 0.8, 1.2, 0.9], np.float32)
 OFFSETS = np.array([-1.0, -0.5, -2.0, 0.5], np.float32)
-SCORE_OFFSETS = np.array([0.1, 0.3, -0.2, 0.2], np.float32)
+SCORE_OFFSETS = np.array([0.1, 0.2, -0.2, 0.3], np.float32)
 MIX = np.random.default_rng(7).standard_normal((C, 3)).astype(np.float32)
 
 _TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}

@@ -98,9 +98,11 @@ def _tensor_row(direction: str, tensor: Tensor) -> Row:
 
 def _verification_rows(verification: Mapping[str, object]) -> list[Row]:
     """One row per figure: its name, what was measured, and the tolerance that it was held to."""
-    tolerances = verification.get("tolerance")
-    bounds = tolerances if isinstance(tolerances, Mapping) else {}
-    return list(_figure_rows({key: value for key, value in verification.items() if value is not tolerances}, bounds))
+    bounds, figures = (
+        part if isinstance(part := verification.get(key), Mapping) else {} for key in ("tolerance", "figures")
+    )
+    rest = {key: value for key, value in verification.items() if key not in ("tolerance", "figures")}
+    return [*_figure_rows(rest, {}), *_figure_rows(figures, bounds)]
 
 
 def _figure_rows(figures: Mapping[str, object], bounds: Mapping[str, object], prefix: str = "") -> Iterator[Row]:

@@ -1,0 +1,64 @@
+"""Image encoder on the CPU, side by side: our ViT-B bundle, Meta's torch module, and its plain ONNX export in ONNX
+Runtime and OpenVINO. All in float32 on all cores; the weights are seeded, not trained, which time does not depend on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import side_by_side
+
+
+def samrt_bundle(cache: Path) -> side_by_side.Call:
+    from samrt.backends import open_engine
+    from samrt.bundle import open_bundle
+
+    engine = open_engine(open_bundle(cache / models.BUNDLE), "encoder", "auto")
+    image = models.image_input()
+    return lambda: engine.run({"image": image})["image_embeddings"]
+
+
+def meta_torch(cache: Path) -> side_by_side.Call:
+    import torch
+
+    encoder = models.meta_vit_b(cache).image_encoder
+    image = torch.from_numpy(models.image_input())
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return encoder(image).numpy()
+
+    return call
+
+
+def meta_onnxruntime(cache: Path) -> side_by_side.Call:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(cache / models.PLAIN_ENCODER), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    image = models.image_input()
+    return lambda: session.run(None, {name: image})[0]
+
+
+def meta_openvino(cache: Path) -> side_by_side.Call:
+    import openvino
+
+    # The hint keeps it in float32 on CPUs where it would choose bfloat16.
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(cache / models.PLAIN_ENCODER), "CPU", options)
+    image = models.image_input()
+    return lambda: np.asarray(compiled(image)[0])
+
+
+CONTENDERS = {
+    "samrt": samrt_bundle,
+    "Meta, torch eager": meta_torch,
+    "Meta's plain ONNX, ONNX Runtime": meta_onnxruntime,
+    "Meta's plain ONNX, OpenVINO": meta_openvino,
+}
+
+if __name__ == "__main__":
+    side_by_side.main(__file__, CONTENDERS, models.prepare)
