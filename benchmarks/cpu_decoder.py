@@ -16,17 +16,12 @@ HEIGHT, WIDTH = 1500, 2250
 POINT = (700.0, 900.0)
 
 
-def _embedding() -> np.ndarray:
-    shape = (1, models.VIT_B.out_chans, models.VIT_B.grid, models.VIT_B.grid)
-    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
-
-
 def samrt_bundle(cache: Path) -> side_by_side.Call:
     import samrt
 
     model = samrt.load(cache / models.BUNDLE)
     input_size = samrt.ResizeLongestSide(model.image_size).apply_image(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).shape[:2]
-    embedding = samrt.Embedding(_embedding(), (HEIGHT, WIDTH), input_size, model.manifest.model_id)
+    embedding = samrt.Embedding(models.embedding_input(), (HEIGHT, WIDTH), input_size, model.manifest.model_id)
     point, label = np.array([POINT]), np.array([1])
 
     def call() -> np.ndarray:
@@ -39,12 +34,12 @@ def meta_onnxruntime(cache: Path) -> side_by_side.Call:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(cache / models.META_DECODER), providers=["CPUExecutionProvider"])
-    scale = models.VIT_B.image_size / max(HEIGHT, WIDTH)
+    scale = models.IMAGE_SIZE / max(HEIGHT, WIDTH)
     inputs = {
-        "image_embeddings": _embedding(),
+        "image_embeddings": models.embedding_input(),
         "point_coords": np.array([[np.array(POINT) * scale, (0, 0)]], np.float32),
         "point_labels": np.array([[1, -1]], np.float32),
-        "mask_input": np.zeros((1, 1, 256, 256), np.float32),
+        "mask_input": np.zeros((1, 1, models.LOW_RES_SIZE, models.LOW_RES_SIZE), np.float32),
         "has_mask_input": np.zeros(1, np.float32),
         "orig_im_size": np.array([HEIGHT, WIDTH], np.float32),
     }

@@ -37,7 +37,7 @@ def meta_torch(cache: Path) -> side_by_side.Call:
 def meta_onnxruntime(cache: Path) -> side_by_side.Call:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(cache / models.PLAIN_ENCODER), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(cache / models.META_ENCODER), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     image = models.image_input()
     return lambda: session.run(None, {name: image})[0]
@@ -48,7 +48,7 @@ def meta_openvino(cache: Path) -> side_by_side.Call:
 
     # The hint keeps it in float32 on CPUs where it would choose bfloat16.
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(cache / models.PLAIN_ENCODER), "CPU", options)
+    compiled = openvino.Core().compile_model(str(cache / models.META_ENCODER), "CPU", options)
     image = models.image_input()
     return lambda: np.asarray(compiled(image)[0])
 

@@ -1,4 +1,7 @@
-"""The models that the benchmarks run: a seeded ViT-B in Meta's layout, Meta's own exports of it, and our bundle."""
+"""The models that the benchmarks run: a seeded ViT-B in Meta's layout, Meta's own exports of it, and our bundle.
+
+Nothing heavy is imported here before it is needed: the contenders' memory is measured.
+"""
 
 from __future__ import annotations
 
@@ -8,74 +11,79 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-
-from oracle import meta_sam, segment_anything
-from seeded import decoder_for, seeded_checkpoint
-
-from samrt_export.families.sam import RELEASED
-from samrt_export.models.config import DecoderConfig
-from samrt_export.pipeline import export
-
-VIT_B = RELEASED["vit_b"]
+IMAGE_SIZE, EMBEDDING_SHAPE, LOW_RES_SIZE = 1024, (256, 64, 64), 256  # of every released SAM
 CHECKPOINT, BUNDLE = "vit_b.pth", "vit_b"
-PLAIN_ENCODER, META_DECODER = "meta_encoder.onnx", "meta_decoder.onnx"
-DECODER_INPUTS = (
-    "image_embeddings",
-    "point_coords",
-    "point_labels",
-    "mask_input",
-    "has_mask_input",
-    "orig_im_size",
-)
+META_ENCODER, META_DECODER = "meta_encoder.onnx", "meta_decoder.onnx"
 
-
-def decoder_config() -> DecoderConfig:
-    return decoder_for(VIT_B.out_chans, VIT_B.image_size, VIT_B.grid)
+# The tests' oracle imports Meta's package where torchvision is absent; their seeded weights are used here too.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 
 def meta_vit_b(cache: Path) -> Any:
-    """Meta's module with the benchmark's weights."""
-    return meta_sam(torch.load(cache / CHECKPOINT, weights_only=True), VIT_B, decoder_config())
+    """Meta's `Sam` with the benchmark's weights."""
+    import torch
+    from oracle import meta_sam
+    from seeded import vit_decoder
+
+    from samrt_export.families.sam import RELEASED
+
+    state = torch.load(cache / CHECKPOINT, weights_only=True)
+    return meta_sam(state, RELEASED["vit_b"], vit_decoder(RELEASED["vit_b"]))
 
 
 def image_input() -> NDArray[np.float32]:
     """A normalised image, float32 [1, 3, 1024, 1024]."""
-    return np.random.default_rng(0).normal(size=(1, 3, VIT_B.image_size, VIT_B.image_size)).astype(np.float32)
+    return np.random.default_rng(0).normal(size=(1, 3, IMAGE_SIZE, IMAGE_SIZE)).astype(np.float32)
+
+
+def embedding_input() -> NDArray[np.float32]:
+    """An embedding, float32 [1, 256, 64, 64]."""
+    return np.random.default_rng(1).normal(size=(1, *EMBEDDING_SHAPE)).astype(np.float32)
 
 
 def prepare(cache: Path) -> None:
     """Make what is not in the cache yet. Takes some minutes the first time."""
+    from seeded import seeded_checkpoint
+
+    from samrt_export.families.sam import RELEASED
+    from samrt_export.pipeline import export
+
     if not (cache / CHECKPOINT).exists():
-        seeded_checkpoint(cache / CHECKPOINT, VIT_B)
+        seeded_checkpoint(cache / CHECKPOINT, RELEASED["vit_b"])
     if not (cache / BUNDLE).exists():
         export(cache / CHECKPOINT, cache / BUNDLE, progress=lambda line: print(line, file=sys.stderr, flush=True))
-    if not (cache / PLAIN_ENCODER).exists():
-        print("exporting Meta's encoder and decoder", file=sys.stderr, flush=True)
+    if not (cache / META_ENCODER).exists():
+        print("exporting Meta's decoder and encoder", file=sys.stderr, flush=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _export_meta(cache)
 
 
 def _export_meta(cache: Path) -> None:
+    import torch
+
     sam = meta_vit_b(cache)
-    embedding = torch.zeros(1, VIT_B.out_chans, VIT_B.grid, VIT_B.grid)
-    samples = (torch.ones(1, 2, 2), torch.ones(1, 2), torch.zeros(1, 1, 256, 256), torch.zeros(1))
-    segment_anything()
     from segment_anything.utils.onnx import SamOnnxModel
 
+    samples = {
+        "image_embeddings": torch.from_numpy(embedding_input()),
+        "point_coords": torch.ones(1, 2, 2),
+        "point_labels": torch.ones(1, 2),
+        "mask_input": torch.zeros(1, 1, LOW_RES_SIZE, LOW_RES_SIZE),
+        "has_mask_input": torch.zeros(1),
+        "orig_im_size": torch.tensor([1500.0, 2250.0]),
+    }
     torch.onnx.export(
         SamOnnxModel(sam, return_single_mask=False),
-        (embedding, *samples, torch.tensor([1500.0, 2250.0])),
+        tuple(samples.values()),
         cache / META_DECODER,
-        dynamo=False,  # what Meta's own export script does
+        dynamo=False,  # as in Meta's export script
         opset_version=17,
-        input_names=list(DECODER_INPUTS),
+        input_names=list(samples),
         output_names=["masks", "iou_predictions", "low_res_masks"],
         dynamic_axes={"point_coords": {1: "points"}, "point_labels": {1: "points"}},
     )
     image = torch.from_numpy(image_input())
-    torch.onnx.export(sam.image_encoder, (image,), cache / PLAIN_ENCODER, dynamo=True, opset_version=18, verbose=False)
+    torch.onnx.export(sam.image_encoder, (image,), cache / META_ENCODER, dynamo=True, opset_version=18, verbose=False)

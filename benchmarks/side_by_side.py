@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -59,6 +58,12 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def peak_rss_kib() -> int:
+    """This process's peak of resident memory. (getrusage would include the parent's, up to the exec.)"""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def _measure(script: str, names: list[str], cache: Path, rounds: int) -> dict[str, Any]:
@@ -116,7 +121,7 @@ def _work(prepare: Callable[[Path], Call], name: str, cache: Path) -> None:
     for line in sys.stdin:
         if line.strip() == "end":
             np.save(_result_file(cache, name), result)
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
+            print(peak_rss_kib(), flush=True)
             return
         start = time.perf_counter()
         result = call()

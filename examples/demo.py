@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,8 @@ def install() -> bool:
             [sys.executable, "-m", "venv", "--clear", str(VENV)],
             "could not create an environment. On Debian and Ubuntu it takes the package python3-venv",
         )
+    # setuptools would put modules of an earlier build that are gone from the sources into the new one.
+    shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)
     pip("install", ".[export]")
     stamp.write_text(json.dumps(wanted), encoding="utf-8")
     return False

@@ -74,7 +74,7 @@ class SamPredictor:
         if _is_torch(transformed_image):
             self.features = _to_torch(self.features)
 
-    def predict(  # noqa: PLR0917 - Meta's signature
+    def predict(
         self,
         point_coords: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
@@ -110,7 +110,7 @@ class SamPredictor:
         prediction = self.model.decode(embedding, prompts, multimask_output, return_logits)
         return prediction.masks, prediction.iou_predictions, prediction.low_res_masks
 
-    def predict_torch(  # noqa: PLR0917 - Meta's signature
+    def predict_torch(
         self,
         point_coords: Any,
         point_labels: Any,

@@ -44,8 +44,8 @@ def resolve(lowering: str, encoder: nn.Module, precision: str) -> str:
 
 
 def lower(encoder: nn.Module, lowering: str) -> None:
-    """Replace the attention modules of `encoder` in place."""
-    if lowering == "dense":
-        return
-    for block in encoder.blocks:
-        block.attn = REPLACEMENTS[lowering](block.attn)
+    """Replace the attention modules of `encoder` in place, by a lowering that `resolve` returned."""
+    if lowering != "dense":
+        for name, module in list(encoder.named_modules()):
+            if isinstance(module, Attention):
+                encoder.set_submodule(name, REPLACEMENTS[lowering](module))

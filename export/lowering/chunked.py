@@ -86,7 +86,9 @@ def attend_in_windows(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Ten
 
 def query_rows_per_step(side: int) -> int:
     """Rows of the grid whose queries go into one step: the largest divisor of `side` within QUERIES_PER_STEP."""
-    return max(rows for rows in range(1, side + 1) if side % rows == 0 and (rows == 1 or rows * side <= QUERIES_PER_STEP))
+    return max(
+        rows for rows in range(1, side + 1) if side % rows == 0 and (rows == 1 or rows * side <= QUERIES_PER_STEP)
+    )
 
 
 def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:

@@ -30,8 +30,7 @@ class LayerNorm2d(nn.Module):
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer over the last axis of `[..., C]`, seen as one matrix: then it exports as Gemm, bias included."""
-    out: Tensor = layer(x.flatten(0, -2))
-    return out.unflatten(0, x.shape[:-1])
+    return layer(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
 
 class Mlp(nn.Module):
@@ -44,5 +43,4 @@ class Mlp(nn.Module):
         self.act = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.lin2(self.act(self.lin1(x)))
-        return out
+        return self.lin2(self.act(self.lin1(x)))

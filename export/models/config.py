@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VitConfig:
-    """SAM's image encoder: a ViT with windowed and global attention (arXiv:2304.02643, appendix A; arXiv:2203.16527)."""
+    """SAM's image encoder: a ViT with windowed and global attention (arXiv:2304.02643 appendix A, arXiv:2203.16527)."""
 
     image_size: int
     patch_size: int

@@ -86,8 +86,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
 
     def forward(self, image: Tensor) -> Tensor:
-        tokens: Tensor = self.proj(image)
-        return tokens.permute(0, 2, 3, 1)
+        return self.proj(image).permute(0, 2, 3, 1)
 
 
 class ImageEncoderViT(nn.Module):
@@ -119,5 +118,4 @@ class ImageEncoderViT(nn.Module):
         x = self.patch_embed(image) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        out: Tensor = self.neck(x.permute(0, 3, 1, 2))
-        return out
+        return self.neck(x.permute(0, 3, 1, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,32 @@ class ReluMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
-        out: Tensor = self.layers[-1](x)
-        return out
+        return self.layers[-1](x)
+
+
+class Upscaling(nn.Sequential):
+    """Two transposed convolutions that make the image four times as large, in a form without transposes.
+
+    A 2x2 transposed convolution of stride 2 is a matrix product that gives each token its 2x2 descendants. They stay
+    beside each other, channels last, and only the finished masks are put in image order.
+    """
+
+    def __init__(self, dim: int) -> None:
+        # In a Sequential, as the checkpoints' names are its indices.
+        first, second = nn.ConvTranspose2d(dim, dim // 4, 2, 2), nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2)
+        super().__init__(first, LayerNorm2d(dim // 4), nn.GELU(), second, nn.GELU())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`[P, h*w, C]` to `[P, h*w*2*2*2*2, C/8]`."""
+        first, norm, _, second, _ = self
+        x = F.gelu(cast(LayerNorm2d, norm).channels_last(self._descendants(image, first)))
+        return F.gelu(self._descendants(x, second))
+
+    @staticmethod
+    def _descendants(x: Tensor, conv: nn.Module) -> Tensor:
+        # weight [C, D, 2, 2] -> [C, 2*2*D]; x [P, S, C] -> [P, S*4, D]
+        weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
+        return (x @ weight).unflatten(-1, (4, -1)).flatten(1, 2) + conv.bias
 
 
 class MaskDecoder(nn.Module):
@@ -39,13 +64,7 @@ class MaskDecoder(nn.Module):
         self.transformer = TwoWayTransformer(config)
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(config.num_mask_tokens, dim)
-        self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(dim, dim // 4, 2, 2),
-            LayerNorm2d(dim // 4),
-            nn.GELU(),
-            nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2),
-            nn.GELU(),
-        )
+        self.output_upscaling = Upscaling(dim)
         self.output_hypernetworks_mlps = nn.ModuleList(
             ReluMlp(dim, dim, dim // 8, 3) for _ in range(config.num_mask_tokens)
         )
@@ -66,34 +85,17 @@ class MaskDecoder(nn.Module):
         """
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         output_tokens = output_tokens.expand(prompt.shape[0], -1, -1)
-        tokens, image = self.transformer(torch.cat([output_tokens, prompt], dim=1), image, image_pe)
-        mask_tokens = tokens[:, 1 : 1 + self.num_mask_tokens]
+        tokens = torch.cat([output_tokens, prompt], dim=1)
+        tokens, image = self.transformer(tokens, image, image_pe, kept=output_tokens.shape[1])
+        mask_tokens = tokens[:, 1:]
         weights = torch.stack(
             [mlp(mask_tokens[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )
-        masks = self._to_image(weights @ self._upscale(image).transpose(1, 2))
+        masks = self._to_image(weights @ self.output_upscaling(image).transpose(1, 2))
         return masks, self.iou_prediction_head(tokens[:, 0])
-
-    def _upscale(self, image: Tensor) -> Tensor:
-        """`[P, h*w, C]` to `[P, h*w*2*2*2*2, C/8]`: both transposed convolutions.
-
-        A 2x2 transposed convolution of stride 2 is a matrix product that gives each token its 2x2 descendants. They
-        stay beside each other, channels last, and only the finished masks are put in image order.
-        """
-        first, norm, activation, second, _ = self.output_upscaling
-        x = activation(norm.channels_last(_descendants(image, first)))
-        descendants: Tensor = activation(_descendants(x, second))
-        return descendants
 
     def _to_image(self, masks: Tensor) -> Tensor:
         # [P, M, (y, x, i, j, k, l)] -> [P, M, (y, i, k), (x, j, l)]
         side = self.embedding_size
         masks = masks.unflatten(-1, (side, side, 2, 2, 2, 2)).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return masks.reshape(-1, self.num_mask_tokens, 4 * side, 4 * side)
-
-
-def _descendants(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
-    # weight [C, D, 2, 2] -> [C, 2*2*D]; x [P, S, C] -> [P, S*4, D]
-    weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
-    assert conv.bias is not None
-    return (x @ weight).unflatten(-1, (4, -1)).flatten(1, 2) + conv.bias

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samrt_export.models.common import LayerNorm2d
@@ -32,8 +33,7 @@ class RandomPositionEncoding(nn.Module):
         """The encoding of the centres of a `side` x `side` grid: `[side * side, embed_dim]`, row by row."""
         centres = (torch.arange(side) + 0.5) / side
         y, x = torch.meshgrid(centres, centres, indexing="ij")
-        encoding: Tensor = self(torch.stack([x, y], dim=-1).reshape(side * side, 2))
-        return encoding
+        return self(torch.stack([x, y], dim=-1).reshape(side * side, 2))
 
 
 class PromptEncoder(nn.Module):
@@ -61,10 +61,10 @@ class PromptEncoder(nn.Module):
     def embed_points(self, coords: Tensor, labels: Tensor) -> Tensor:
         """`[P, N, 2]` (x, y) pixels of the padded input and int `[P, N]` labels to `[P, N, embed_dim]`, float32."""
         position = self.pe_layer((coords + 0.5) / self.image_size)  # to the pixel's centre
-        kinds = torch.cat([self.not_a_point_embed.weight, *(kind.weight for kind in self.point_embeddings)])
+        kinds = torch.cat([kind.weight for kind in (self.not_a_point_embed, *self.point_embeddings)])
         # Padding (-1) has no position, only its own embedding.
         is_point = (labels >= 0).to(position.dtype)[..., None]
-        return position * is_point + kinds.float()[labels.long() + 1]
+        return position * is_point + F.embedding(labels.long() + 1, kinds.float())
 
     def embed_mask(self, mask: Tensor, has_mask: Tensor) -> Tensor:
         """`[P, 1, L, L]` logits and `[P]` flags to `[P, h*w, embed_dim]` tokens; where the flag is 0, "no mask"."""

@@ -30,8 +30,7 @@ class EncoderGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """float32 `[B, 3, S, S]` to float32 `[B, C, h, w]`."""
-        embeddings: Tensor = self.image_encoder(image.to(self.dtype))
-        return embeddings.float()
+        return self.image_encoder(image.to(self.dtype)).float()
 
 
 class DecoderGraph(nn.Module):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from samrt_export.models.windows import partition, unpartition
 from samrt_export.models.common import LayerNorm2d
 from samrt_export.models.config import TinyVitConfig
+from samrt_export.models.windows import partition, unpartition
 
 _CONV_EXPANSION = 4
 _MLP_RATIO = 4

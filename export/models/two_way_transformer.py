@@ -62,8 +62,7 @@ class Attention(nn.Module):
 
     def _merge(self, x: Tensor) -> Tensor:
         # [P, heads, T, d] -> [P, T, C]
-        out: Tensor = self.out_proj(x.transpose(1, 2).flatten(2))
-        return out
+        return self.out_proj(x.transpose(1, 2).flatten(2))
 
     def _per_head(self, projection: nn.Linear) -> Tensor:
         # [heads*d, C] -> [heads, d, C]
@@ -116,10 +115,12 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = Attention(config.embed_dim, config.embed_dim // 2, config.num_heads)
         self.norm_final_attn = nn.LayerNorm(config.embed_dim)
 
-    def forward(self, tokens: Tensor, image: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens `[P, T, C]`, image `[P, S, C]` and its position encoding `[S, C]` to tokens and image."""
+    def forward(self, tokens: Tensor, image: Tensor, image_pe: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+        """Tokens `[P, T, C]`, image `[P, S, C]` and its position encoding `[S, C]` to `[P, kept, C]` and image."""
         token_pe = tokens
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_pe, image_pe)
+        # Nobody reads what the prompt's own tokens would become.
+        tokens, token_pe = tokens[:, :kept], token_pe[:, :kept]
         attended = self.final_attn_token_to_image.from_image(tokens + token_pe, image + image_pe, image)
         return self.norm_final_attn(tokens + attended), image
