@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,12 +42,13 @@ class Upscaling(nn.Sequential):
 
     def forward(self, image: Tensor) -> Tensor:
         """`[P, h*w, C]` to `[P, h*w*2*2*2*2, C/8]`."""
-        first, norm, _, second, _ = self
-        x = F.gelu(cast(LayerNorm2d, norm).channels_last(self._descendants(image, first)))
+        layers: Any = tuple(self)
+        first, norm, _, second, _ = layers
+        x = F.gelu(norm.channels_last(self._descendants(image, first)))
         return F.gelu(self._descendants(x, second))
 
     @staticmethod
-    def _descendants(x: Tensor, conv: nn.Module) -> Tensor:
+    def _descendants(x: Tensor, conv: Any) -> Tensor:
         # weight [C, D, 2, 2] -> [C, 2*2*D]; x [P, S, C] -> [P, S*4, D]
         weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
         return (x @ weight).unflatten(-1, (4, -1)).flatten(1, 2) + conv.bias
