@@ -2,13 +2,14 @@
 PYTHON ?= python3
 TEST_PYTHON := .venv/bin/python
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    checkpoint to masks on a photograph, end to end; writes demo/overlay.png"
 	@echo "make test    linter, types and tests, in an environment of its own"
 	@echo "make lint    linter and types only"
+	@echo "make bench   encoder and decoder beside Meta's, on all cores; takes minutes"
 	@echo "make clean   remove everything that these made"
 	@echo "Another Python: make demo PYTHON=python3.12"
 
@@ -29,6 +30,10 @@ lint: .venv/installed
 	$(TEST_PYTHON) -m ruff format --check .
 	$(TEST_PYTHON) -m mypy
 
+bench: .venv/bench
+	$(TEST_PYTHON) benchmarks/cpu_encoder.py
+	$(TEST_PYTHON) benchmarks/cpu_decoder.py
+
 # mypy does not follow the import hook of an editable install, so samrt_export is laid where its search path leads.
 .venv/installed: pyproject.toml
 	$(check_python)
@@ -38,6 +43,10 @@ lint: .venv/installed
 	ln -s ../../export .venv/typing/samrt_export
 	touch $@
 
+.venv/bench: .venv/installed
+	$(TEST_PYTHON) -m pip install --disable-pip-version-check -e ".[bench]"
+	touch $@
+
 clean:
-	rm -rf .venv .venv-demo demo build dist samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-demo demo benchmarks/.cache build dist samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

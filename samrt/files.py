@@ -24,6 +24,19 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def check_target(target: str | os.PathLike[str]) -> None:
+    """Find out before long work whether `replacing_file` can begin there.
+
+    Raises:
+        OutputError: the folder is missing or not writable.
+    """
+    target = Path(target)
+    with _reporting(target):
+        probe = _name_beside(target)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+
+
 @contextmanager
 def replacing_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path beside `target` to write to; rename it onto `target` when the block succeeds.

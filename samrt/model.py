@@ -150,16 +150,35 @@ class Model:
             BackendError: the decoder failed.
         """
         self._check_embedding(embedding)
+        size = embedding.original_size
+        prompts = self.check_prompts(size, point_coords, point_labels, box, mask_input, scribble=scribble)
+        prompts = to_input_frame(prompts, size, embedding.input_size)
+        if scribble is not None:
+            prompts = replace(prompts, mask_input=self._mask_prompt(embedding, prompts, scribble, multimask_output))
+        return self.decode(embedding, prompts, multimask_output, return_logits)
+
+    def check_prompts(
+        self,
+        original_size: Size,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        *,
+        scribble: Scribble | None = None,
+    ) -> Prompts:
+        """Check the prompts of `predict` for an image of `original_size` (H, W), before the long work of encoding it.
+
+        Raises:
+            InputError: a prompt is empty, malformed or outside the image.
+        """
         prompts = read_prompts(point_coords, point_labels, box, mask_input, self.manifest.low_res_size)
         if scribble is not None:
             if prompts.batched:
                 raise InputError("a scribble is one prompt and cannot join a batch; predict them one by one")
-            prompts = add_points(prompts, *scribble_points(scribble, embedding.original_size))
-        check_geometry(prompts, embedding.original_size)
-        prompts = to_input_frame(prompts, embedding.original_size, embedding.input_size)
-        if scribble is not None:
-            prompts = replace(prompts, mask_input=self._mask_prompt(embedding, prompts, scribble, multimask_output))
-        return self.decode(embedding, prompts, multimask_output, return_logits)
+            prompts = add_points(prompts, *scribble_points(scribble, original_size))
+        check_geometry(prompts, original_size)
+        return prompts
 
     def decode(
         self, embedding: Embedding, prompts: Prompts, multimask_output: bool = True, return_logits: bool = False

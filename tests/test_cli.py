@@ -310,6 +310,21 @@ def test_an_error_is_one_line_on_stderr_and_leaves_nothing(
     assert [path.name for path in folder.iterdir()] == ["photo.png"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--point=-1,5",), ("--box", "50,5,10,20"), ("--point", "1,2", "-o", "no/such/out.png")],
+    ids=["point", "box", "folder"],
+)
+def test_what_cannot_succeed_ends_before_the_image_is_encoded(
+    run: Run, folder: Path, bundle: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*_: object) -> None:
+        pytest.fail("the image was encoded first")
+
+    monkeypatch.setattr("samrt.model.Model.encode", encode)
+    assert run("segment", "photo.png", "--bundle", bundle, *words)[0] == 1
+
+
 def test_debug_shows_the_traceback(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMRT_DEBUG", "1")
     status, _, err = run("info", "absent")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from samrt.errors import OutputError
-from samrt.files import replacing_file, replacing_folder, sha256_of
+from samrt.files import check_target, replacing_file, replacing_folder, sha256_of
 
 
 def _write_to_a_full_disk(path: Path) -> None:
@@ -22,6 +22,13 @@ def test_sha256_is_that_of_hashlib_for_several_blocks(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_target_that_cannot_be_written_is_found_out_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="does not exist; create it first"):
+        check_target(tmp_path / "absent" / "out.png")
+    check_target(tmp_path / "out.png")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_file_is_replaced_only_when_the_block_ends(tmp_path: Path) -> None:

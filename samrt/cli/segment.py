@@ -83,14 +83,20 @@ def run(arguments: argparse.Namespace) -> int:
     """Segment, write the files that were asked for, and say so."""
     picture_path, json_path = _outputs(arguments)
     check_prompts(arguments)
+    from samrt.files import check_target
     from samrt.images import read_image
     from samrt.model import load
 
     image = read_image(arguments.image)
     prompts = read_prompts(arguments)
+    for path in (picture_path, json_path):
+        if path is not None:
+            check_target(path)
     started = time.perf_counter()
     with load(arguments.bundle, backend=arguments.backend) as model:
         loaded = time.perf_counter()
+        # Here rather than after the encoder, which can take a minute.
+        model.check_prompts(image.shape[:2], **prompts.keywords)
         embedding = model.encode(image)
         encoded = time.perf_counter()
         prediction = model.predict(embedding, **prompts.keywords, multimask_output=arguments.multimask)
