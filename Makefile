@@ -22,7 +22,9 @@ demo:
 	$(check_python)
 	@"$(PYTHON)" examples/demo.py
 
+# The released weights are a few tests' only; without them those are skipped, with the reason.
 test: lint
+	-@$(TEST_PYTHON) examples/demo.py checkpoint
 	$(TEST_PYTHON) -m pytest
 
 lint: .venv/installed

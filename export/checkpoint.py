@@ -104,10 +104,8 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except zipfile.BadZipFile as error:
-        raise BundleError(
-            f"the checkpoint {path} is truncated or damaged ({error}); download or copy it again"
-        ) from error
+    except Exception as error:  # a hostile file can make a reader fail in any way
+        raise _damaged(path, error) from error
     names = {entry.filename.rpartition("/")[2] for entry in entries}
     if "constants.pkl" in names:
         raise BundleError(f"{path} is a TorchScript program; {EXPECTED}")
@@ -130,11 +128,13 @@ def _torch_load(path: Path, mapped: bool) -> Any:
             f"from a checkpoint, so it was not loaded; {EXPECTED}. If you trust its author, load it with the code it "
             "came from and save the state dict"
         ) from error
-    except Exception as error:  # a hostile file can make the reader fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BundleError(
-            f"the checkpoint {path} is truncated or damaged ({reason}); download or copy it again"
-        ) from error
+    except Exception as error:  # as above
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> BundleError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return BundleError(f"the checkpoint {path} is truncated or damaged ({reason}); download or copy it again")
 
 
 def _refused(report: str) -> str:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from samrt.manifest import Graph
-from samrt_export.lowering.chunked import ChunkedAttention, chunk_function
+from samrt_export.lowering.chunked import ChunkedAttention
+from samrt_export.lowering.stepwise import DOMAIN, onnx_function
 
 # LayerNormalization is one node since 17, Gelu since 20; TensorRT 10.3 and ONNX Runtime 1.17 read up to 20.
 OPSET = 20
@@ -55,13 +56,13 @@ def _dynamic_axes(shape: Sequence[int | str], axes: dict[str, torch.export.Dim])
 
 
 def _add_functions(model: onnx_ir.Model, module: nn.Module) -> None:
-    """Define the `samrt` function that chunked attention calls. All layers of an encoder share one."""
+    """Define the function that chunked attention calls; all global layers of an encoder share one."""
     for layer in module.modules():
-        if isinstance(layer, ChunkedAttention) and not layer.window_size:
-            function = onnx_ir.serde.deserialize_function(chunk_function(layer))
+        if isinstance(layer, ChunkedAttention) and layer.stepwise:
+            proto = onnx_function(layer.steps, layer.head_dim, layer.rel_h_table.dtype)
+            function = onnx_ir.serde.deserialize_function(proto)
             model.functions[function.identifier()] = function
-            model.opset_imports["samrt"] = 1
-            return
+            model.opset_imports[DOMAIN] = 1
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from samrt.backends import open_engine
 from samrt.bundle import open_bundle, write_zip
 from samrt.errors import InputError, OutputError
-from samrt.files import replacing_folder, sha256_of
+from samrt.files import replacing_file, replacing_folder, sha256_of
 from samrt.manifest import MANIFEST_NAME, FileEntry, Graph, Manifest, Source, contract_graph
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import LoadedModel, load_model
@@ -82,11 +82,14 @@ def export(
 @contextmanager
 def zipped(target: Path) -> Iterator[Path]:
     """Yield a folder beside `target` that becomes a zip under that name."""
-    if not target.parent.is_dir():
-        raise OutputError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+    if target.is_dir():
+        raise OutputError(f"cannot write {target}: a folder of that name exists; choose another name")
+    with (
+        replacing_file(target) as fresh,
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem[:64]}.") as folder,
+    ):
         yield Path(folder)
-        write_zip(folder, target)
+        write_zip(folder, fresh)
 
 
 def _fill(

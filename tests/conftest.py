@@ -19,6 +19,16 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`small_checkpoint` exported with the default options (some 15 s). Read it, do not change it."""
+    from samrt_export.pipeline import export
+
+    target = tmp_path_factory.mktemp("exported") / "small.samrt"
+    export(small_checkpoint, target)
+    return target
+
+
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of evaluation data; tests that need it are skipped where it is absent."""
     folder = Path(os.environ.get("SAMRT_DATA", _REPOSITORY.parent / "shared" / "data"))

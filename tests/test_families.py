@@ -46,11 +46,11 @@ def test_builds_a_small_vit_around_the_checkpoints_tensors(small_checkpoint: Pat
     assert loaded.sam.image_encoder.config == SMALL_VIT
     assert loaded.normalization == Normalization("mean_std", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     assert not any(module.training for module in loaded.sam.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.sam.parameters())
     parameters = loaded.sam.state_dict()
     assert set(parameters) == set(checkpoint.state)
     for name, tensor in parameters.items():
         assert tensor.dtype == torch.float32
-        assert not tensor.requires_grad
         assert tensor.data_ptr() == checkpoint.state[name].data_ptr(), f"{name} was copied"
 
 
@@ -313,3 +313,7 @@ def test_lists_what_is_supported_for_an_unknown_architecture() -> None:
         {"stem.weight": torch.zeros(1), "head.weight": torch.zeros(1)},
         r"architecture is unknown \(the first parameters are stem\.weight, head\.weight\)\. Supported: SAM with a ViT",
     )
+
+
+def test_does_not_take_every_tiny_vit_for_lite_medsam() -> None:
+    refused({"image_encoder.patch_embed.seq.0.c.weight": torch.zeros(32, 3, 5, 5)}, "architecture is unknown")

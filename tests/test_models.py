@@ -29,7 +29,8 @@ SIZE, LOW_RES = SMALL_VIT.image_size, 4 * SMALL_VIT.grid
 
 def relative_l2(value: Tensor, truth: Tensor) -> float:
     assert value.shape == truth.shape
-    return float((value.double() - truth.double()).norm() / truth.double().norm())
+    value, truth = value.detach().double(), truth.detach().double()
+    return float((value - truth).norm() / truth.norm())
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -72,7 +73,7 @@ def test_image_encoder_at_another_size(image_size: int) -> None:
         for name in ("rel_pos_h", "rel_pos_w"):
             trained = state[f"image_encoder.blocks.{index}.attn.{name}"]
             assert trained.shape != getattr(attention, name).shape
-            setattr(attention, name, nn.Parameter(trained))
+            setattr(attention, name, nn.Parameter(trained, requires_grad=False))
     image = normal(1, 3, image_size, image_size)
     assert relative_l2(EncoderGraph(sam)(image), meta.image_encoder(image)) <= BOUND
 
@@ -174,6 +175,7 @@ def test_two_way_transformer_is_metas_rearranged(tokens: int, heads: int) -> Non
     prompt, image, image_pe = normal(2, tokens, dim), normal(2, dim, side, side, seed=1), normal(1, dim, side, side)
     expected = meta.double()(image.double(), image_pe.expand_as(image).double(), prompt.double())
     in_rows = [each.flatten(2).transpose(1, 2).double() for each in (image, image_pe)]
-    result = transformer.double()(prompt.double(), in_rows[0], in_rows[1][0])
-    for ours_, theirs in zip(result, expected, strict=True):
-        assert relative_l2(ours_, theirs) < 1e-12
+    kept = (tokens + 1) // 2
+    result = transformer.double()(prompt.double(), in_rows[0], in_rows[1][0], kept)
+    assert relative_l2(result[0], expected[0][:, :kept]) < 1e-12
+    assert relative_l2(result[1], expected[1]) < 1e-12

@@ -114,6 +114,8 @@ def read_decoder(state: State, encoder_chans: int, image_size: int, embedding_si
 def load_strictly(build: Callable[[], Sam], state: State, layout: str) -> Sam:
     """Build a model around the tensors of `state`, without a copy; `layout` names it in messages.
 
+    Buffers that are not in the checkpoint (`persistent=False`) must be made with `device="cpu"`.
+
     Raises:
         BundleError: a parameter is missing, unexpected, of another shape or not of floating point.
     """
@@ -122,6 +124,8 @@ def load_strictly(build: Callable[[], Sam], state: State, layout: str) -> Sam:
         sam = build()
     _check_layout(sam.state_dict(), state, layout)
     sam.load_state_dict(dict(state), strict=True, assign=True)
+    # torch computes with values that are not there without a word.
+    assert not [name for name, buffer in sam.named_buffers() if buffer.is_meta and name not in state]
     return sam.eval().requires_grad_(False)
 
 

@@ -1,6 +1,6 @@
 """Forms of SAM's attention: the same mathematics, shaped for the runtime that will execute it.
 
-`dense` is the reference and lives in the model. The others replace the encoder's attention modules before export.
+`dense` is the reference and lives in the model. The others replace modules of the encoder before export.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from torch import nn
 
 from samrt.errors import InputError
 from samrt_export.lowering.augmented import AugmentedAttention
-from samrt_export.lowering.chunked import ChunkedAttention
+from samrt_export.lowering.chunked import ChunkedAttention, ChunkedMlp
+from samrt_export.models.common import Mlp
 from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
 
-REPLACEMENTS: dict[str, Callable[[Attention], nn.Module]] = {
-    "chunked": ChunkedAttention,
-    "augmented": AugmentedAttention,
+REPLACEMENTS: dict[str, dict[type[nn.Module], Callable[..., nn.Module]]] = {
+    "chunked": {Attention: ChunkedAttention, Mlp: ChunkedMlp},
+    "augmented": {Attention: AugmentedAttention},
 }
 LOWERINGS = ("dense", *REPLACEMENTS)
 
@@ -44,8 +45,8 @@ def resolve(lowering: str, encoder: nn.Module, precision: str) -> str:
 
 
 def lower(encoder: nn.Module, lowering: str) -> None:
-    """Replace the attention modules of `encoder` in place, by a lowering that `resolve` returned."""
-    if lowering != "dense":
-        for name, module in list(encoder.named_modules()):
-            if isinstance(module, Attention):
-                encoder.set_submodule(name, REPLACEMENTS[lowering](module))
+    """Replace modules of `encoder` in place, by a lowering that `resolve` returned."""
+    replacements = REPLACEMENTS.get(lowering, {})
+    for name, module in list(encoder.named_modules()):
+        if replacement := replacements.get(type(module)):
+            encoder.set_submodule(name, replacement(module))
