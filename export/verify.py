@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,37 +91,50 @@ def check(figures: Mapping[str, Any], tolerance: Tolerance) -> None:
         )
 
 
+# Ellipses on the seeded image: centre x, y and radii x, y, in fractions of its side.
+_OBJECTS = np.array([(0.28, 0.33, 0.15, 0.12), (0.70, 0.30, 0.13, 0.20), (0.47, 0.58, 0.11, 0.11)])
+_HEIGHT = 0.75  # of the image, so that the padding takes part
+
+
 def _seeded_image(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
-    # Soft shapes over noise: what a photograph has and white noise lacks.
-    coarse = rng.random((8, 8, 3))
-    upscaled = np.kron(coarse, np.ones((-(-size // 8), -(-size // 8), 1)))[:size, :size]
-    # Three quarters high, so that the padding takes part.
-    noisy = upscaled[: max(1, 3 * size // 4)] * 200 + rng.random((max(1, 3 * size // 4), size, 3)) * 55
-    return noisy.astype(np.uint8)
+    """Bright ellipses on a dark slope, with noise: something that a trained model can segment."""
+    height = max(1, int(_HEIGHT * size))
+    image = np.linspace(30, 90, size)[None, :, None] * rng.uniform(0.5, 1, 3) * np.ones((height, 1, 1))
+    for box in _OBJECTS:
+        image[_ellipse(box, size)[:height]] = rng.uniform(130, 230, 3)
+    return (image + rng.uniform(-12, 12, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def _ellipse(of: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
+    centre_x, centre_y, radius_x, radius_y = of
+    position = (np.arange(size) + 0.5) / size
+    return ((position - centre_x) / radius_x) ** 2 + ((position[:, None] - centre_y) / radius_y) ** 2 <= 1
 
 
 def _seeded_prompts(rng: np.random.Generator, image_size: int, low_res: int) -> dict[str, Arrays]:
-    def prompt(labels: list[list[int]], mask: bool = False) -> Arrays:
+    centres = _OBJECTS[:, :2] * image_size
+    corners = np.stack([_OBJECTS[:, :2] - _OBJECTS[:, 2:], _OBJECTS[:, :2] + _OBJECTS[:, 2:]], axis=1) * image_size
+    outside = np.array([(0.05, 0.05)]) * image_size
+    padding = np.zeros((1, 2))
+    # Roughly the first object, as an earlier prediction would have it.
+    logits = np.where(_ellipse(_OBJECTS[0], low_res), 8, -8) + rng.normal(0, 2, (low_res, low_res))
+
+    def prompt(coords: Sequence[NDArray[np.float64]], labels: list[list[int]], mask: bool = False) -> Arrays:
         count = len(labels)
-        label = np.array(labels, np.int32)
-        coords = rng.uniform(0, image_size, (*label.shape, 2)).astype(np.float32)
-        coords[label == -1] = 0
-        logits = rng.normal(0, 8, (count, 1, low_res // 8, low_res // 8)).astype(np.float32)
-        blocks = np.kron(logits, np.ones((8, 8), np.float32)) if mask else np.zeros((count, 1, low_res, low_res))
         return {
-            "point_coords": coords,
-            "point_labels": label,
-            "mask_input": blocks.astype(np.float32),
-            "has_mask_input": np.full(count, float(mask), np.float32),
+            "point_coords": np.concatenate([*coords, np.zeros((0, 2))]).reshape(count, -1, 2).astype(np.float32),
+            "point_labels": np.array(labels, np.int32).reshape(count, -1),
+            "mask_input": np.broadcast_to(logits * mask, (count, 1, low_res, low_res)).astype(np.float32),
+            "has_mask_input": np.full(count, mask, np.float32),
         }
 
     return {
-        "point": prompt([[1, -1]]),
-        "box": prompt([[2, 3]]),
-        "points and box": prompt([[1, 0, 2, 3]]),
-        "mask": prompt([[]], mask=True),
-        "points and mask": prompt([[1, 0, 1, -1]], mask=True),
-        "batch": prompt([[1, -1], [0, -1], [1, -1]]),
+        "point": prompt([centres[:1], padding], [[1, -1]]),
+        "box": prompt([corners[1]], [[2, 3]]),
+        "points and box": prompt([centres[2:], outside, corners[2]], [[1, 0, 2, 3]]),
+        "mask": prompt([], [[]], mask=True),
+        "points and mask": prompt([centres[:1], outside, padding], [[1, 0, -1]], mask=True),
+        "batch": prompt([*corners], [[2, 3], [2, 3], [2, 3]]),
     }
 
 
