@@ -23,3 +23,7 @@ TOLERANCES = {
     # precision differs as much from float32 on the same models.
     "fp16": Tolerance(embedding_relative_l2=2e-2, mask_iou=0.995, iou_prediction=1e-2),
 }
+
+# Relative to the logits' root mean square: what float32 alone may move one by. Two million logits are compared, so
+# some come that close to the mask's threshold, where their sign says nothing.
+LOGIT_ROUNDING = 1e-5

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from samrt.backends import Engine
 from samrt.errors import ExportError
-from samrt.transforms import normalize_and_pad, upscale_masks
+from samrt.transforms import normalize_and_pad
 from samrt_export.families import LoadedModel
 from samrt_export.models.sam import DecoderGraph, EncoderGraph
-from samrt_export.tolerances import Tolerance
+from samrt_export.tolerances import LOGIT_ROUNDING, Tolerance
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -50,7 +50,6 @@ def make_reference(loaded: LoadedModel) -> Reference:
 
 def compare(reference: Reference, encoder: Engine, decoder: Engine) -> dict[str, Any]:
     """The figures that tell how far the exported graphs are from the reference, prompts through both of them."""
-    image_size = reference.image.shape[-1]
     embedding = encoder.run({"image": reference.image})["image_embeddings"]
     figures: dict[str, Any] = {"embedding_relative_l2": _relative_l2(embedding, reference.embedding), "prompts": {}}
     for kind, prompt in reference.prompts.items():
@@ -58,7 +57,7 @@ def compare(reference: Reference, encoder: Engine, decoder: Engine) -> dict[str,
         masks, iou_predictions = reference.outputs[kind]
         figures["prompts"][kind] = {
             "logits_relative_l2": _relative_l2(outputs["low_res_masks"], masks),
-            "mask_iou": _lowest_iou(_masks(outputs["low_res_masks"], image_size), _masks(masks, image_size)),
+            "mask_iou": _lowest_iou(outputs["low_res_masks"], masks),
             "iou_prediction": float(np.abs(outputs["iou_predictions"] - iou_predictions).max()),
         }
     return figures
@@ -142,14 +141,13 @@ def _relative_l2(value: NDArray[np.float32], truth: NDArray[np.float32]) -> floa
     return float(np.linalg.norm(value.astype(np.float64) - truth) / np.linalg.norm(truth.astype(np.float64)))
 
 
-def _masks(low_res: NDArray[np.float32], image_size: int) -> NDArray[np.bool_]:
-    """At the size of the model's input: of so few pixels as low-res masks have, one that rounding tips is too many."""
-    size = image_size, image_size
-    return upscale_masks(low_res, image_size, size, size) > 0
-
-
-def _lowest_iou(masks: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    union = (masks | truth).sum(axis=(-2, -1))
-    intersection = (masks & truth).sum(axis=(-2, -1))
+def _lowest_iou(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
+    """Of the masks above 0, each with its own; both `[..., L, L]`."""
+    expected = truth > 0
+    # A logit that is zero but for rounding is right on either side, and of a small mask one pixel is too many.
+    undecided = np.abs(truth) <= LOGIT_ROUNDING * np.sqrt(np.mean(np.square(truth, dtype=np.float64)))
+    masks = np.where(undecided, expected, logits > 0)
+    union = (masks | expected).sum(axis=(-2, -1))
+    intersection = (masks & expected).sum(axis=(-2, -1))
     # Two empty masks agree.
     return float(np.where(union == 0, 1.0, intersection / np.maximum(union, 1)).min())

@@ -109,7 +109,7 @@ def test_fp16_export(fp16_bundle: Path, small_bundle: Path) -> None:
     # The model is the same, and so is what its embeddings are good for; only the numbers inside are shorter.
     assert half.model_id == full.model_id
     assert half.graphs == full.graphs
-    assert half.files["decoder.onnx"].bytes < 0.7 * full.files["decoder.onnx"].bytes
+    assert half.files["decoder.onnx"].bytes < 0.8 * full.files["decoder.onnx"].bytes
 
 
 def test_another_image_size_in_a_zip(half_size_zip: Path) -> None:

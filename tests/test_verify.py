@@ -210,3 +210,26 @@ def test_empty_masks_agree_with_empty_masks_only(loaded: LoadedModel, reference:
     assert all(of_prompt["mask_iou"] == 1 for of_prompt in agreeing["prompts"].values())
     differing = measured(loaded, reference, tamper_decoder=empty)
     assert all(of_prompt["mask_iou"] == 0 for of_prompt in differing["prompts"].values())
+
+
+@pytest.mark.parametrize(("magnitude", "decided"), [(1e-6, False), (1e-4, True)])
+def test_what_is_zero_but_for_rounding_may_have_either_sign(
+    loaded: LoadedModel, reference: Reference, magnitude: float, decided: bool
+) -> None:
+    """Among millions of logits some are, and a small mask must not be refused for one of them."""
+    logit = magnitude * float(np.sqrt(np.mean(np.square(reference.outputs["point"][0]))))
+    masks = np.full_like(reference.outputs["point"][0], -logit / magnitude)
+    masks[..., 8:20, 8:20] *= -1
+    masks[..., 8, 8] = logit
+
+    def tip_one(outputs: Arrays) -> None:
+        outputs["low_res_masks"] = masks.copy()
+        outputs["low_res_masks"][..., 8, 8] = -logit
+
+    one = replace(
+        reference,
+        prompts={"point": reference.prompts["point"]},
+        outputs={"point": (masks, reference.outputs["point"][1])},
+    )
+    found = measured(loaded, one, tamper_decoder=tip_one)["prompts"]["point"]["mask_iou"]
+    assert found == (143 / 144 if decided else 1)
