@@ -13,7 +13,6 @@ from pathlib import Path
 
 from side_by_side import machine
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS = ("import samrt", "load the bundle", "encode the image", "predict a mask")
 # What a newcomer's program would do, with a clock.
 PROGRAM = """
@@ -38,13 +37,14 @@ print(json.dumps({"seconds": [b - a for a, b in zip(clock, clock[1:])], "peak": 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path, help="such as the one that `make demo` writes")
+    parser.add_argument("bundle", type=Path, help="a folder, such as the one that `make demo` writes")
     parser.add_argument("image", type=Path)
     parser.add_argument("--python", default=sys.executable, help="the interpreter whose samrt is measured")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("-o", "--output", type=Path, help="write the results here, as JSON")
     arguments = parser.parse_args()
-    command = [arguments.python, "-c", PROGRAM, str(arguments.bundle), str(arguments.image)]
+    # -I: not the samrt of the current folder.
+    command = [arguments.python, "-I", "-c", PROGRAM, str(arguments.bundle), str(arguments.image)]
     rounds = [json.loads(subprocess.check_output(command)) for _ in range(arguments.rounds + 1)][1:]
     unwanted = rounds[0]["unwanted"]
     if unwanted:

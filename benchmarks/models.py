@@ -5,6 +5,7 @@ Nothing heavy is imported here before it is needed: the contenders' memory is me
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 IMAGE_SIZE, EMBEDDING_SHAPE, LOW_RES_SIZE = 1024, (256, 64, 64), 256  # of every released SAM
 CHECKPOINT, BUNDLE = "vit_b.pth", "vit_b"
-META_ENCODER, META_DECODER = "meta_encoder.onnx", "meta_decoder.onnx"
+META_ENCODER, META_DECODER, META_DECODER_SINGLE = "meta_encoder.onnx", "meta_decoder.onnx", "meta_decoder_single.onnx"
 
 # The tests' oracle imports Meta's package where torchvision is absent; their seeded weights are used here too.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
@@ -25,12 +26,12 @@ def meta_vit_b(cache: Path) -> Any:
     """Meta's `Sam` with the benchmark's weights."""
     import torch
     from oracle import meta_sam
-    from seeded import vit_decoder
+    from seeded import RELEASED_DECODER
 
     from samrt_export.families.sam import RELEASED
 
     state = torch.load(cache / CHECKPOINT, weights_only=True)
-    return meta_sam(state, RELEASED["vit_b"], vit_decoder(RELEASED["vit_b"]))
+    return meta_sam(state, RELEASED["vit_b"], RELEASED_DECODER)
 
 
 def image_input() -> NDArray[np.float32]:
@@ -44,21 +45,32 @@ def embedding_input() -> NDArray[np.float32]:
 
 
 def prepare(cache: Path) -> None:
-    """Make what is not in the cache yet. Takes some minutes the first time."""
-    from seeded import seeded_checkpoint
+    """Make what is not in the cache yet, or was made by other sources. Takes some minutes the first time."""
+    from seeded import RELEASED_DECODER, seeded_checkpoint
 
+    from samrt.files import replacing_file
     from samrt_export.families.sam import RELEASED
     from samrt_export.pipeline import export
 
-    if not (cache / CHECKPOINT).exists():
-        seeded_checkpoint(cache / CHECKPOINT, RELEASED["vit_b"])
-    if not (cache / BUNDLE).exists():
-        export(cache / CHECKPOINT, cache / BUNDLE, progress=lambda line: print(line, file=sys.stderr, flush=True))
-    if not (cache / META_ENCODER).exists():
-        print("exporting Meta's decoder and encoder", file=sys.stderr, flush=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            _export_meta(cache)
+    stamp = cache / "sources.sha256"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == _sources():
+        return
+    stamp.unlink(missing_ok=True)
+    seeded_checkpoint(cache / CHECKPOINT, RELEASED["vit_b"], decoder=RELEASED_DECODER)
+    export(cache / CHECKPOINT, cache / BUNDLE, progress=lambda line: print(line, file=sys.stderr, flush=True))
+    print("exporting Meta's decoder and encoder", file=sys.stderr, flush=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _export_meta(cache)
+    with replacing_file(stamp) as fresh:
+        fresh.write_text(_sources(), encoding="utf-8")
+
+
+def _sources() -> str:
+    """A digest of all that the models are made from."""
+    root = Path(__file__).resolve().parent.parent
+    files = [Path(__file__), root / "tests" / "seeded.py", *sorted((root / "export").rglob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _export_meta(cache: Path) -> None:
@@ -75,15 +87,16 @@ def _export_meta(cache: Path) -> None:
         "has_mask_input": torch.zeros(1),
         "orig_im_size": torch.tensor([1500.0, 2250.0]),
     }
-    torch.onnx.export(
-        SamOnnxModel(sam, return_single_mask=False),
-        tuple(samples.values()),
-        cache / META_DECODER,
-        dynamo=False,  # as in Meta's export script
-        opset_version=17,
-        input_names=list(samples),
-        output_names=["masks", "iou_predictions", "low_res_masks"],
-        dynamic_axes={"point_coords": {1: "points"}, "point_labels": {1: "points"}},
-    )
+    for name, single in ((META_DECODER, False), (META_DECODER_SINGLE, True)):
+        torch.onnx.export(
+            SamOnnxModel(sam, return_single_mask=single),
+            tuple(samples.values()),
+            cache / name,
+            dynamo=False,  # as in Meta's export script
+            opset_version=17,
+            input_names=list(samples),
+            output_names=["masks", "iou_predictions", "low_res_masks"],
+            dynamic_axes={"point_coords": {1: "points"}, "point_labels": {1: "points"}},
+        )
     image = torch.from_numpy(image_input())
     torch.onnx.export(sam.image_encoder, (image,), cache / META_ENCODER, dynamo=True, opset_version=18, verbose=False)

@@ -37,15 +37,14 @@ CHECKPOINT = "demo/lite_medsam.pth"
 BUNDLE = "demo/lite_medsam.samrt"
 OVERLAY = "demo/overlay.png"
 MASKS = "demo/masks.json"
-PHOTOGRAPH = "examples/images/dates_figs_nuts.jpg"
-# Left, top, right, bottom in pixels: two dates, two figs, two hazelnuts.
+PHOTOGRAPH = "examples/images/coffee.jpg"
+# Left, top, right, bottom in pixels: the cup's rim, the coffee, the spoon, the saucer, the handle.
 BOXES = (
-    (566, 210, 712, 380),
-    (362, 378, 501, 517),
-    (413, 228, 520, 367),
-    (294, 233, 385, 354),
-    (239, 137, 322, 225),
-    (127, 303, 215, 386),
+    (172, 18, 410, 212),
+    (204, 96, 370, 193),
+    (326, 235, 407, 327),
+    (77, 70, 480, 388),
+    (196, 230, 260, 307),
 )
 
 

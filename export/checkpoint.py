@@ -152,14 +152,14 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         raise BundleError(f"{path} holds one object of type {type(content).__name__}; {EXPECTED}")
     if not any(isinstance(value, Tensor) for value in content.values()):
-        keys = ", ".join(str(key) for key in list(content)[:5]) or "nothing"
+        keys = ", ".join(repr(key)[:80] for key in list(content)[:5]) or "nothing"
         raise BundleError(
             f"{path} holds no tensors, but {keys}; {EXPECTED}, alone or under one of {', '.join(_WRAPPERS)}"
         )
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise BundleError(
-                f"{path} holds {name!r} of type {type(value).__name__} among its tensors; {EXPECTED}, "
+                f"{path} holds {repr(name)[:80]} of type {type(value).__name__} among its tensors; {EXPECTED}, "
                 f"alone or under one of {', '.join(_WRAPPERS)}"
             )
     state: dict[str, Tensor] = dict(content)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 import weakref
 import zipfile
-import zlib
 from pathlib import Path
 
-from samrt.errors import BundleError, OutputError
+from samrt.errors import BundleError, OutputError, SamrtError
 from samrt.files import replacing_file, sha256_of
 from samrt.manifest import MANIFEST_NAME, Manifest
 
 _MANIFEST_LIMIT = 1 << 20
 _COPY_SIZE = 1 << 20
+# What the temporary folder can be at fault for; every other OSError while unpacking comes from the zip.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES)
 
 
 class Bundle:
@@ -60,9 +62,13 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         OutputError: a zip could not be unpacked to the temporary folder.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from error
+    if is_folder:
         return Bundle(path, path, _verified_manifest(path, path), temporary=False)
-    if not path.exists():
+    if not exists:
         raise BundleError(f"there is no bundle at {path}; check the path, or make one with `samrt export`")
     if not zipfile.is_zipfile(path):
         raise BundleError(
@@ -76,6 +82,33 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def check_replaceable(folder: str | os.PathLike[str]) -> None:
+    """Find out before an export whether a bundle may take the place of `folder`.
+
+    It may if nothing is there, if the folder is empty, or if it holds a manifest and nothing but the files in it. What
+    is there and is not a folder is `replacing_folder`'s to judge.
+
+    Raises:
+        OutputError: the folder holds something else, or cannot be read.
+    """
+    folder = Path(folder)
+    try:
+        found = list(folder.iterdir()) if folder.is_dir() else []
+        if not found:
+            return
+        manifest = folder / MANIFEST_NAME
+        if manifest.is_file() and manifest.stat().st_size <= _MANIFEST_LIMIT:
+            own = {MANIFEST_NAME, *Manifest.from_json(manifest.read_bytes()).files}
+            if all(path.name in own and path.is_file() for path in found):
+                return
+    except OSError as error:
+        raise OutputError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
+    except BundleError:
+        # Whatever that manifest is, it does not say which of the files are a bundle's.
+        pass
+    raise OutputError(f"{folder} is a folder that holds other things than a bundle; choose another name")
 
 
 def write_zip(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -102,9 +135,9 @@ def write_zip(folder: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 def _verified_manifest(folder: Path, path: Path) -> Manifest:
     """The manifest in `folder`, its files checked; `path` is how the user knows the bundle."""
     manifest_path = folder / MANIFEST_NAME
-    if not manifest_path.is_file():
-        raise BundleError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle; make one with `samrt export`")
     try:
+        if not manifest_path.is_file():
+            raise BundleError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle; make one with `samrt export`")
         if manifest_path.stat().st_size > _MANIFEST_LIMIT:
             raise BundleError(f"{MANIFEST_NAME} in {path} is larger than any manifest; export the checkpoint again")
         manifest = Manifest.from_json(manifest_path.read_bytes())
@@ -132,14 +165,17 @@ def _unpack(path: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             _unpack_entries(archive, path, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # zipfile says RuntimeError for an encrypted entry and NotImplementedError for an unknown compression.
+    except SamrtError:
+        raise
+    except Exception as error:
+        # For a damaged or hostile zip, zipfile raises anything from BadZipFile to RuntimeError and OSError.
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise OutputError(
+                f"cannot unpack {path} to {folder}: {error.strerror}; make room there, or set TMPDIR to another folder"
+            ) from error
         raise BundleError(
-            f"{path} cannot be unpacked ({error}); copy it again, or pack the bundle again with `samrt export`"
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            f"cannot unpack {path} to {folder}: {error.strerror}; make room there, or set TMPDIR to another folder"
+            f"{path} is a damaged zip and cannot be unpacked ({error}); copy it again, or pack the bundle again with "
+            "`samrt export`"
         ) from error
 
 
@@ -148,6 +184,11 @@ def _unpack_entries(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
     names = [entry.filename for entry in entries]
     if len(set(names)) != len(names):
         raise BundleError(f"{path} holds two files of one name, so samrt did not pack it; export the checkpoint again")
+    for entry in entries:
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BundleError(
+                f"{entry.filename!r} in {path} is neither stored nor deflated; pack it again with `samrt export`"
+            )
     by_name = dict(zip(names, entries, strict=True))
     if MANIFEST_NAME not in by_name:
         raise BundleError(
@@ -161,13 +202,13 @@ def _unpack_entries(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
     for name in names:
         if name != MANIFEST_NAME and name not in manifest.files:
             raise BundleError(f"{path} holds {name!r}, which is not in its manifest; export the checkpoint again")
-    for name, entry in manifest.files.items():
+    for name, declared in manifest.files.items():
         if name not in by_name:
             raise BundleError(f"{name} is missing in {path}; copy the bundle again, or export again")
         # zipfile never unpacks more than this size, so the manifest bounds what lands on the disk.
-        if by_name[name].file_size != entry.bytes:
+        if by_name[name].file_size != declared.bytes:
             raise BundleError(
-                f"{name} in {path} has {by_name[name].file_size} bytes, the manifest says {entry.bytes}; "
+                f"{name} in {path} has {by_name[name].file_size} bytes, the manifest says {declared.bytes}; "
                 "copy the bundle again, or export again"
             )
     for name in (MANIFEST_NAME, *manifest.files):

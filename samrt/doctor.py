@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,21 @@ def _export_package(module: str) -> Finding:
     version = _version_of(module)
     if version is None:
         return Finding(name, "missing", "needed only to export checkpoints", _EXPORT_REMEDY)
+    pinned = _pinned(module)
+    # A build's own label, as in 2.13.0+cpu, does not count.
+    if pinned is not None and version.partition("+")[0] != pinned:
+        return Finding(name, "broken", f"{version}, but exporting needs {pinned}", _EXPORT_REMEDY)
     return Finding(name, "ok", version)
+
+
+def _pinned(module: str) -> str | None:
+    """The one version of a package that samrt's export extra allows; None where it allows several."""
+    try:
+        requirements = importlib.metadata.requires("samrt") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    pin = re.compile(rf"""{module}==([^\s;]+)\s*;.*extra == ["']export["']""")
+    return next((match[1] for requirement in requirements if (match := pin.match(requirement))), None)
 
 
 def _tensorrt() -> Finding:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import operator
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +48,15 @@ class Embedding:
                 "features of an embedding must be a float32 array [1, C, h, w]; use what Model.encode returned"
             )
         for name in ("original_size", "input_size"):
-            size = getattr(self, name)
+            given = getattr(self, name)
+            try:
+                size = tuple(map(operator.index, given))
+            except TypeError:
+                size = ()
             if len(size) != 2 or min(size) < 1:
-                raise InputError(f"{name} of an embedding must be (height, width) of at least 1x1, not {size}")
+                raise InputError(f"{name} of an embedding must be (height, width) of at least 1x1, not {given}")
+            # Lists and numpy's integers become what comparisons expect; the class is frozen.
+            object.__setattr__(self, name, size)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a NumPy .npz file (of the name given) that `load` reads.
@@ -77,9 +82,9 @@ class Embedding:
             BundleError: there is no such file, it is damaged, or it is not an embedding.
         """
         path = Path(path)
-        if not path.is_file():
-            raise BundleError(f"there is no embedding at {path}; check the path, or save one with Embedding.save")
         try:
+            if not path.is_file():
+                raise BundleError(f"there is no embedding at {path}; check the path, or save one with Embedding.save")
             with np.load(path, allow_pickle=False) as content:
                 version = int(content["format_version"])
                 if version != _FORMAT_VERSION:
@@ -97,18 +102,6 @@ class Embedding:
                 )
         except BundleError:
             raise
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            TypeError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            MemoryError,
-            NotImplementedError,
-            RuntimeError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except Exception as error:
+            # For a damaged file numpy raises anything, from BadZipFile to tokenize's errors and MemoryError.
             raise BundleError(f"{path} is not a whole embedding ({error}); encode and save the image again") from error

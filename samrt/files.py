@@ -28,11 +28,10 @@ def check_target(target: str | os.PathLike[str]) -> None:
     """Find out before long work whether `replacing_file` can begin there.
 
     Raises:
-        OutputError: the folder is missing or not writable.
+        OutputError: the folder is missing or not writable, or what is at `target` is not a regular file.
     """
-    target = Path(target)
     with _reporting(target):
-        probe = _name_beside(target)
+        probe = _name_beside(_file_at(target))
         probe.touch(exist_ok=False)
         probe.unlink()
 
@@ -41,18 +40,21 @@ def check_target(target: str | os.PathLike[str]) -> None:
 def replacing_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path beside `target` to write to; rename it onto `target` when the block succeeds.
 
+    A symbolic link at `target` stays one: the file that it leads to is replaced.
+
     Raises:
-        OutputError: the folder is missing or not writable, or the disk is full. `target` keeps its old content.
+        OutputError: the folder is missing or not writable, the disk is full, or what is at `target` is not a regular
+            file. `target` keeps its old content.
     """
-    target = Path(target)
     with _reporting(target):
-        temporary = _name_beside(target)
+        file = _file_at(target)
+        temporary = _name_beside(file)
         # Not tempfile's: those are readable by their owner only, and the umask is unknown without changing it.
         temporary.touch(exist_ok=False)
         try:
             yield temporary
             _sync(temporary)
-            temporary.replace(target)
+            temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -61,23 +63,24 @@ def replacing_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty folder beside `target` to fill; rename it to `target` when the block succeeds.
 
-    A folder that is already at `target` is moved aside first and deleted last, so one of the two is always whole.
+    A folder that is already at `target`, or where a link there leads, is moved aside first and deleted last with all
+    that is in it, so one of the two is always whole.
 
     Raises:
         OutputError: as `replacing_file`; also when `target` exists and is not a folder.
     """
-    target = Path(target)
     with _reporting(target):
-        if target.exists() and not target.is_dir():
+        folder = _follow(target)
+        if folder.exists() and not folder.is_dir():
             raise OutputError(f"cannot write the folder {target}: a file of that name exists; choose another name")
-        temporary = _name_beside(target)
+        temporary = _name_beside(folder)
         temporary.mkdir()
         try:
             yield temporary
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _sync(path)
-            _swap_folder(temporary, target)
+            _swap_folder(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -97,7 +100,7 @@ def _swap_folder(fresh: Path, target: Path) -> None:
 
 
 @contextmanager
-def _reporting(target: Path) -> Iterator[None]:
+def _reporting(target: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OutputError:
@@ -110,12 +113,27 @@ def _reporting(target: Path) -> Iterator[None]:
         ) from error
 
 
+def _follow(target: str | os.PathLike[str]) -> Path:
+    """What `target` means once its links are followed; renaming onto a link would replace the link."""
+    if Path(target).name in ("", ".."):
+        raise OutputError(f"cannot write {target}: that is a folder without a name of its own; name what to write")
+    if not Path(target).parent.is_dir():
+        raise OutputError(f"cannot write {target}: the folder {Path(target).parent} does not exist; create it first")
+    return Path(os.path.realpath(target))
+
+
+def _file_at(target: str | os.PathLike[str]) -> Path:
+    """`_follow`, refusing what a file must not replace."""
+    file = _follow(target)
+    if file.exists() and not file.is_file():
+        raise OutputError(
+            f"cannot write {target}: it is not a regular file but a folder, a device or a pipe; choose another name"
+        )
+    return file
+
+
 def _name_beside(target: Path) -> Path:
     """A free, hidden name in the same folder; the suffix stays because some writers choose the format by it."""
-    if not target.name:
-        raise OutputError(f"cannot write {target}: that is a folder without a name of its own; name what to write")
-    if not target.parent.is_dir():
-        raise OutputError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
     return target.with_name(f".{target.stem[:64]}.{secrets.token_hex(4)}{target.suffix}")
 
 

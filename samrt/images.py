@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,18 @@ def read_image(source: ImageSource, image_format: str = "RGB") -> NDArray[np.uin
     raise InputError(f"an image must be a path, a PIL image or a numpy array, not {type(source).__name__}; convert it")
 
 
-def _from_path(path: Path) -> NDArray[np.uint8]:
-    if not path.is_file():
-        raise InputError(f"there is no image file at {path}; check the path")
+@contextmanager
+def open_picture(path: Path) -> Iterator[PIL.Image.Image]:
+    """Open a picture file with Pillow, and report whatever opening it or the block raises.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read or decoded.
+    """
     try:
+        if not path.is_file():
+            raise InputError(f"there is no image file at {path}; check the path")
         with PIL.Image.open(path) as image:
-            return _from_pil(PIL.ImageOps.exif_transpose(image), str(path))
+            yield image
     except InputError:
         raise
     except PIL.UnidentifiedImageError as error:
@@ -64,8 +70,14 @@ def _from_path(path: Path) -> NDArray[np.uint8]:
         raise InputError(
             f"{path} is too large ({error}); shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except Exception as error:
+        # Pillow's decoders raise anything for a damaged file, from OSError to KeyError and MemoryError.
         raise InputError(f"{path} is truncated, damaged or not readable ({error}); copy or save it again") from error
+
+
+def _from_path(path: Path) -> NDArray[np.uint8]:
+    with open_picture(path) as image:
+        return _from_pil(PIL.ImageOps.exif_transpose(image), str(path))
 
 
 def _from_pil(image: PIL.Image.Image, name: str) -> NDArray[np.uint8]:
@@ -81,8 +93,8 @@ def _from_pil(image: PIL.Image.Image, name: str) -> NDArray[np.uint8]:
         if image.mode in ("La", "PA", "RGBa"):
             image = image.convert({"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}[image.mode])
         return np.ascontiguousarray(np.asarray(image.convert("RGB")))
-    except OSError as error:
-        # A PIL image may still be an open, truncated file.
+    except Exception as error:
+        # A PIL image may still be an open file that is damaged, or a closed one.
         raise InputError(f"{name} cannot be decoded ({error}); copy or save it again") from error
 
 

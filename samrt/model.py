@@ -45,7 +45,8 @@ def load(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto") -> Mode
     """Open a bundle, a folder or a zip, check its hashes and load its graphs.
 
     Args:
-        bundle: what `samrt export` wrote, or what `open_bundle` made of it; closing the model closes it.
+        bundle: what `samrt export` wrote, or what `open_bundle` made of it. Closing the model closes what was
+            opened here; an open `Bundle` stays open, and must until then.
         backend: "auto", or "onnxruntime"; `Model.backend` says what was chosen.
 
     Raises:
@@ -53,9 +54,11 @@ def load(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto") -> Mode
         BackendError: the backend is unknown, not installed, or cannot load the graphs.
     """
     chosen = choose_backend(backend)
-    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    if isinstance(bundle, Bundle):
+        return Model(bundle, chosen)
+    opened = open_bundle(bundle)
     try:
-        return Model(opened, chosen)
+        return Model(opened, chosen, close_bundle=True)
     except BaseException:
         opened.close()
         raise
@@ -64,8 +67,9 @@ def load(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto") -> Mode
 class Model:
     """A loaded bundle. Its methods may be called from several threads; close it, or use it in a `with` block."""
 
-    def __init__(self, bundle: Bundle, backend: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, backend: str = "auto", *, close_bundle: bool = False) -> None:
         self._bundle = bundle
+        self._close_bundle = close_bundle
         self._backend = choose_backend(backend)
         self._encoder: Engine = open_engine(bundle, "encoder", self._backend)
         try:
@@ -116,9 +120,7 @@ class Model:
         pixels = normalize_and_pad(image, self.image_size, self.manifest.normalization)
         features = self._encoder.run({"image": pixels})["image_embeddings"]
         if not np.isfinite(features).all():
-            raise BackendError(
-                f"the {self.manifest.precision} encoder returned NaN or infinity; export with --precision fp32"
-            )
+            raise self._not_finite("encoder")
         return Embedding(features, original_size, (image.shape[0], image.shape[1]), self.manifest.model_id)
 
     def predict(
@@ -147,7 +149,7 @@ class Model:
 
         Raises:
             InputError: the prompt is empty, malformed or outside the image, or the embedding is of another model.
-            BackendError: the decoder failed.
+            BackendError: the decoder failed, or its result is not finite.
         """
         self._check_embedding(embedding)
         size = embedding.original_size
@@ -187,7 +189,7 @@ class Model:
 
         Raises:
             InputError: the embedding is of another model.
-            BackendError: the decoder failed.
+            BackendError: the decoder failed, or its result is not finite.
         """
         self._check_embedding(embedding)
         low_res, scores = self._run_decoder(embedding, prompts, multimask_output)
@@ -205,7 +207,8 @@ class Model:
         """Give memory and temporary files back. May be called again; the model cannot be used afterwards."""
         self._encoder.close()
         self._decoder.close()
-        self._bundle.close()
+        if self._close_bundle:
+            self._bundle.close()
 
     def __enter__(self) -> Model:
         return self
@@ -258,4 +261,15 @@ class Model:
             )
             low_res[piece] = outputs["low_res_masks"][:, kept]
             scores[piece] = outputs["iou_predictions"][:, kept]
+        if not (np.isfinite(scores).all() and np.isfinite(low_res).all()):
+            raise self._not_finite("decoder")
         return low_res, scores
+
+    def _not_finite(self, graph: str) -> BackendError:
+        if self.manifest.precision == "fp32":
+            remedy = "look for extreme values in what it was given, else export again from a sound checkpoint"
+        else:
+            remedy = "export with --precision fp32"
+        return BackendError(
+            f"the {graph} returned NaN or infinity; {remedy} (this bundle is {self.manifest.precision})"
+        )

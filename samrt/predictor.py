@@ -60,17 +60,21 @@ class SamPredictor:
             original_image_size: (H, W) before resizing.
 
         Raises:
-            InputError: another shape; the current image stays set.
+            InputError: another shape, no pixels, NaN or infinity; the current image stays set.
         """
         pixels = _to_numpy(transformed_image)
         side = self.model.image_size
-        if pixels.ndim != 4 or pixels.shape[:2] != (1, 3) or max(pixels.shape[2:]) != side:
+        if pixels.ndim != 4 or pixels.shape[:2] != (1, 3) or max(pixels.shape[2:]) != side or 0 in pixels.shape:
             raise InputError(
                 f"set_torch_image needs [1, 3, h, w] with the longer side {side}, not {list(pixels.shape)}; "
                 "resize the image with predictor.transform"
             )
+        with np.errstate(over="ignore"):
+            pixels = pixels.astype(np.float32)
+        if not np.isfinite(pixels).all():
+            raise InputError("the image contains NaN or infinity; replace those pixels, e.g. with torch.nan_to_num")
         height, width = original_image_size
-        self._set(pixels[0].transpose(1, 2, 0).astype(np.float32), (int(height), int(width)))
+        self._set(pixels[0].transpose(1, 2, 0), (int(height), int(width)))
         if _is_torch(transformed_image):
             self.features = _to_torch(self.features)
 
@@ -87,9 +91,9 @@ class SamPredictor:
 
         Args:
             point_coords: [N, 2] (x, y) in pixels of the original image.
-            point_labels: [N]; 1 foreground, 0 background.
+            point_labels: [N]; 1 foreground, 0 background. Ignored without `point_coords`.
             box: [4], x0, y0, x1, y1 in pixels of the original image.
-            mask_input: [1, L, L] logits of an earlier prediction.
+            mask_input: [1, L, L] logits of an earlier prediction; a bool mask counts as 0 and 1.
             multimask_output: three masks instead of one.
             return_logits: leave the masks unthresholded.
 
@@ -103,7 +107,9 @@ class SamPredictor:
         embedding = self._embedding("mask prediction")
         if box is not None and np.shape(box) == (1, 4):
             box = np.asarray(box)[0]
-        prompts = read_prompts(point_coords, point_labels, box, mask_input, self.model.manifest.low_res_size)
+        labels = None if point_coords is None else point_labels
+        masks = _bool_as_float(mask_input)
+        prompts = read_prompts(point_coords, labels, box, masks, self.model.manifest.low_res_size)
         if prompts.batched:
             raise InputError("predict takes one prompt; use predict_torch, or Model.predict, for a batch")
         prompts = to_input_frame(prompts, embedding.original_size, embedding.input_size)
@@ -123,9 +129,9 @@ class SamPredictor:
 
         Args:
             point_coords: tensor or array [B, N, 2].
-            point_labels: [B, N].
-            boxes: [B, 4].
-            mask_input: [B, 1, L, L].
+            point_labels: [B, N]. Ignored without `point_coords`.
+            boxes: [B, 4] or [B, 1, 4].
+            mask_input: [B, 1, L, L], or [1, 1, L, L] for all B; a bool mask counts as 0 and 1.
             multimask_output: three masks instead of one.
             return_logits: leave the masks unthresholded.
 
@@ -139,8 +145,16 @@ class SamPredictor:
         """
         embedding = self._embedding("mask prediction")
         given = point_coords, point_labels, boxes, mask_input
-        arrays = [None if each is None else _to_numpy(each) for each in given]
-        prompts = read_prompts(arrays[0], arrays[1], arrays[2], arrays[3], self.model.manifest.low_res_size)
+        coords, labels, corners, masks = (None if each is None else _to_numpy(each) for each in given)
+        if coords is None:
+            labels = None
+        if corners is not None and corners.ndim == 3 and corners.shape[1:] == (1, 4):
+            corners = corners[:, 0]
+        masks = _bool_as_float(masks)
+        leader = corners if coords is None else coords
+        if masks is not None and masks.ndim == 4 and len(masks) == 1 and leader is not None and leader.ndim > 1:
+            masks = np.broadcast_to(masks, (len(leader), *masks.shape[1:]))
+        prompts = read_prompts(coords, labels, corners, masks, self.model.manifest.low_res_size)
         if not prompts.batched and any(each is not None for each in given):
             raise InputError("predict_torch takes batches with a first axis B; use predict for one prompt")
         prediction = self.model.decode(embedding, replace(prompts, batched=True), multimask_output, return_logits)
@@ -183,7 +197,19 @@ def _is_torch(value: object) -> bool:
 
 
 def _to_numpy(value: Any) -> NDArray[Any]:
-    return value.detach().cpu().numpy() if _is_torch(value) else np.asarray(value)
+    if not _is_torch(value):
+        return np.asarray(value)
+    tensor = value.detach().cpu()
+    # The one number format of images and prompts that numpy lacks.
+    array: NDArray[Any] = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    return array
+
+
+def _bool_as_float(mask_input: Any) -> Any:
+    """A bool mask, array or tensor, as float32 0 and 1, as torch converts it in Meta's class; all else as it is."""
+    if str(getattr(mask_input, "dtype", "")) in ("bool", "torch.bool"):
+        return _to_numpy(mask_input).astype(np.float32)
+    return mask_input
 
 
 def _to_torch(array: NDArray[Any]) -> Any:

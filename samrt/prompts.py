@@ -191,8 +191,11 @@ def _read(name: str, value: ArrayLike, shape: tuple[int | str, ...], kinds: str 
     if not fits:
         written = ", ".join(map(str, shape))
         raise InputError(f"{name} must have the shape [{written}] or [B, {written}], not {list(array.shape)}")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} contains NaN or infinity; remove those values")
+    # As the decoder takes them; what overflows becomes infinity.
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32)).all()
+    if not finite:
+        raise InputError(f"{name} contains NaN or infinity, or numbers too large for float32; remove those values")
     return (array if batched else array[None]), batched
 
 

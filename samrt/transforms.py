@@ -179,7 +179,8 @@ def _resize(
 class ResizeLongestSide:
     """Resizing of images, points and boxes, with the methods of Meta's class of this name.
 
-    The `_torch` methods compute with the tensor they are given, so that samrt needs no torch.
+    The `_torch` methods compute with the tensor they are given, so that samrt needs no torch. Meta's
+    `apply_image_torch` is absent: it needs torch's own interpolation, whose pixels differ from those of `apply_image`.
     """
 
     def __init__(self, target_length: int) -> None:

@@ -25,6 +25,8 @@ SMALL_VIT = VitConfig(
     window_size=5,
     global_blocks=(1, 3),
 )
+# Of every released SAM.
+RELEASED_DECODER = DecoderConfig(256, 1024, 64, 16, 2, 2048, 4, 256, 3)
 SMALL_TINY_VIT = TinyVitConfig(
     image_size=256,
     embed_dims=(8, 16, 16, 32),
@@ -54,10 +56,10 @@ def vit_decoder(config: VitConfig = SMALL_VIT) -> DecoderConfig:
     return decoder_for(config.out_chans, config.image_size, config.grid)
 
 
-def vit_state(config: VitConfig = SMALL_VIT, seed: int = 0) -> dict[str, Tensor]:
-    """The state dict of a SAM with a ViT encoder."""
+def vit_state(config: VitConfig = SMALL_VIT, seed: int = 0, decoder: DecoderConfig | None = None) -> dict[str, Tensor]:
+    """The state dict of a SAM with a ViT encoder; without a `decoder`, that of `vit_decoder`."""
     with torch.device("meta"):
-        sam = Sam(ImageEncoderViT(config), vit_decoder(config))
+        sam = Sam(ImageEncoderViT(config), decoder or vit_decoder(config))
     return seeded_state(sam, seed)
 
 
@@ -68,9 +70,11 @@ def tiny_vit_state(config: TinyVitConfig = SMALL_TINY_VIT, seed: int = 0) -> dic
     return seeded_state(sam, seed)
 
 
-def seeded_checkpoint(path: Path, config: VitConfig = SMALL_VIT, seed: int = 0) -> Path:
+def seeded_checkpoint(
+    path: Path, config: VitConfig = SMALL_VIT, seed: int = 0, decoder: DecoderConfig | None = None
+) -> Path:
     """Write the state dict of a SAM with a ViT encoder, as Meta's checkpoints are written."""
-    torch.save(vit_state(config, seed), path)
+    torch.save(vit_state(config, seed, decoder), path)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from toy_bundle import rewrite_manifest
 
-from samrt.bundle import Bundle, open_bundle, write_zip
+from samrt.bundle import Bundle, check_replaceable, open_bundle, write_zip
 from samrt.errors import BundleError, OutputError
 
 pytest_plugins = ("toy_fixtures",)
@@ -250,3 +251,48 @@ def test_full_temporary_folder_is_reported(zipped: Path, temporary: Path, monkey
 def test_changed_manifest_with_right_hashes_is_another_bundle(own_bundle: Path) -> None:
     rewrite_manifest(own_bundle, variant="other")
     assert open_bundle(own_bundle).manifest.variant == "other"
+
+
+def test_only_bundles_and_empty_folders_are_replaceable(own_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for replaceable in (own_bundle, tmp_path / "empty", tmp_path / "absent"):
+        check_replaceable(replaceable)
+    (own_bundle / "decoder.onnx").write_bytes(b"damaged, yet its own")
+    check_replaceable(own_bundle)
+    (own_bundle / "sam.pth").touch()
+    with pytest.raises(OutputError, match="holds other things than a bundle; choose another name"):
+        check_replaceable(own_bundle)
+    (tmp_path / "empty" / "manifest.json").write_text("{}")
+    with pytest.raises(OutputError, match="holds other things than a bundle"):
+        check_replaceable(tmp_path / "empty")
+
+
+def test_path_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Newer Pythons answer False for such a name, older ones raise.
+    with pytest.raises(BundleError, match=r"no bundle at|File name too long"):
+        open_bundle("x" * 300)
+
+    def denied(*_: object, **__: object) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "is_dir", denied)
+    with pytest.raises(BundleError, match="Permission denied; check the path"):
+        open_bundle("closed/bundle")
+
+
+def test_zip_of_another_compression(own_bundle: Path) -> None:
+    target = own_bundle.with_name("small.zip")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_BZIP2) as archive:
+        for path in own_bundle.iterdir():
+            archive.write(path, path.name)
+    with pytest.raises(BundleError, match="neither stored nor deflated"):
+        open_bundle(target)
+
+
+def test_unreadable_zip_is_not_called_a_full_disk(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr("shutil.copyfileobj", fail)
+    with pytest.raises(BundleError, match="damaged zip"):
+        open_bundle(zipped)

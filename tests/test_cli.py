@@ -170,8 +170,9 @@ def _painted(mode: str) -> Image.Image:
     if mode == "RGB":
         return Image.fromarray(np.dstack([strokes, strokes * 0, strokes * 0]))
     if mode == "P":
-        picture = Image.fromarray(strokes, "P")
-        picture.putpalette([0, 0, 0, 0, 0, 0])
+        # The colours count, not their numbers: here number 0 is the paint.
+        picture = Image.fromarray(1 - strokes, "P")
+        picture.putpalette([255, 0, 0, 0, 0, 0])
         return picture
     if mode == "P, transparent":
         picture = Image.fromarray(strokes + 1, "P")
@@ -228,18 +229,23 @@ def test_segment_refuses_masks_it_cannot_use(run: Run, folder: Path, bundle: Pat
     Path("several.npz").rename("several.npy")
     np.save("object.npy", np.array([Hostile()], object), allow_pickle=True)
     Path("pickle.npy").write_bytes(pickle.dumps(Hostile()))
+    header = Path("shape.npy").read_bytes()
+    Path("huge.npy").write_bytes(header.replace(b"(3, 3)", b"(9999999999999,)"))
+    Path("odd.npy").write_bytes(header.replace(b"(3, 3)", b"(3, (3"))
 
     for name, message in {
         "jpeg.png": "is a JPEG",
         "small.png": "10",
         "empty.png": "empty",
-        "cut.png": "cannot read the painted mask",
-        "absent.png": "cannot read the painted mask",
+        "cut.png": "cut.png is truncated",
+        "absent.png": "no image file at absent.png",
         "shape.npy": "mask_input must have the shape",
         "several.npy": "several arrays",
         "object.npy": "cannot read mask logits",
         "pickle.npy": "cannot read mask logits",
         "absent.npy": "cannot read mask logits",
+        "huge.npy": "cannot read mask logits",
+        "odd.npy": "cannot read mask logits",
     }.items():
         status, out, err = run("segment", "photo.png", "--bundle", bundle, "--mask", name, "--json", "out.json")
         assert (status, out) == (1, ""), name
@@ -265,6 +271,8 @@ def test_segment_refuses_masks_it_cannot_use(run: Run, folder: Path, bundle: Pat
         (("--point", "1,2", "-o", "photo.png"), "would be written over"),
         (("--point", "1,2", "--json", "../{folder}/photo.png"), "would be written over"),
         (("--mask", "m.npy", "--json", "m.npy"), "would be written over"),
+        (("--point", "1,2", "--json", "{bundle}"), "is the bundle or lies in it"),
+        (("--point", "1,2", "--json", "{bundle}/manifest.json"), "is the bundle or lies in it"),
         (("--point", "1,2", "-o", "same.png", "--json", "same.png"), "choose two names"),
         (("--point", "1,2", "--frobnicate"), "--frobnicate"),
     ],
@@ -273,7 +281,7 @@ def test_segment_refuses_wrong_usage_before_any_work(
     folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
     before = Path("photo.png").read_bytes()
-    words = tuple(word.format(folder=folder.name) for word in words)
+    words = tuple(word.format(folder=folder.name, bundle=bundle) for word in words)
     with pytest.raises(SystemExit) as stopped:
         main(["segment", "photo.png", "--bundle", str(bundle), *words])
 
@@ -530,5 +538,15 @@ def test_a_file_name_need_not_be_text(folder: Path, bundle: Path) -> None:
     words = ["segment", name, "--bundle", bundle, "--point", "9,9", "-o", b"\xe9.png", "--json", b"\xe9.json"]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run([sys.executable, "-m", "samrt", *words], capture_output=True, env=environment, check=True)
-    assert b"wrote \xe9.png\nwrote \xe9.json\n" in done.stdout
+    assert b"wrote \\udce9.png\nwrote \\udce9.json\n" in done.stdout
     assert json.loads(Path(os.fsdecode(b"\xe9.json")).read_text())["image"] == os.fsdecode(name)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_under_stdout_is_one_line() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "samrt", "doctor"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"samrt: error: .*No space left on device\n", done.stderr)

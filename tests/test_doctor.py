@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,10 +71,12 @@ def test_onnxruntime_without_its_cpu_provider_is_broken(monkeypatch: pytest.Monk
 
 
 def test_export_packages_are_optional_and_looked_up_without_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    _pretend_installed(monkeypatch, {"torch": "2.99.0", "onnx": None, "onnxscript": None})
+    _pretend_installed(monkeypatch, {"torch": "2.99.0+cpu", "onnx": None, "onnxscript": None})
     monkeypatch.delitem(sys.modules, "torch", raising=False)
 
-    assert _find("export: torch") == Finding("export: torch", "ok", "2.99.0")
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: ['torch==2.99.0; extra == "export"', "onnx>=1"])
+
+    assert _find("export: torch") == Finding("export: torch", "ok", "2.99.0+cpu")
     assert _find("export: onnx").status == "missing"
     assert "samrt[export]" in _find("export: onnx").remedy
     assert runtime_works(examine())
@@ -149,3 +152,12 @@ def test_says_nothing_of_jetson_on_another_board(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(doctor, "_JETSON_RELEASE", tmp_path / "absent")
 
     assert not [finding for finding in examine() if finding.name == "Jetson"]
+
+
+def test_another_torch_than_the_export_extra_pins_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend_installed(monkeypatch, {"torch": "1.9.0"})
+    found = _find("export: torch")
+    assert (found.status, found.required) == ("broken", False)
+    assert re.fullmatch(r"1\.9\.0, but exporting needs \d+\.\d+\.\d+", found.detail)
+    assert "samrt[export]" in found.remedy
+    assert runtime_works(examine())

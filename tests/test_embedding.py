@@ -143,9 +143,33 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monkey
         ("features", [[1.0]]),
         ("features", np.zeros((1, 8, 16, 16))),
         ("original_size", (480, 640, 3)),
+        ("original_size", (480.5, 640)),
+        ("original_size", None),
         ("input_size", (0, 64)),
     ],
 )
 def test_made_up_embeddings_are_refused(field: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"{field} of an embedding must be"):
         replace(EMBEDDING, **{field: value})
+
+
+def test_sizes_become_tuples_of_int() -> None:
+    made = replace(EMBEDDING, original_size=[480, 640], input_size=np.array([48, 64]))
+    assert (made.original_size, made.input_size) == ((480, 640), (48, 64))
+    assert {type(side) for side in (*made.original_size, *made.input_size)} == {int}
+
+
+@pytest.mark.parametrize("error", [MemoryError, SyntaxError, OverflowError])
+def test_whatever_the_parser_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("odd")
+
+    EMBEDDING.save(tmp_path / "a.npz")
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(BundleError, match=r"not a whole embedding \(odd\)"):
+        Embedding.load(tmp_path / "a.npz")
+
+
+def test_name_that_is_too_long() -> None:
+    with pytest.raises(BundleError, match=r"no embedding at|File name too long"):
+        Embedding.load("x" * 300)

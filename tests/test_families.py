@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from oracle import build_meta_sam, meta_sam, segment_anything
-from seeded import SMALL_TINY_VIT, SMALL_VIT, tiny_vit_state, vit_decoder, vit_state
+from seeded import RELEASED_DECODER, SMALL_TINY_VIT, SMALL_VIT, tiny_vit_state, vit_decoder, vit_state
 from torch import Tensor
 
 from samrt.errors import BundleError
@@ -16,12 +16,11 @@ from samrt.manifest import Normalization
 from samrt_export.checkpoint import Checkpoint, read_checkpoint
 from samrt_export.families import load_model
 from samrt_export.families.sam import RELEASED
-from samrt_export.models.config import DecoderConfig, TinyVitConfig, VitConfig
+from samrt_export.models.config import TinyVitConfig, VitConfig
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
 from samrt_export.models.tiny_vit import TinyViT
 
-RELEASED_DECODER = DecoderConfig(256, 1024, 64, 16, 2, 2048, 4, 256, 3)
 BLOCK = "image_encoder.blocks"
 BIASES = "image_encoder.layers.1.blocks.0.attn.attention_biases"
 
@@ -93,6 +92,15 @@ def test_reads_every_size_off_the_shapes(config: VitConfig) -> None:
     with torch.device("meta"):
         state = build_meta_sam(config, vit_decoder(config)).state_dict()
     assert load_model(checkpoint_of(state)).sam.image_encoder.config == config
+
+
+def test_refuses_a_window_that_a_small_file_claims_and_no_memory_holds() -> None:
+    state = vit_state()
+    for axis in "hw":
+        for block in (0, 2):
+            state[f"image_encoder.blocks.{block}.attn.rel_pos_{axis}"] = torch.zeros(2 * 5001 - 1, SMALL_VIT.head_dim)
+    with pytest.raises(BundleError, match="10001 rows, those of a grid larger than the 16x16"):
+        load_model(checkpoint_of(state))
 
 
 def test_builds_lite_medsam() -> None:
@@ -186,9 +194,9 @@ def test_resized_model_computes_what_metas_does() -> None:
     assert (loaded.sam.image_encoder(image) - expected).norm() / expected.norm() < 1e-5
 
 
-@pytest.mark.parametrize("image_size", [-256, 0, 48, 100, 257, 16 * 257])
+@pytest.mark.parametrize("image_size", [-256, 0, 48, 100, 257, 16 * 129])
 def test_refuses_unusable_image_sizes(image_size: int) -> None:
-    refused(vit_state(), rf"image size {image_size} cannot be used: .* patch size 16 from 64 to 4096", image_size)
+    refused(vit_state(), rf"image size {image_size} cannot be used: .* patch size 16 from 64 to 2048", image_size)
 
 
 @pytest.mark.parametrize("image_size", [128, 512, 1024])
@@ -269,6 +277,7 @@ def test_refuses_quantised_weights() -> None:
     ("name", "shape", "message"),
     [
         (BIASES, (2, 48), r"attention_biases has the shape \[2, 48\], expected \[heads, window \* window\]"),
+        (BIASES, (2, 33**2), "a window of at most 32"),
         (BIASES, (3, 49), r"attention_biases has the shape \[3, 49\], .* heads dividing 16"),
         ("image_encoder.layers.2.downsample.conv1.c.weight", (32, 8, 1, 1), "downsample.conv1.c.weight has the shape"),
         ("image_encoder.layers.4.blocks.0.mlp.fc1.bias", (1,), "has 5 stages, expected 4"),

@@ -135,3 +135,30 @@ def test_folder_does_not_replace_a_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="a file of that name exists"), replacing_folder(tmp_path / "taken"):
         pass
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("old")
+    (tmp_path / "there" / "folder").mkdir()
+    for name in ("file", "folder"):
+        (tmp_path / name).symlink_to(tmp_path / "there" / name)
+    with replacing_file(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+    with replacing_folder(tmp_path / "folder") as temporary:
+        (temporary / "fresh").touch()
+    assert (tmp_path / "file").is_symlink()
+    assert (tmp_path / "folder").is_symlink()
+    assert (tmp_path / "there" / "file").read_text() == "new"
+    assert (tmp_path / "there" / "folder" / "fresh").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system there")
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for target in (tmp_path / "pipe", tmp_path / "folder", Path(os.devnull)):
+        with pytest.raises(OutputError, match="not a regular file"):
+            check_target(target)
+        with pytest.raises(OutputError, match="not a regular file"), replacing_file(target):
+            pass

@@ -175,3 +175,27 @@ def test_image_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(InputError, match=r"a.png is too large.*MAX_IMAGE_PIXELS"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, MemoryError, NotImplementedError])
+def test_whatever_pillow_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def fail(*_: object) -> None:
+        raise error("odd")
+
+    PIL.Image.fromarray(RGB).save(tmp_path / "a.png")
+    monkeypatch.setattr(PIL.Image, "open", fail)
+    with pytest.raises(InputError, match=r"a.png is truncated, damaged or not readable .*odd"):
+        read_image(tmp_path / "a.png")
+
+
+def test_closed_pil_image(tmp_path: Path) -> None:
+    PIL.Image.fromarray(RGB).save(tmp_path / "a.png")
+    with PIL.Image.open(tmp_path / "a.png") as image:
+        pass
+    with pytest.raises(InputError, match="the PIL image cannot be decoded"):
+        read_image(image)
+
+
+def test_name_that_is_too_long() -> None:
+    with pytest.raises(InputError, match=r"no image file at|File name too long"):
+        read_image("x" * 300)

@@ -252,8 +252,27 @@ def test_encoder_that_overflows_is_not_believed(toy_model: Model, monkeypatch: p
     monkeypatch.setattr(
         toy_model._encoder, "run", lambda _: {"image_embeddings": np.full((1, C, 16, 16), np.nan, np.float32)}
     )
-    with pytest.raises(BackendError, match="fp32 encoder returned NaN or infinity; export with --precision fp32"):
+    with pytest.raises(BackendError, match="encoder returned NaN or infinity; look for extreme values"):
         toy_model.encode(IMAGE)
+    half = replace(toy_model.manifest, precision="fp16")
+    monkeypatch.setattr(toy_model._bundle, "manifest", half)
+    with pytest.raises(BackendError, match="encoder returned NaN or infinity; export with --precision fp32"):
+        toy_model.encode(IMAGE)
+
+
+@pytest.mark.parametrize("name", ["iou_predictions", "low_res_masks"])
+def test_decoder_that_overflows_is_not_believed(
+    toy_model: Model, embedding: samrt.Embedding, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = toy_model._decoder.run
+
+    def overflow(inputs: Any) -> Any:
+        outputs = run(inputs)
+        return {**outputs, name: np.full_like(outputs[name], np.inf)}
+
+    monkeypatch.setattr(toy_model._decoder, "run", overflow)
+    with pytest.raises(BackendError, match="the decoder returned NaN or infinity"):
+        toy_model.predict(embedding, POINTS, LABELS)
 
 
 def test_load_says_what_it_chose(toy_bundle: Path) -> None:
@@ -289,11 +308,15 @@ def test_zip_predicts_as_its_folder_and_leaves_nothing(
     assert not list(unpacked.iterdir())
 
 
-def test_open_bundle_is_taken_over(toy_bundle: Path, embedding: samrt.Embedding) -> None:
-    bundle = open_bundle(toy_bundle)
-    with samrt.load(bundle) as model:
-        assert model.manifest is bundle.manifest
-        assert model.predict(embedding, POINTS, LABELS).masks.any()
+def test_open_bundle_is_used_and_stays_open(toy_bundle: Path, tmp_path: Path, embedding: samrt.Embedding) -> None:
+    write_zip(toy_bundle, tmp_path / "toy.zip")
+    bundle = open_bundle(tmp_path / "toy.zip")
+    for _ in range(2):
+        with samrt.load(bundle) as model:
+            assert model.manifest is bundle.manifest
+            assert model.predict(embedding, POINTS, LABELS).masks.any()
+    assert bundle.path_of("encoder.onnx").exists()
+    bundle.close()
 
 
 def test_closed_model_says_so(own_bundle: Path, embedding: samrt.Embedding) -> None:

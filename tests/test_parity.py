@@ -11,13 +11,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from oracle import meta_sam, photograph, segment_anything
-from seeded import SMALL_VIT, seeded_checkpoint, seeded_state, vit_decoder, vit_state
+from seeded import RELEASED_DECODER, SMALL_VIT, seeded_checkpoint, seeded_state, vit_decoder, vit_state
 
 import samrt
 from samrt import SamPredictor
 from samrt.transforms import normalize_and_pad
 from samrt_export.families.sam import RELEASED
-from samrt_export.models.config import DecoderConfig
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
 from samrt_export.pipeline import export
@@ -26,7 +25,6 @@ from samrt_export.tolerances import TOLERANCES
 TOLERANCE = TOLERANCES["fp32"]
 # The released input size, grid and window, so that windows are padded from 64 to 70 tokens; all else is small.
 VIT_1024 = replace(SMALL_VIT, image_size=1024, window_size=14, depth=2, global_blocks=(1,))
-RELEASED_DECODER = DecoderConfig(256, 1024, 64, 16, 2, 2048, 4, 256, 3)
 
 
 @dataclass(frozen=True)

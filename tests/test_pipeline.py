@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from numpy.typing import NDArray
 from oracle import photograph
-from seeded import SMALL_VIT, seeded_checkpoint
+from seeded import SMALL_VIT, seeded_checkpoint, vit_state
 from torch import Tensor, nn
 
 import samrt
@@ -36,6 +37,8 @@ PROMPTS: list[dict[str, Any]] = [
     {"box": [90, 40, 210, 110]},
 ]
 
+
+PERFECT = {"embedding_relative_l2": 0.0, "prompts": {}}
 
 # What makes exports cheap enough to make many
 
@@ -110,6 +113,25 @@ def test_fp16_export(fp16_bundle: Path, small_bundle: Path) -> None:
     assert half.model_id == full.model_id
     assert half.graphs == full.graphs
     assert half.files["decoder.onnx"].bytes < 0.8 * full.files["decoder.onnx"].bytes
+
+
+def test_fp16_that_overflows_is_refused_though_a_cpu_does_not_show_it(
+    fp16_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = vit_state()
+    for name, values in state.items():
+        # The same function in float32; in half precision the hidden layer is infinite.
+        if ".mlp.lin1." in name and "image_encoder" in name:
+            state[name] = values * 2**17
+        if ".mlp.lin2.weight" in name and "image_encoder" in name:
+            state[name] = values / 2**17
+    monkeypatch.setattr(nn.GELU, "forward", lambda _, x: x.relu())  # which scales with its input, as GELU does not
+    torch.save(state, tmp_path / "large.pth")
+    reuse(fp16_bundle, monkeypatch)
+    monkeypatch.setattr(pipeline, "_compare_bundle", lambda *_: PERFECT)
+    with pytest.raises(ExportError, match="nan"):
+        export(tmp_path / "large.pth", tmp_path / "bundle", ExportOptions(precision="fp16"))
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_another_image_size_in_a_zip(half_size_zip: Path) -> None:
@@ -286,7 +308,7 @@ def test_past_tolerance_nothing_is_written(
     small_bundle: Path, small_checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reuse(small_bundle, monkeypatch)
-    monkeypatch.setitem(pipeline.TOLERANCES, "fp32", Tolerance(0.0, 1.0, 0.0))
+    monkeypatch.setitem(pipeline.TOLERANCES, "fp32", Tolerance(0.0, 0.0, 1.0, 0.0))
     message = r"embedding: relative L2 \S+ > 0; .*Nothing was written"
     assert_unchanged_by(lambda: export(small_checkpoint, target), target, ExportError, message)
 
@@ -378,3 +400,12 @@ def test_a_bundle_does_not_replace_something_else(small_checkpoint: Path, tmp_pa
     with pytest.raises(OutputError, match="a folder of that name exists"):
         export(small_checkpoint, tmp_path / "folder.zip")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_bundle_does_not_replace_the_folder_of_the_checkpoint(small_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "mine" / "sam.pth"
+    checkpoint.parent.mkdir()
+    shutil.copyfile(small_checkpoint, checkpoint)
+    with pytest.raises(OutputError, match="mine is a folder that holds other things than a bundle"):
+        export(checkpoint, checkpoint.parent)
+    assert sha256_of(checkpoint) == sha256_of(small_checkpoint)

@@ -208,7 +208,7 @@ def test_predict_torch_needs_batches_and_predict_does_not(predictor: SamPredicto
         predictor.predict(box=np.stack([BOX, BOX]))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64, torch.float64, torch.float16])
 def test_set_torch_image_is_set_image(predictor: SamPredictor, toy_model: Model, dtype: torch.dtype) -> None:
     resized = resize_longest_side(IMAGE, 64)
     other = SamPredictor(toy_model)
@@ -229,7 +229,7 @@ def test_set_torch_image_keeps_fractions(predictor: SamPredictor) -> None:
     np.testing.assert_allclose(predictor.features.numpy(), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("shape", [(3, 28, 64), (1, 4, 28, 64), (1, 3, 28, 60), (2, 3, 28, 64)])
+@pytest.mark.parametrize("shape", [(3, 28, 64), (1, 4, 28, 64), (1, 3, 28, 60), (2, 3, 28, 64), (1, 3, 0, 64)])
 def test_set_torch_image_of_another_shape(predictor: SamPredictor, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"needs \[1, 3, h, w\] with the longer side 64, not"):
         predictor.set_torch_image(torch.zeros(shape), SIZE)
@@ -241,3 +241,40 @@ def test_predictor_comes_from_samrt(toy_bundle: Path) -> None:
     predictor = samrt.SamPredictor(samrt.load(toy_bundle))
     predictor.set_image(IMAGE)
     assert predictor.predict(POINTS, LABELS)[0].any()
+
+
+def test_set_torch_image_takes_bfloat16_and_refuses_what_is_not_finite(predictor: SamPredictor) -> None:
+    pixels = torch.full((1, 3, 28, 64), 128.0)
+    predictor.set_torch_image(pixels, SIZE)
+    expected = predictor.features
+    predictor.set_torch_image(pixels.bfloat16(), SIZE)
+    assert torch.equal(predictor.features, expected)
+    pixels[0, 0, 0, 0] = torch.nan
+    with pytest.raises(InputError, match="the image contains NaN or infinity"):
+        predictor.set_torch_image(pixels, SIZE)
+    assert predictor.is_image_set
+
+
+def test_labels_without_points_are_ignored(predictor: SamPredictor) -> None:
+    np.testing.assert_array_equal(predictor.predict(None, LABELS, BOX)[2], predictor.predict(box=BOX)[2])
+    boxes = predictor.transform.apply_boxes(BOX, SIZE)
+    np.testing.assert_array_equal(
+        predictor.predict_torch(None, LABELS[None], boxes)[2], predictor.predict_torch(None, None, boxes)[2]
+    )
+
+
+def test_predict_torch_takes_boxes_with_an_axis_more_and_one_mask_for_all(predictor: SamPredictor) -> None:
+    boxes = _batch("torch")["boxes"]
+    mask = torch.from_numpy(MASK[None])
+    expected = predictor.predict_torch(None, None, boxes, mask.repeat(2, 1, 1, 1))
+    found = predictor.predict_torch(None, None, boxes[:, None], mask)
+    assert len(found[2]) == 2
+    assert torch.equal(found[2], expected[2])
+
+
+def test_bool_masks_are_zeros_and_ones(predictor: SamPredictor) -> None:
+    expected = predictor.predict(box=BOX, mask_input=(MASK > 0).astype(np.float32))[2]
+    np.testing.assert_array_equal(predictor.predict(box=BOX, mask_input=MASK > 0)[2], expected)
+    boxes = torch.from_numpy(predictor.transform.apply_boxes(BOX, SIZE))
+    found = predictor.predict_torch(None, None, boxes, torch.from_numpy(MASK[None] > 0))[2]
+    np.testing.assert_array_equal(found[0].numpy(), expected)

@@ -119,6 +119,8 @@ def test_labels_may_be_bool_and_tensors_are_taken() -> None:
         ({"point_coords": [[1, 2], [3]], "point_labels": [1, 1]}, "cannot be turned into a numpy array"),
         ({"box": [1, 2, 3]}, r"box must have the shape \[4\] or \[B, 4\], not \[3\]"),
         ({"box": [[[1, 2, 3, 4]]]}, r"not \[1, 1, 4\]"),
+        ({"point_coords": [[1e39, 1]], "point_labels": [1]}, "numbers too large for float32"),
+        ({"mask_input": np.full((1, L, L), -1e300)}, "numbers too large for float32"),
         ({"box": [1, 2, 3, np.nan]}, "box contains NaN"),
         ({"box": [True, True, True, True]}, "box must be numbers, not bool"),
         ({"mask_input": MASK[0]}, r"mask_input must have the shape \[1, 16, 16\] or \[B, 1, 16, 16\], not \[16, 16\]"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from samrt.errors import BundleError
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import foreign, lite_medsam, sam
-from samrt_export.families.loading import LoadedModel, State
+from samrt_export.families.loading import LoadedModel, State, shown
 
 __all__ = ["LoadedModel", "load_model"]
 
@@ -48,5 +48,5 @@ def _build(state: State, image_size: int | None) -> LoadedModel:
         if family.matches(state):
             loaded: LoadedModel = family.build(state, image_size)
             return loaded
-    first = ", ".join(list(state)[:4])
+    first = ", ".join(map(shown, list(state)[:4]))
     raise BundleError(f"its architecture is unknown (the first parameters are {first}). Supported: {supported}")

@@ -19,6 +19,7 @@ DESCRIPTION = "LiteMedSAM (TinyViT encoder with 1x1 patch convolutions)"
 
 _IMAGE_SIZE = 256
 _EMBEDDING_SIZE = _IMAGE_SIZE // 4
+_LARGEST_WINDOW = 32
 _RELEASED = TinyVitConfig(
     image_size=_IMAGE_SIZE,
     embed_dims=(64, 128, 160, 320),
@@ -83,8 +84,10 @@ def _read_attention(state: State, stage: int, dim: int) -> tuple[int, int]:
     name = f"{_ENCODER}.layers.{stage}.blocks.0.attn.attention_biases"
     heads, distances = shape_of(state, name, None, None)
     window = isqrt(distances)
-    if window * window != distances or dim % heads:
+    # The tables grow with the fourth power of the window: a bound, before a small file claims a large memory.
+    if window * window != distances or dim % heads or window > _LARGEST_WINDOW:
         raise BundleError(
-            f"{name} has the shape [{heads}, {distances}], expected [heads, window * window] with heads dividing {dim}"
+            f"{name} has the shape [{heads}, {distances}], expected [heads, window * window] with heads dividing {dim} "
+            f"and a window of at most {_LARGEST_WINDOW}"
         )
     return heads, window

@@ -16,6 +16,7 @@ from samrt_export.models.sam import Sam
 State = Mapping[str, Tensor]
 
 _NAMES_SHOWN = 4
+_NAME_LENGTH = 120
 # The bundle's contract: the single mask and the ambiguous three.
 _MASK_TOKENS = 4
 
@@ -160,4 +161,9 @@ def _listed(problem: str, names: list[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return f"{len(names)} {problem} ({', '.join(names[:_NAMES_SHOWN])}{more})"
+    return f"{len(names)} {problem} ({', '.join(map(shown, names[:_NAMES_SHOWN]))}{more})"
+
+
+def shown(name: str) -> str:
+    """A name out of a file, fit for a terminal: short, and without control characters."""
+    return repr(name[:_NAME_LENGTH])[1:-1]

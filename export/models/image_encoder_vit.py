@@ -50,17 +50,27 @@ class Attention(nn.Module):
         # [B, H, W, 3C] -> q, k, v of [B, heads, H*W, d]
         qkv = linear(self.qkv, x).reshape(batch, side * side, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        # Per query: one term per key row, one per key column.
-        grid_q = q.unflatten(2, (side, side))
-        rel_h = torch.einsum("bnhwd,hkd->bnhwk", grid_q, rel_pos_table(self.rel_pos_h))
-        rel_w = torch.einsum("bnhwd,wkd->bnhwk", grid_q, rel_pos_table(self.rel_pos_w))
-        bias = (rel_h[..., :, None] + rel_w[..., None, :]).flatten(4).flatten(2, 3)
-        weights = ((q * self.scale) @ k.transpose(-2, -1) + bias).softmax(dim=-1)
+        if torch.onnx.is_in_onnx_export():
+            out = self._attend(q, k, v)
+        else:
+            # Head by head, or the scores of a large image would not fit into memory.
+            out = torch.cat(
+                [self._attend(*one) for one in zip(*(t.split(1, dim=1) for t in (q, k, v)), strict=True)], 1
+            )
         # [B, heads, H*W, d] -> [B, H, W, heads*d]
-        out = (weights @ v).permute(0, 2, 1, 3).reshape(batch, side, side, -1)
+        out = out.permute(0, 2, 1, 3).reshape(batch, side, side, -1)
         if self.window_size:
             out = unpartition(out, self.window_size, self.grid)
         return linear(self.proj, out)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """`[B, heads, H*W, d]` each, to the same."""
+        # Per query: one term per key row, one per key column.
+        grid_q = q.unflatten(2, (self.side, self.side))
+        rel_h = torch.einsum("bnhwd,hkd->bnhwk", grid_q, rel_pos_table(self.rel_pos_h))
+        rel_w = torch.einsum("bnhwd,wkd->bnhwk", grid_q, rel_pos_table(self.rel_pos_w))
+        bias = (rel_h[..., :, None] + rel_w[..., None, :]).flatten(4).flatten(2, 3)
+        return ((q * self.scale) @ k.transpose(-2, -1) + bias).softmax(dim=-1) @ v
 
 
 class Block(nn.Module):

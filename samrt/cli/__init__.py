@@ -7,6 +7,7 @@ Only the module of the command that was asked for is imported, and it imports wh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import os
@@ -57,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # File names need not be valid text; they are printed as the bytes they are.
-        sys.stdout.reconfigure(errors="surrogateescape")
+        # File names need not be valid text, nor fit the terminal's encoding; stderr escapes them the same way.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             arguments = _parser(words).parse_args(words)
@@ -74,10 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("samrt: interrupted", file=sys.stderr)
         return _INTERRUPTED
     except SamrtError as error:
-        if os.environ.get("SAMRT_DEBUG"):
-            traceback.print_exc()
-        print("samrt: error:", " ".join(str(error).splitlines()), file=sys.stderr)
+        _print_error(error)
         return _ERROR
+    except OSError as error:
+        # Nothing that samrt reads or writes itself, so most likely stdout, on a full disk.
+        _print_error(error)
+        _discard_stdout()
+        return _ERROR
+
+
+def _print_error(error: Exception) -> None:
+    """One line on stderr; called while the error is handled."""
+    if os.environ.get("SAMRT_DEBUG"):
+        traceback.print_exc()
+    print("samrt: error:", " ".join(str(error).splitlines()), file=sys.stderr)
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
@@ -115,6 +126,8 @@ class _ShowVersion(argparse.Action):
 
 def _discard_stdout() -> None:
     """Let the interpreter's own flush of stdout at exit go nowhere instead of failing aloud."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    with contextlib.suppress(io.UnsupportedOperation):
+        stdout = sys.stdout.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stdout)
+        os.close(nowhere)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BUNDLE",
         type=Path,
         required=True,
-        help="the bundle: a folder, or a file ending in .zip; replaced if it exists",
+        help="the bundle: a folder, or a file ending in .zip; a bundle that is there is replaced",
     )
     parser.add_argument(
         "--model",

@@ -105,7 +105,8 @@ def _read_logits(path: Path) -> npt.NDArray[Any]:
 
     try:
         logits = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:
+        # For a damaged header numpy raises anything, from tokenize's errors to MemoryError.
         raise InputError(f"cannot read mask logits from {path}: {error}; save them with numpy.save") from error
     if not isinstance(logits, np.ndarray):
         raise InputError(f"{path} holds several arrays; save one prediction's low_res_masks [1, L, L] with numpy.save")
@@ -115,20 +116,17 @@ def _read_logits(path: Path) -> npt.NDArray[Any]:
 def _read_painted(path: Path) -> npt.NDArray[np.bool_]:
     """bool [H, W]: where the picture is painted, that is not black and not transparent."""
     import numpy as np
-    from PIL import Image
 
-    try:
-        with Image.open(path) as picture:
-            if picture.format in ("JPEG", "MPO"):
-                raise InputError(f"{path} is a JPEG, whose black is not quite 0; save the painted mask as a PNG")
-            if "A" in picture.getbands() or "transparency" in picture.info:
-                pixels = np.asarray(picture.convert("RGBA"))
-                # What is transparent counts as black.
-                pixels = pixels[..., :3] * (pixels[..., 3:] != 0)
-            else:
-                pixels = np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read the painted mask {path}: {error}; save it as a PNG") from error
+    from samrt.images import open_picture
+
+    with open_picture(path) as picture:
+        if picture.format in ("JPEG", "MPO"):
+            raise InputError(f"{path} is a JPEG, whose black is not quite 0; save the painted mask as a PNG")
+        if "A" in picture.getbands() or "transparency" in picture.info:
+            pixels = np.asarray(picture.convert("RGBA"))
+            # What is transparent counts as black.
+            pixels = pixels[..., :3] * (pixels[..., 3:] != 0)
+        else:
+            # The number 0 of a palette may stand for any colour.
+            pixels = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
     return np.asarray(pixels.reshape(*pixels.shape[:2], -1).any(axis=-1))

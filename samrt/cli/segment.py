@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         metavar="FILE",
         type=Path,
-        help="a picture of the image's size, painted (not 0) on the object; "
+        help="a picture of the image's size, painted (not black) on the object; "
         "or a .npy file with float logits [1, L, L] of an earlier prediction",
     )
     parser.add_argument("--multimask", action="store_true", help="three masks per prompt instead of one")
@@ -129,16 +130,20 @@ def _outputs(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:
         picture = Path(f"{arguments.image.stem}_masks.png")
     written = [path for path in (picture, arguments.json) if path is not None]
     read = [path for path in (arguments.image, arguments.mask) if path is not None]
+    bundle = _real(arguments.bundle)
     for path in written:
-        if any(_same(path, other) for other in read):
+        if any(_real(path) == _real(other) for other in read):
             arguments.refuse(f"{path} is an input and would be written over; choose another name for the output")
-    if len(written) == 2 and _same(*written):
+        if bundle in (_real(path), *_real(path).parents):
+            arguments.refuse(f"{path} is the bundle or lies in it; choose another name for the output")
+    if len(written) == 2 and _real(written[0]) == _real(written[1]):
         arguments.refuse(f"the picture and the JSON cannot both be {picture}; choose two names")
     return picture, arguments.json
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+def _real(path: Path) -> Path:
+    # Unlike Path.resolve, answers for links in a circle too.
+    return Path(os.path.realpath(path))
 
 
 def _entries(
