@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from absent import absent
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -33,5 +34,5 @@ def data_dir() -> Path:
     """The folder of evaluation data; tests that need it are skipped where it is absent."""
     folder = Path(os.environ.get("SAMRT_DATA", _REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no evaluation data in {folder}; set SAMRT_DATA to the folder that holds it")
+        absent(f"no evaluation data in {folder}; set SAMRT_DATA to the folder that holds it")
     return folder

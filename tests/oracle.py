@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
+from absent import absent
 from PIL import Image
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ def segment_anything() -> ModuleType:
     the package is not installed.
     """
     if importlib.util.find_spec("segment_anything") is None:
-        pytest.skip("segment-anything 1.0, the oracle, is not installed; `make test` installs it")
+        absent("segment-anything 1.0, the oracle, is not installed; `make test` installs it")
     stand_ins = _torchvision()
     before = {name: sys.modules.get(name) for name in stand_ins}
     sys.modules.update(stand_ins)

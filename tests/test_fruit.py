@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from absent import absent
 from numpy.typing import NDArray
 
 import samrt
@@ -26,7 +27,7 @@ Mask = NDArray[np.bool_]
 def lite_medsam() -> Path:
     path = Path(os.environ.get("SAMRT_LITE_MEDSAM", _FETCHED))
     if not path.is_file():
-        pytest.skip(f"no LiteMedSAM checkpoint at {path}; `make test` fetches it, or set SAMRT_LITE_MEDSAM to it")
+        absent(f"no LiteMedSAM checkpoint at {path}; `make test` fetches it, or set SAMRT_LITE_MEDSAM to it")
     return path
 
 
@@ -34,7 +35,7 @@ def lite_medsam() -> Path:
 def fruit(data_dir: Path) -> Path:
     folder = data_dir / "eval" / "fruit"
     if not folder.is_dir():
-        pytest.skip(f"no evaluation data in {folder}")
+        absent(f"no evaluation data in {folder}")
     return folder
 
 
