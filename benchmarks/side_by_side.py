@@ -91,7 +91,7 @@ def _measure(script: str, names: list[str], cache: Path, rounds: int) -> dict[st
             "seconds": [round(value, 5) for value in seconds[name]],
             "median_seconds": statistics.median(seconds[name]),
             "peak_rss_gib": round(peak / 2**20, 3),
-            "relative_l2_to_first": float(np.linalg.norm(result - first) / np.linalg.norm(first)),
+            "relative_l2_to_first": _relative_l2(result, first),
         }
     for name in names:
         # Pair by pair within a round, so that drift between rounds cancels.
@@ -103,14 +103,21 @@ def _measure(script: str, names: list[str], cache: Path, rounds: int) -> dict[st
     return results
 
 
+def _relative_l2(result: NDArray[np.float32], first: NDArray[np.float32]) -> float | None:
+    """None where a contender returns something else than the first."""
+    return float(np.linalg.norm(result - first) / np.linalg.norm(first)) if result.shape == first.shape else None
+
+
 def _print(results: Mapping[str, Any]) -> None:
     first = next(iter(results))
     print(f"{'':34} {'median':>9} {'fastest':>9} {'peak RSS':>10}   {first} takes, of its time")
     for name, result in results.items():
         ratio = results[first]["time_ratio_to"].get(name, 1.0)
+        difference = result["relative_l2_to_first"]
+        compared = "not compared" if difference is None else f"relative L2 {difference:.1e}"
         print(
             f"{name:34} {result['median_seconds'] * 1e3:6.1f} ms {min(result['seconds']) * 1e3:6.1f} ms "
-            f"{result['peak_rss_gib']:6.2f} GiB   {ratio:.2f}   (relative L2 {result['relative_l2_to_first']:.1e})"
+            f"{result['peak_rss_gib']:6.2f} GiB   {ratio:.2f}   ({compared})"
         )
 
 
