@@ -1,8 +1,8 @@
 """Mask decoder on the CPU, side by side: one point to masks at the original size of a 2250 x 1500 photograph.
 
 samrt: prompt checks, decoder, upscaling and threshold, as `Model.predict` does them. Meta: its own ONNX export of the
-decoder (`SamOnnxModel`) in ONNX Runtime, which upscales in the graph, and the threshold. With one mask the two do the same
-work but return different masks: samrt the decoder's single-mask output, Meta's graph the best of three.
+decoder (`SamOnnxModel`) in ONNX Runtime, which upscales in the graph, and the threshold. With one mask the two do the
+same work but return different masks: samrt the decoder's single-mask output, Meta's graph the best of three.
 """
 
 from __future__ import annotations
