@@ -152,7 +152,7 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         raise BundleError(f"{path} holds one object of type {type(content).__name__}; {EXPECTED}")
     if not any(isinstance(value, Tensor) for value in content.values()):
-        keys = ", ".join(repr(key)[:80] for key in list(content)[:5]) or "nothing"
+        keys = ", ".join(repr(str(key)[:80])[1:-1] for key in list(content)[:5]) or "nothing"
         raise BundleError(
             f"{path} holds no tensors, but {keys}; {EXPECTED}, alone or under one of {', '.join(_WRAPPERS)}"
         )
