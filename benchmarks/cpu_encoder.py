@@ -14,10 +14,10 @@ import side_by_side
 
 
 def samrt_bundle(cache: Path) -> side_by_side.Call:
-    from samrt.backends import open_engine
+    from samrt.backends import open_session
     from samrt.bundle import open_bundle
 
-    engine = open_engine(open_bundle(cache / models.BUNDLE), "encoder", "auto")
+    engine = open_session(open_bundle(cache / models.BUNDLE), "onnxruntime").encoder
     image = models.image_input()
     return lambda: engine.run({"image": image})["image_embeddings"]
 

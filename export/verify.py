@@ -1,69 +1,34 @@
-"""Comparing what will run with what the checkpoint says."""
+"""Comparing what was exported with what the checkpoint says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from samrt.errors import ExportError
-from samrt.manifest import Graph
-from samrt.transforms import normalize_and_pad
+from samrt.manifest import Graph, contract_graph
+from samrt.tolerances import Tolerance
+from samrt.verification import Arrays, Reference, Run, make_reference, past_tolerance
 from samrt_export.families import LoadedModel
 from samrt_export.models.sam import DecoderGraph, EncoderGraph
-from samrt_export.tolerances import LOGIT_ROUNDING, Tolerance
-
-Arrays = Mapping[str, NDArray[Any]]
-
-SEED = 0
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Seeded inputs, and what the checkpoint's float32 model in torch makes of them."""
-
-    image: NDArray[np.float32]
-    embedding: NDArray[np.float32]
-    prompts: dict[str, Arrays]
-    outputs: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
-
-
-def make_reference(loaded: LoadedModel) -> Reference:
-    """Run the model in torch on a seeded image and one prompt of every kind."""
-    rng = np.random.default_rng(SEED)
-    image = normalize_and_pad(_seeded_image(rng, loaded.image_size), loaded.image_size, loaded.normalization)
-    prompts = _seeded_prompts(rng, loaded.image_size, loaded.low_res_size)
-    with torch.inference_mode():
-        embedding = EncoderGraph(loaded.sam)(torch.from_numpy(image))
-        decoder = DecoderGraph(loaded.sam)
-        outputs = {}
-        for kind, prompt in prompts.items():
-            masks, iou_predictions = decoder(embedding, *(torch.from_numpy(value) for value in prompt.values()))
-            outputs[kind] = (masks.numpy(), iou_predictions.numpy())
-    return Reference(image, embedding.numpy(), prompts, outputs)
-
-
-Run = Callable[[Arrays], Arrays]
-
-
-def compare(reference: Reference, encoder: Run, decoder: Run) -> dict[str, Any]:
-    """The figures that tell how far two graphs are from the reference, prompts through both of them."""
-    embedding = encoder({"image": reference.image})["image_embeddings"]
-    figures: dict[str, Any] = {"embedding_relative_l2": _relative_l2(embedding, reference.embedding), "prompts": {}}
-    for kind, prompt in reference.prompts.items():
-        outputs = decoder({"image_embeddings": embedding, **prompt})
-        masks, iou_predictions = reference.outputs[kind]
-        figures["prompts"][kind] = {
-            "logits_relative_l2": _relative_l2(outputs["low_res_masks"], masks),
-            "mask_iou": _lowest_iou(outputs["low_res_masks"], masks),
-            "iou_prediction": float(np.abs(outputs["iou_predictions"] - iou_predictions).max()),
-        }
-    return figures
+def checkpoint_reference(loaded: LoadedModel) -> Reference:
+    """What the checkpoint's float32 model in torch makes of the seeded scene."""
+    encoder, decoder = (
+        contract_graph(name, "", loaded.image_size, loaded.embedding_shape, loaded.low_res_size)
+        for name in ("encoder", "decoder")
+    )
+    return make_reference(
+        loaded.image_size,
+        loaded.low_res_size,
+        loaded.normalization,
+        in_torch(EncoderGraph(loaded.sam), encoder),
+        in_torch(DecoderGraph(loaded.sam), decoder),
+    )
 
 
 def in_torch(module: nn.Module, graph: Graph) -> Run:
@@ -84,87 +49,8 @@ def check(figures: Mapping[str, Any], tolerance: Tolerance) -> None:
     Raises:
         ExportError: one is past it, or not a number; the message says which, and by how much.
     """
-    past = []
-    # Written so that a NaN is past every bound.
-    if not figures["embedding_relative_l2"] <= tolerance.embedding_relative_l2:
-        past.append(
-            f"embedding: relative L2 {figures['embedding_relative_l2']:.2g} > {tolerance.embedding_relative_l2:.2g}"
-        )
-    for kind, of_prompt in figures["prompts"].items():
-        logits = of_prompt["logits_relative_l2"]
-        if not logits <= tolerance.logits_relative_l2:
-            past.append(f"{kind}: logits: relative L2 {logits:.2g} > {tolerance.logits_relative_l2:.2g}")
-        if not of_prompt["mask_iou"] >= tolerance.mask_iou:
-            past.append(f"{kind}: mask IoU {of_prompt['mask_iou']:.5f} < {tolerance.mask_iou}")
-        if not of_prompt["iou_prediction"] <= tolerance.iou_prediction:
-            past.append(f"{kind}: predicted IoU off by {of_prompt['iou_prediction']:.2g} > {tolerance.iou_prediction}")
-    if past:
+    if past := past_tolerance(figures, tolerance):
         raise ExportError(
             f"the exported graphs differ from the checkpoint by more than the tolerance ({'; '.join(past)}). Nothing "
             "was written; try --precision fp32 or --lowering dense, and report it with these figures"
         )
-
-
-# Ellipses on the seeded image: centre x, y and radii x, y, in fractions of its side.
-_OBJECTS = np.array([(0.28, 0.33, 0.15, 0.12), (0.70, 0.30, 0.13, 0.20), (0.47, 0.58, 0.11, 0.11)])
-_HEIGHT = 0.75  # of the image, so that the padding takes part
-
-
-def _seeded_image(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
-    """Bright ellipses on a dark slope, with noise: something that a trained model can segment."""
-    height = max(1, int(_HEIGHT * size))
-    image = np.linspace(30, 90, size)[None, :, None] * rng.uniform(0.5, 1, 3) * np.ones((height, 1, 1))
-    for box in _OBJECTS:
-        image[_ellipse(box, size)[:height]] = rng.uniform(130, 230, 3)
-    return (image + rng.uniform(-12, 12, image.shape)).clip(0, 255).astype(np.uint8)
-
-
-def _ellipse(of: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
-    centre_x, centre_y, radius_x, radius_y = of
-    position = (np.arange(size) + 0.5) / size
-    return ((position - centre_x) / radius_x) ** 2 + ((position[:, None] - centre_y) / radius_y) ** 2 <= 1
-
-
-def _seeded_prompts(rng: np.random.Generator, image_size: int, low_res: int) -> dict[str, Arrays]:
-    centres = _OBJECTS[:, :2] * image_size
-    corners = np.stack([_OBJECTS[:, :2] - _OBJECTS[:, 2:], _OBJECTS[:, :2] + _OBJECTS[:, 2:]], axis=1) * image_size
-    outside = np.array([(0.05, 0.05)]) * image_size
-    padding = np.zeros((1, 2))
-    # Roughly the first object, as an earlier prediction would have it.
-    logits = np.where(_ellipse(_OBJECTS[0], low_res), 8, -8) + rng.normal(0, 2, (low_res, low_res))
-
-    def prompt(coords: Sequence[NDArray[np.float64]], labels: list[list[int]], mask: bool = False) -> Arrays:
-        count = len(labels)
-        return {
-            "point_coords": np.concatenate([*coords, np.zeros((0, 2))]).reshape(count, -1, 2).astype(np.float32),
-            "point_labels": np.array(labels, np.int32).reshape(count, -1),
-            "mask_input": np.broadcast_to(logits * mask, (count, 1, low_res, low_res)).astype(np.float32),
-            "has_mask_input": np.full(count, mask, np.float32),
-        }
-
-    return {
-        "point": prompt([centres[:1], padding], [[1, -1]]),
-        "box": prompt([corners[1]], [[2, 3]]),
-        "points and box": prompt([centres[2:], outside, corners[2]], [[1, 0, 2, 3]]),
-        "mask": prompt([], [[]], mask=True),
-        "points and mask": prompt([centres[:1], outside, padding], [[1, 0, -1]], mask=True),
-        "batch": prompt([*corners], [[2, 3], [2, 3], [2, 3]]),
-    }
-
-
-def _relative_l2(value: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    return float(np.linalg.norm(value.astype(np.float64) - truth) / np.linalg.norm(truth.astype(np.float64)))
-
-
-def _lowest_iou(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    """Of the masks above 0, each with its own; both `[..., L, L]`."""
-    expected = truth > 0
-    # A logit that is zero but for rounding is right on either side, and of a small mask one pixel is too many.
-    undecided = np.abs(truth) <= LOGIT_ROUNDING * np.sqrt(
-        np.mean(np.square(truth, dtype=np.float64), axis=(-2, -1), keepdims=True)
-    )
-    masks = np.where(undecided, expected, logits > 0)
-    union = (masks | expected).sum(axis=(-2, -1))
-    intersection = (masks & expected).sum(axis=(-2, -1))
-    # Two empty masks agree.
-    return float(np.where(union == 0, 1.0, intersection / np.maximum(union, 1)).min())

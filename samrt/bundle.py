@@ -10,6 +10,7 @@ import weakref
 import zipfile
 from pathlib import Path
 
+from samrt.engine_sets import is_engines_folder
 from samrt.errors import BundleError, OutputError, SamrtError
 from samrt.files import replacing_file, sha256_of
 from samrt.manifest import MANIFEST_NAME, Manifest
@@ -34,6 +35,11 @@ class Bundle:
         self._folder = folder
         # Runs at the latest when the interpreter ends.
         self._cleanup = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True) if temporary else None
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie; of a zip, the temporary folder that it was unpacked to."""
+        return self._folder
 
     def path_of(self, name: str) -> Path:
         """Where the file `name` of the manifest lies; for a zip, valid until the bundle is closed.
@@ -87,8 +93,8 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
 def check_replaceable(folder: str | os.PathLike[str]) -> None:
     """Find out before an export whether a bundle may take the place of `folder`.
 
-    It may if nothing is there, if the folder is empty, or if it holds a manifest and nothing but the files in it. What
-    is there and is not a folder is `replacing_folder`'s to judge.
+    It may if nothing is there, if the folder is empty, or if it holds a manifest, the files in it, engines that
+    `samrt build` made, and nothing else. What is there and is not a folder is `replacing_folder`'s to judge.
 
     Raises:
         OutputError: the folder holds something else, or cannot be read.
@@ -101,7 +107,7 @@ def check_replaceable(folder: str | os.PathLike[str]) -> None:
         manifest = folder / MANIFEST_NAME
         if manifest.is_file() and manifest.stat().st_size <= _MANIFEST_LIMIT:
             own = {MANIFEST_NAME, *Manifest.from_json(manifest.read_bytes()).files}
-            if all(path.name in own and path.is_file() for path in found):
+            if all((path.name in own and path.is_file()) or is_engines_folder(path) for path in found):
                 return
     except OSError as error:
         raise OutputError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error

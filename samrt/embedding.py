@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.device_array import DeviceArray
 from samrt.errors import BundleError, InputError
 from samrt.files import replacing_file
 from samrt.transforms import Size
@@ -22,7 +23,7 @@ class Embedding:
     """One encoded image.
 
     Attributes:
-        features: float32 [1, C, h, w].
+        features: float32 [1, C, h, w]; a `DeviceArray` where a GPU made it, which np.asarray copies to the host.
         original_size: (H, W) of the image.
         input_size: (h, w) of the image as resized for the model, without padding.
         model_id: which checkpoint at which input size made it; bundles of other precisions share it.
@@ -31,7 +32,7 @@ class Embedding:
         InputError: the attributes are not of these forms.
     """
 
-    features: NDArray[np.float32]
+    features: NDArray[np.float32] | DeviceArray
     original_size: Size
     input_size: Size
     model_id: str
@@ -39,10 +40,10 @@ class Embedding:
     def __post_init__(self) -> None:
         features = self.features
         if (
-            not isinstance(features, np.ndarray)
+            not isinstance(features, np.ndarray | DeviceArray)
             or features.dtype != np.float32
-            or features.ndim != 4
-            or len(features) != 1
+            or len(features.shape) != 4
+            or features.shape[0] != 1
         ):
             raise InputError(
                 "features of an embedding must be a float32 array [1, C, h, w]; use what Model.encode returned"
@@ -68,7 +69,7 @@ class Embedding:
             np.savez(
                 file,
                 format_version=np.int64(_FORMAT_VERSION),
-                features=self.features,
+                features=np.asarray(self.features),
                 original_size=np.array(self.original_size, np.int64),
                 input_size=np.array(self.input_size, np.int64),
                 model_id=np.array(self.model_id),

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from itertools import product
+from typing import Any
 
 from samrt.errors import BundleError
+from samrt.json_reader import JsonReader, is_number, is_size
 
 FORMAT = "samrt-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16")
 _NORMALIZATIONS = ("mean_std", "min_max")
-
-T = TypeVar("T")
+_REMEDY = "export the checkpoint again"
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,24 @@ class Normalization:
 
 
 @dataclass(frozen=True)
+class Form:
+    """The model's graphs in one precision and one form of the encoder's attention (lowering).
+
+    `verification` is what the comparison with torch measured at export.
+    """
+
+    precision: str
+    lowering: str
+    graphs: Mapping[str, Graph]
+    verification: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Unique in a bundle, for example "fp16-augmented"."""
+        return f"{self.precision}-{self.lowering}"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """manifest.json; each key is explained in docs/architecture.md."""
 
@@ -82,18 +100,25 @@ class Manifest:
     low_res_size: int
     mask_threshold: float
     normalization: Normalization
-    lowering: str
-    precision: str
-    graphs: Mapping[str, Graph]
+    forms: tuple[Form, ...]
     files: Mapping[str, FileEntry]
     source: Source
     exporter: Mapping[str, Any]
-    verification: Mapping[str, Any]
 
     @property
     def model_id(self) -> str:
         """Equal for all bundles whose embeddings are interchangeable: one checkpoint at one input size."""
         return f"{self.source.sha256[:16]}@{self.image_size}"
+
+    def form(self, *precisions: str) -> Form | None:
+        """The first form in the first of the `precisions` that the bundle has, or None."""
+        return next((form for wanted in precisions for form in self.forms if form.precision == wanted), None)
+
+    def files_of(self, form: Form) -> list[str]:
+        """The files that this form consists of: x.onnx for each graph, and x.weights where there is one."""
+        graphs = [graph.file for graph in form.graphs.values()]
+        own = {*graphs, *(f"{file.removesuffix('.onnx')}.weights" for file in graphs)}
+        return [name for name in self.files if name in own]
 
     def to_json(self) -> str:
         """The text of manifest.json.
@@ -119,7 +144,7 @@ class Manifest:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{MANIFEST_NAME} is not JSON ({error}); export the bundle again") from error
-        root = _Reader(data, "the manifest")
+        root = JsonReader(data, "the manifest", _REMEDY)
         if root.value("format", str) != FORMAT:
             raise BundleError(f'{MANIFEST_NAME} is not of a samrt bundle: its "format" is not "{FORMAT}"')
         version = root.value("format_version", int)
@@ -136,13 +161,10 @@ class Manifest:
             low_res_size=root.size("low_res_size"),
             mask_threshold=root.number("mask_threshold"),
             normalization=_normalization(root.child("normalization")),
-            lowering=root.text("lowering"),
-            precision=root.choice("precision", _PRECISIONS),
-            graphs={name: _graph(reader) for name, reader in root.children("graphs")},
-            files={_plain_name(name): _file_entry(reader) for name, reader in root.children("files")},
+            forms=tuple(map(_form, root.list_of_children("forms"))),
+            files={plain_name(name): file_entry(reader) for name, reader in root.children("files")},
             source=_source(root.child("source")),
             exporter=root.value("exporter", dict),
-            verification=root.value("verification", dict),
         )
         _check_contract(manifest)
         return manifest
@@ -182,10 +204,16 @@ def _check_contract(manifest: Manifest) -> None:
             f"the manifest's low_res_size {manifest.low_res_size} is not four times the side of its "
             f"embedding_shape {list(manifest.embedding_shape)}; export the checkpoint again"
         )
-    for name in ("encoder", "decoder"):
-        graph = manifest.graphs.get(name)
+    names = [form.name for form in manifest.forms]
+    if not names or len(set(names)) != len(names):
+        raise BundleError(
+            f"the manifest's forms must be one or several, each once, not [{', '.join(names)}]; "
+            "export the checkpoint again"
+        )
+    for form, name in product(manifest.forms, ("encoder", "decoder")):
+        graph = form.graphs.get(name)
         if graph is None:
-            raise BundleError(f"the manifest has no graph {name!r}; export the checkpoint again")
+            raise BundleError(f"the manifest has no graph {name!r} in {form.name}; export the checkpoint again")
         if graph.file not in manifest.files:
             raise BundleError(f"the manifest's {name} file {graph.file!r} is not among its files; export again")
         contract = contract_graph(
@@ -212,57 +240,69 @@ def _written(tensor: Tensor) -> str:
     return f"{tensor.name}: {tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
 
 
-def _embedding_shape(root: _Reader) -> tuple[int, int, int]:
-    shape = root.items("embedding_shape", _is_size, "positive integers")
+def _embedding_shape(root: JsonReader) -> tuple[int, int, int]:
+    shape = root.items("embedding_shape", is_size, "positive integers")
     if len(shape) != 3:
         raise BundleError(f"embedding_shape of the manifest must be [C, h, w], not {shape}; export again")
     return shape[0], shape[1], shape[2]
 
 
-def _normalization(reader: _Reader) -> Normalization:
+def _normalization(reader: JsonReader) -> Normalization:
     kind = reader.choice("kind", _NORMALIZATIONS)
     if kind == "min_max":
         return Normalization(kind)
-    mean, std = (reader.items(key, _is_number, "three finite numbers") for key in ("mean", "std"))
+    mean, std = (reader.items(key, is_number, "three finite numbers") for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise BundleError(f"mean and std of {reader.where} must be three numbers each, std above 0; export again")
     return Normalization(kind, mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
 
 
-def _graph(reader: _Reader) -> Graph:
+def _form(reader: JsonReader) -> Form:
+    return Form(
+        precision=reader.choice("precision", PRECISIONS),
+        lowering=plain_name(reader.text("lowering")),
+        graphs={name: read_graph(child) for name, child in reader.children("graphs")},
+        verification=reader.value("verification", dict),
+    )
+
+
+def read_graph(reader: JsonReader) -> Graph:
+    """`file`, `inputs` and `outputs` of a JSON object."""
     return Graph(
-        file=_plain_name(reader.text("file")),
+        file=plain_name(reader.text("file")),
         inputs=tuple(_tensor(each) for each in reader.list_of_children("inputs")),
         outputs=tuple(_tensor(each) for each in reader.list_of_children("outputs")),
     )
 
 
-def _tensor(reader: _Reader) -> Tensor:
-    shape = reader.items("shape", lambda n: isinstance(n, str) or _is_size(n), "positive integers or axis names")
+def _tensor(reader: JsonReader) -> Tensor:
+    shape = reader.items("shape", lambda n: isinstance(n, str) or is_size(n), "positive integers or axis names")
     return Tensor(reader.text("name"), reader.text("dtype"), tuple(shape))
 
 
-def _file_entry(reader: _Reader) -> FileEntry:
-    return FileEntry(sha256=_sha256(reader), bytes=reader.size("bytes"))
+def file_entry(reader: JsonReader) -> FileEntry:
+    """`sha256` and `bytes` of a JSON object."""
+    return FileEntry(sha256=sha256_text(reader), bytes=reader.size("bytes"))
 
 
-def _source(reader: _Reader) -> Source:
+def _source(reader: JsonReader) -> Source:
     return Source(
         name=reader.text("name"),
-        sha256=_sha256(reader),
+        sha256=sha256_text(reader),
         bytes=reader.size("bytes"),
         parameters=reader.size("parameters"),
     )
 
 
-def _sha256(reader: _Reader) -> str:
+def sha256_text(reader: JsonReader) -> str:
+    """`sha256` of a JSON object, 64 hexadecimal digits."""
     digest = reader.text("sha256")
     if not _SHA256.fullmatch(digest):
         raise BundleError(f"sha256 of {reader.where} is not 64 lower-case hexadecimal digits; export again")
     return digest
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name that stays inside the bundle's folder on every system."""
     if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST_NAME:
         raise BundleError(
@@ -270,77 +310,3 @@ def _plain_name(name: str) -> str:
             "do not use this bundle unless you trust where it came from, and export it again"
         )
     return name
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool):
-        return False
-    if isinstance(value, int):
-        return abs(value) < 2**53  # what a float holds exactly
-    return isinstance(value, float) and math.isfinite(value)
-
-
-class _Reader:
-    """One JSON object and where it stands, so that every complaint names its key."""
-
-    def __init__(self, data: object, where: str) -> None:
-        if not isinstance(data, dict):
-            raise BundleError(f"{where} must be a JSON object, not {type(data).__name__}; export the bundle again")
-        self._data: dict[str, Any] = data
-        self.where = where
-
-    def raw(self, key: str) -> Any:
-        if key not in self._data:
-            raise BundleError(f"{self.where} lacks {key!r}; export the checkpoint again")
-        return self._data[key]
-
-    def value(self, key: str, kind: type[T]) -> T:
-        value = self.raw(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise self._wrong(key, kind.__name__)
-        return value
-
-    def text(self, key: str) -> str:
-        if not self.value(key, str):
-            raise self._wrong(key, "text that is not empty")
-        return self.value(key, str)
-
-    def choice(self, key: str, choices: tuple[str, ...]) -> str:
-        if self.value(key, str) not in choices:
-            raise self._wrong(key, f"one of {', '.join(choices)}")
-        return self.value(key, str)
-
-    def size(self, key: str) -> int:
-        if not _is_size(self.raw(key)):
-            raise self._wrong(key, "a positive integer")
-        return self.value(key, int)
-
-    def number(self, key: str) -> float:
-        value = self.raw(key)
-        if not _is_number(value):
-            raise self._wrong(key, "a finite number")
-        return float(value)
-
-    def items(self, key: str, fits: Callable[[object], bool], kind: str) -> list[Any]:
-        values = self.value(key, list)
-        if not all(fits(value) for value in values):
-            raise self._wrong(key, f"a list of {kind}")
-        return values
-
-    def child(self, key: str) -> _Reader:
-        return _Reader(self.value(key, dict), f"{key!r} of {self.where}")
-
-    def children(self, key: str) -> list[tuple[str, _Reader]]:
-        inner = self.child(key)
-        return [(name, _Reader(value, f"{name!r} of {inner.where}")) for name, value in inner._data.items()]
-
-    def list_of_children(self, key: str) -> list[_Reader]:
-        return [_Reader(value, f"each of {key!r} of {self.where}") for value in self.value(key, list)]
-
-    def _wrong(self, key: str, expected: str) -> BundleError:
-        found = repr(self._data[key])[:80]
-        return BundleError(f"{key!r} of {self.where} must be {expected}, not {found}; export the checkpoint again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -10,18 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from samrt.backends import Engine, choose_backend, open_engine
+from samrt.backends import open_session
 from samrt.bundle import Bundle, open_bundle
+from samrt.cuda import DeviceOptions
 from samrt.embedding import Embedding
 from samrt.errors import BackendError, InputError
 from samrt.images import ImageSource, read_image
 from samrt.manifest import Manifest
 from samrt.prompts import Prompts, add_points, check_geometry, decoder_inputs, read_prompts, to_input_frame
 from samrt.scribble import Scribble, correct_logits, scribble_points
+from samrt.selection import Choice, check_backend
 from samrt.transforms import Size, normalize_and_pad, resize_longest_side, threshold_masks, upscale_masks
-
-# Prompts in one call of the decoder. Each costs up to 100 MB there and none gets cheaper in company.
-PROMPTS_PER_CALL = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,24 +41,28 @@ class Prediction:
     low_res_masks: NDArray[np.float32]
 
 
-def load(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto") -> Model:
-    """Open a bundle, a folder or a zip, check its hashes and load its graphs.
+def load(
+    bundle: str | os.PathLike[str] | Bundle, backend: str = "auto", device_options: DeviceOptions | None = None
+) -> Model:
+    """Open a bundle, a folder or a zip, check its hashes and load its graphs or engines.
 
     Args:
         bundle: what `samrt export` wrote, or what `open_bundle` made of it. Closing the model closes what was
             opened here; an open `Bundle` stays open, and must until then.
-        backend: "auto", or "onnxruntime"; `Model.backend` says what was chosen.
+        backend: "onnxruntime", "tensorrt" or "tensorrt_rtx"; or "auto", the best of the bundle's engines that fits
+            this machine's GPU, else ONNX Runtime. `Model.choice` says what was chosen, and why not others.
+        device_options: which GPU, whose stream, CUDA graphs or not; without meaning for ONNX Runtime.
 
     Raises:
         BundleError: the bundle is missing, damaged, tampered with, or contradicts itself.
-        BackendError: the backend is unknown, not installed, or cannot load the graphs.
+        BackendError: the backend is unknown, not installed, has no engines that fit, or cannot load the graphs.
     """
-    chosen = choose_backend(backend)
+    check_backend(backend)
     if isinstance(bundle, Bundle):
-        return Model(bundle, chosen)
+        return Model(bundle, backend, device_options)
     opened = open_bundle(bundle)
     try:
-        return Model(opened, chosen, close_bundle=True)
+        return Model(opened, backend, device_options, close_bundle=True)
     except BaseException:
         opened.close()
         raise
@@ -67,16 +71,17 @@ def load(bundle: str | os.PathLike[str] | Bundle, backend: str = "auto") -> Mode
 class Model:
     """A loaded bundle. Its methods may be called from several threads; close it, or use it in a `with` block."""
 
-    def __init__(self, bundle: Bundle, backend: str = "auto", *, close_bundle: bool = False) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: str = "auto",
+        device_options: DeviceOptions | None = None,
+        *,
+        close_bundle: bool = False,
+    ) -> None:
         self._bundle = bundle
         self._close_bundle = close_bundle
-        self._backend = choose_backend(backend)
-        self._encoder: Engine = open_engine(bundle, "encoder", self._backend)
-        try:
-            self._decoder: Engine = open_engine(bundle, "decoder", self._backend)
-        except BaseException:
-            self._encoder.close()
-            raise
+        self._session = open_session(bundle, backend, device_options)
 
     @property
     def manifest(self) -> Manifest:
@@ -91,7 +96,12 @@ class Model:
     @property
     def backend(self) -> str:
         """The backend that was chosen."""
-        return self._backend
+        return self.choice.backend
+
+    @property
+    def choice(self) -> Choice:
+        """Backend, precision, lowering and engines that were chosen, and which engines were passed over, and why."""
+        return self._session.choice
 
     def encode(self, image: ImageSource, image_format: str = "RGB") -> Embedding:
         """Encode an image, the slow step that all prompts on it share.
@@ -118,10 +128,48 @@ class Model:
             BackendError: as `encode`.
         """
         pixels = normalize_and_pad(image, self.image_size, self.manifest.normalization)
-        features = self._encoder.run({"image": pixels})["image_embeddings"]
-        if not np.isfinite(features).all():
+        return self.encode_prepared(pixels, original_size, (image.shape[0], image.shape[1]))
+
+    def encode_prepared(self, image: Any, original_size: Size, input_size: Size) -> Embedding:
+        """Encode an image that is normalised and padded already: float32 [1, 3, S, S] RGB.
+
+        Args:
+            image: a NumPy array; or, with a TensorRT backend, anything on the GPU that has `__cuda_array_interface__`
+                or DLPack (a tensor of torch or CuPy, PyCUDA's GPUArray), contiguous: it never passes through the host.
+            original_size: (H, W) of the image before resizing, the size that masks will have.
+            input_size: (h, w) of the image as resized, without the padding.
+
+        Raises:
+            BackendError: the array does not fit, the encoder failed, or its result is not finite.
+        """
+        features = self._session.encoder.run({"image": image}, on_device=("image_embeddings",))["image_embeddings"]
+        # One that stays on the device is not fetched for this: a NaN in it is one in the masks.
+        if isinstance(features, np.ndarray) and not np.isfinite(features).all():
             raise self._not_finite("encoder")
-        return Embedding(features, original_size, (image.shape[0], image.shape[1]), self.manifest.model_id)
+        return Embedding(features, original_size, input_size, self.manifest.model_id)
+
+    def encode_batch(self, images: Sequence[ImageSource], image_format: str = "RGB") -> list[Embedding]:
+        """Encode several images, as many at once as the encoder takes (`samrt build --max-batch`).
+
+        Raises:
+            InputError, BackendError: as `encode`.
+        """
+        at_once = self._session.encoder.limits.get("batch", 1)
+        embeddings: list[Embedding] = []
+        for start in range(0, len(images), at_once):
+            pixels = [read_image(image, image_format) for image in images[start : start + at_once]]
+            resized = [resize_longest_side(each, self.image_size) for each in pixels]
+            batch = np.concatenate(
+                [normalize_and_pad(each, self.image_size, self.manifest.normalization) for each in resized]
+            )
+            features = self._session.encoder.run({"image": batch})["image_embeddings"]
+            if not np.isfinite(features).all():
+                raise self._not_finite("encoder")
+            embeddings += [
+                Embedding(features[i : i + 1], each.shape[:2], small.shape[:2], self.manifest.model_id)
+                for i, (each, small) in enumerate(zip(pixels, resized, strict=True))
+            ]
+        return embeddings
 
     def predict(
         self,
@@ -192,7 +240,7 @@ class Model:
             BackendError: the decoder failed, or its result is not finite.
         """
         self._check_embedding(embedding)
-        low_res, scores = self._run_decoder(embedding, prompts, multimask_output)
+        low_res, scores = self._run_decoder(embedding, prompts, _kept(multimask_output))
         frames = self.image_size, embedding.input_size, embedding.original_size
         masks: NDArray[Any]
         if return_logits:
@@ -203,10 +251,37 @@ class Model:
             return Prediction(masks[0], scores[0], low_res[0])
         return Prediction(masks, scores, low_res)
 
+    def predict_low_res(self, embedding: Embedding, prompts: Prompts, *, on_device: bool = False) -> tuple[Any, Any]:
+        """What the decoder itself returns for prompts in pixels of the resized image, for code that goes on from there.
+
+        Args:
+            embedding: as `predict`.
+            prompts: B of them, as `samrt.prompts.to_input_frame` returns them.
+            on_device: with a TensorRT backend, leave both results on the GPU, as `DeviceArray`; B is then limited to
+                what one call takes (`samrt build --max-prompts`), and nothing is checked for NaN.
+
+        Returns:
+            float32 [B, 4, L, L] logits and float32 [B, 4] predicted IoU; mask 0 is the single mask, 1 to 3 are the
+            three of an ambiguous prompt.
+
+        Raises:
+            InputError: the embedding is of another model, or the prompts are too many for one call.
+            BackendError: the decoder failed, or its result is not finite.
+        """
+        self._check_embedding(embedding)
+        if not on_device:
+            return self._run_decoder(embedding, prompts, slice(0, 4))
+        at_once = self._prompts_per_call
+        if prompts.count > at_once:
+            raise InputError(f"on the device {at_once} prompts go at once, not {prompts.count}; split them")
+        inputs = decoder_inputs(prompts, self.manifest.low_res_size)
+        names = ("low_res_masks", "iou_predictions")
+        outputs = self._session.decoder.run({"image_embeddings": embedding.features, **inputs}, on_device=names)
+        return outputs[names[0]], outputs[names[1]]
+
     def close(self) -> None:
         """Give memory and temporary files back. May be called again; the model cannot be used afterwards."""
-        self._encoder.close()
-        self._decoder.close()
+        self._session.close()
         if self._close_bundle:
             self._bundle.close()
 
@@ -232,7 +307,7 @@ class Model:
         self, embedding: Embedding, prompts: Prompts, scribble: Scribble, multimask_output: bool
     ) -> NDArray[np.float32]:
         """The best mask for the points of the scribble, corrected under its strokes, [1, 1, L, L]."""
-        low_res, scores = self._run_decoder(embedding, prompts, multimask_output)
+        low_res, scores = self._run_decoder(embedding, prompts, _kept(multimask_output))
         corrected = correct_logits(
             low_res[0, int(np.argmax(scores[0]))],
             scribble,
@@ -244,19 +319,17 @@ class Model:
         return corrected[None, None]
 
     def _run_decoder(
-        self, embedding: Embedding, prompts: Prompts, multimask_output: bool
+        self, embedding: Embedding, prompts: Prompts, kept: slice
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Low-res logits [B, C, L, L] and scores [B, C], with bounded memory for any B."""
+        """Low-res logits [B, C, L, L] and scores [B, C] of the masks `kept`, with bounded memory for any B."""
         side = self.manifest.low_res_size
         inputs = decoder_inputs(prompts, side)
-        # The decoder makes four masks: the single-mask output, then the three of an ambiguous prompt.
-        kept = slice(1, 4) if multimask_output else slice(0, 1)
         masks = kept.stop - kept.start
         low_res = np.empty((prompts.count, masks, side, side), np.float32)
         scores = np.empty((prompts.count, masks), np.float32)
-        for start in range(0, prompts.count, PROMPTS_PER_CALL):
-            piece = slice(start, start + PROMPTS_PER_CALL)
-            outputs = self._decoder.run(
+        for start in range(0, prompts.count, self._prompts_per_call):
+            piece = slice(start, start + self._prompts_per_call)
+            outputs = self._session.decoder.run(
                 {"image_embeddings": embedding.features, **{name: array[piece] for name, array in inputs.items()}}
             )
             low_res[piece] = outputs["low_res_masks"][:, kept]
@@ -265,11 +338,19 @@ class Model:
             raise self._not_finite("decoder")
         return low_res, scores
 
+    @property
+    def _prompts_per_call(self) -> int:
+        return self._session.decoder.limits["prompts"]
+
     def _not_finite(self, graph: str) -> BackendError:
-        if self.manifest.precision == "fp32":
+        precision = self.choice.form.precision
+        if precision == "fp32":
             remedy = "look for extreme values in what it was given, else export again from a sound checkpoint"
         else:
             remedy = "export with --precision fp32"
-        return BackendError(
-            f"the {graph} returned NaN or infinity; {remedy} (this bundle is {self.manifest.precision})"
-        )
+        return BackendError(f"the {graph} returned NaN or infinity; {remedy} (it ran in {precision})")
+
+
+def _kept(multimask_output: bool) -> slice:
+    """Of the decoder's four masks: the three of an ambiguous prompt, or the single-mask output before them."""
+    return slice(1, 4) if multimask_output else slice(0, 1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from samrt.device_array import DeviceArray
 from samrt.embedding import Embedding
 from samrt.errors import InputError
 from samrt.images import read_image
@@ -76,7 +77,7 @@ class SamPredictor:
         height, width = original_image_size
         self._set(pixels[0].transpose(1, 2, 0), (int(height), int(width)))
         if _is_torch(transformed_image):
-            self.features = _to_torch(self.features)
+            self.features = _to_torch(np.asarray(self.features))
 
     def predict(
         self,
@@ -166,6 +167,8 @@ class SamPredictor:
     def get_image_embedding(self) -> Any:
         """The current image's embedding, float32 [1, C, h, w]; a torch tensor if the image was one.
 
+        Where a GPU made it, it is a `DeviceArray`, which np.asarray and torch.from_dlpack take.
+
         Raises:
             RuntimeError: no image is set.
         """
@@ -189,7 +192,8 @@ class SamPredictor:
     def _embedding(self, purpose: str) -> Embedding:
         if not self.is_image_set or self.original_size is None or self.input_size is None:
             raise RuntimeError(f"an image must be set with .set_image(...) before {purpose}")
-        return Embedding(_to_numpy(self.features), self.original_size, self.input_size, self.model.manifest.model_id)
+        features = self.features if isinstance(self.features, DeviceArray) else _to_numpy(self.features)
+        return Embedding(features, self.original_size, self.input_size, self.model.manifest.model_id)
 
 
 def _is_torch(value: object) -> bool:

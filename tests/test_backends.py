@@ -12,7 +12,7 @@ import onnx
 import pytest
 from toy_bundle import MIX, rewrite_manifest, toy_encoder
 
-from samrt.backends import choose_backend, open_engine
+from samrt.backends import Engine, Session, open_session
 from samrt.bundle import open_bundle
 from samrt.errors import BackendError, BundleError
 from samrt.manifest import Tensor
@@ -20,20 +20,22 @@ from samrt.manifest import Tensor
 pytest_plugins = ("toy_fixtures",)
 
 
-def test_auto_is_onnx_runtime() -> None:
-    assert choose_backend("auto") == choose_backend() == "onnxruntime"
+def open_onnxruntime(folder: Path) -> Session:
+    return open_session(open_bundle(folder), "onnxruntime")
+
+
+def open_encoder(folder: Path) -> Engine:
+    return open_onnxruntime(folder).encoder
 
 
 @pytest.mark.parametrize("name", ["tensorflow", "", "ONNXRuntime"])
 def test_unknown_backend_lists_the_known(name: str, toy_bundle: Path) -> None:
     with pytest.raises(BackendError, match=f"no backend '{name}'; choose one of auto, onnxruntime"):
-        choose_backend(name)
-    with pytest.raises(BackendError, match="choose one of"):
-        open_engine(open_bundle(toy_bundle), "encoder", name)
+        open_session(open_bundle(toy_bundle), name)
 
 
 def test_encoder_runs_with_its_external_weights(toy_bundle: Path) -> None:
-    engine = open_engine(open_bundle(toy_bundle), "encoder", "onnxruntime")
+    engine = open_encoder(toy_bundle)
     assert engine.inputs == (Tensor("image", "float32", ("batch", 3, 64, 64)),)
     pixels = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
     np.testing.assert_allclose(engine.run({"image": pixels})["image_embeddings"], toy_encoder(pixels), atol=1e-5)
@@ -41,7 +43,7 @@ def test_encoder_runs_with_its_external_weights(toy_bundle: Path) -> None:
 
 
 def test_closed_engine_says_so(toy_bundle: Path) -> None:
-    engine = open_engine(open_bundle(toy_bundle), "encoder", "onnxruntime")
+    engine = open_encoder(toy_bundle)
     engine.close()
     engine.close()
     with pytest.raises(BackendError, match="closed; load the bundle again"):
@@ -58,7 +60,7 @@ def test_closed_engine_says_so(toy_bundle: Path) -> None:
     ],
 )
 def test_failing_run(toy_bundle: Path, inputs: dict[str, Any]) -> None:
-    engine = open_engine(open_bundle(toy_bundle), "encoder", "onnxruntime")
+    engine = open_encoder(toy_bundle)
     with pytest.raises(BackendError, match="ONNX Runtime failed"):
         engine.run(inputs)
 
@@ -67,14 +69,14 @@ def test_file_that_is_no_graph(own_bundle: Path) -> None:
     (own_bundle / "decoder.onnx").write_bytes(b"not a graph")
     rewrite_manifest(own_bundle)
     with pytest.raises(BackendError, match=r"cannot load .*decoder.onnx.*export the checkpoint again"):
-        open_engine(open_bundle(own_bundle), "decoder", "onnxruntime")
+        open_onnxruntime(own_bundle)
 
 
 def test_onnx_runtime_that_is_not_installed(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = open_bundle(toy_bundle)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BackendError, match="pip install onnxruntime"):
-        open_engine(bundle, "encoder", "onnxruntime")
+        open_session(bundle, "onnxruntime")
 
 
 def _edit(folder: Path, name: str, edit: Any) -> None:
@@ -110,16 +112,18 @@ def _extra_output(graph: onnx.GraphProto) -> None:
 def test_graph_that_contradicts_the_manifest(own_bundle: Path, edit: Any, message: str) -> None:
     _edit(own_bundle, "decoder.onnx", edit)
     with pytest.raises(BundleError, match=message):
-        open_engine(open_bundle(own_bundle), "decoder", "onnxruntime")
+        open_onnxruntime(own_bundle)
 
 
 def test_manifest_of_another_size(own_bundle: Path) -> None:
     bundle = open_bundle(own_bundle)
-    image = replace(bundle.manifest.graphs["encoder"].inputs[0], shape=("batch", 3, 32, 32))
-    graphs = {**bundle.manifest.graphs, "encoder": replace(bundle.manifest.graphs["encoder"], inputs=(image,))}
-    rewrite_manifest(own_bundle, image_size=32, graphs=graphs)
+    (form,) = bundle.manifest.forms
+    encoder = form.graphs["encoder"]
+    image = replace(encoder.inputs[0], shape=("batch", 3, 32, 32))
+    graphs = {**form.graphs, "encoder": replace(encoder, inputs=(image,))}
+    rewrite_manifest(own_bundle, image_size=32, forms=(replace(form, graphs=graphs),))
     with pytest.raises(BundleError, match=r"encoder.onnx has the input .*64, 64.* the manifest says .*32, 32"):
-        open_engine(open_bundle(own_bundle), "encoder", "onnxruntime")
+        open_onnxruntime(own_bundle)
 
 
 def test_axis_whose_length_the_graph_leaves_open_is_accepted(own_bundle: Path) -> None:
@@ -128,4 +132,4 @@ def test_axis_whose_length_the_graph_leaves_open_is_accepted(own_bundle: Path) -
             dim.dim_param = "unknown"
 
     _edit(own_bundle, "encoder.onnx", forget)
-    open_engine(open_bundle(own_bundle), "encoder", "onnxruntime").close()
+    open_onnxruntime(own_bundle).close()

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from toy_bundle import rewrite_manifest, write_toy_bundle
 
 import samrt
 from samrt import overlay
+from samrt.bundle import open_bundle
 from samrt.cli import main
 
 # pycocotools' arrays do not know numpy 2's copy keyword.
@@ -355,17 +357,17 @@ def test_ctrl_c_is_130(run: Run, folder: Path, bundle: Path, monkeypatch: pytest
 
 def test_info_prints_what_the_bundle_is(run: Run, tmp_path: Path) -> None:
     bundle = write_toy_bundle(tmp_path / "bundle")
-    rewrite_manifest(
-        bundle,
-        exporter={"samrt": "1.2.3", "opset": 18},
-        verification={
-            "seed": 0,
-            "tolerance": {"embedding_relative_l2": 1e-5, "mask_iou": 0.9999},
-            "figures": {
-                "embedding_relative_l2": 4.25e-6,
-                "prompts": {"box": {"mask_iou": 1.0, "logits_relative_l2": 3e-6}},
-            },
+    verification = {
+        "seed": 0,
+        "tolerance": {"embedding_relative_l2": 1e-5, "mask_iou": 0.9999},
+        "figures": {
+            "embedding_relative_l2": 4.25e-6,
+            "prompts": {"box": {"mask_iou": 1.0, "logits_relative_l2": 3e-6}},
         },
+    }
+    (form,) = open_bundle(bundle).manifest.forms
+    rewrite_manifest(
+        bundle, exporter={"samrt": "1.2.3", "opset": 18}, forms=(replace(form, verification=verification),)
     )
     status, out, _ = run("info", bundle)
     lines = [" ".join(line.split()) for line in out.splitlines()]
@@ -377,7 +379,7 @@ def test_info_prints_what_the_bundle_is(run: Run, tmp_path: Path) -> None:
     assert "exported by samrt 1.2.3, opset 18" in lines
     assert "in image float32 [batch, 3, 64, 64]" in lines
     assert "out iou_predictions float32 [prompts, 4]" in lines
-    assert lines[lines.index("compared with torch at export") + 1 :] == [
+    assert lines[lines.index("fp32-dense: compared with torch at export") + 1 :] == [
         "seed 0",
         "embedding relative l2 4.25e-06 tolerance 1e-05",
         "prompts: box: mask iou 1 tolerance 0.9999",
@@ -447,14 +449,14 @@ def test_export_hands_the_options_on_and_shows_progress(run: Run, monkeypatch: p
     status, out, err = run("export", "sam.pth", "-o", "b")
     assert (status, out) == (0, "")
     assert re.fullmatch(r"\[ +[\d.]+ s\] tracing\n", err)
-    defaults = SimpleNamespace(model=None, image_size=None, lowering="auto", precision="fp32")
+    defaults = SimpleNamespace(model=None, image_size=None, lowering="auto", precisions=("fp32",))
     assert calls.pop() == (Path("sam.pth"), Path("b"), defaults)
 
     run(
         "export", "sam.pth", "-o", "b", "--model", "vit_b", "--image-size", "512",
-        "--lowering", "chunked", "--precision", "fp16",
+        "--lowering", "chunked", "--precision", "fp32,fp16",
     )  # fmt: skip
-    chosen = SimpleNamespace(model="vit_b", image_size=512, lowering="chunked", precision="fp16")
+    chosen = SimpleNamespace(model="vit_b", image_size=512, lowering="chunked", precisions=("fp32", "fp16"))
     assert calls.pop()[2] == chosen
 
 
@@ -468,7 +470,7 @@ def test_export_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert err == "samrt: error: export needs onnxscript, not installed here; run: pip install 'samrt[export]'\n"
 
 
-@pytest.mark.parametrize("words", [(), ("--precision", "int4"), ("--lowering", "x"), ("--image-size", "big")])
+@pytest.mark.parametrize("words", [(), ("--lowering", "x"), ("--image-size", "big")])
 def test_export_refuses_wrong_usage(words: tuple[str, ...]) -> None:
     output = ("-o", "b") if words else ()
     with pytest.raises(SystemExit) as stopped:

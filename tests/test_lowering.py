@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from samrt.errors import InputError
 from samrt.manifest import Graph
 from samrt.manifest import Tensor as Spec
+from samrt.tolerances import TOLERANCES
 from samrt_export.lowering import LOWERINGS, lower, resolve
 from samrt_export.lowering.augmented import WIDTH_MULTIPLE, AugmentedAttention
 from samrt_export.lowering.chunked import ChunkedAttention, ChunkedMlp
@@ -22,7 +23,6 @@ from samrt_export.models.common import Mlp
 from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
 from samrt_export.models.tiny_vit import TinyViT
 from samrt_export.onnx_export import export_graph
-from samrt_export.tolerances import TOLERANCES
 
 BOUND = TOLERANCES["fp32"].embedding_relative_l2
 

@@ -15,10 +15,11 @@ import pytest
 from toy_bundle import MEAN_STD, C, rewrite_manifest, toy_decoder, toy_encoder, write_toy_bundle
 
 import samrt
+from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.bundle import open_bundle, write_zip
 from samrt.errors import BackendError, BundleError, InputError
 from samrt.manifest import Normalization
-from samrt.model import PROMPTS_PER_CALL, Model
+from samrt.model import Model
 from samrt.scribble import STROKE_LOGIT, Scribble
 from samrt.transforms import normalize_and_pad, resize_longest_side, upscale_masks
 
@@ -29,6 +30,7 @@ SIZE, INPUT = (40, 90), (28, 64)
 SCALE = np.array([64 / 90, 28 / 40])
 POINTS, LABELS = [[30.0, 20.0], [70.0, 5.0]], [1, 0]
 BOX = [10.0, 5.0, 60.0, 35.0]
+PROMPTS_PER_CALL = OnnxRuntimeEngine.limits["prompts"]
 
 
 @pytest.fixture(scope="module")
@@ -149,13 +151,13 @@ def test_large_batches_reach_the_decoder_in_pieces(
     toy_model: Model, embedding: samrt.Embedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    run = toy_model._decoder.run
+    run = toy_model._session.decoder.run
 
     def counting(inputs: Any) -> Any:
         sizes.append(len(inputs["point_coords"]))
         return run(inputs)
 
-    monkeypatch.setattr(toy_model._decoder, "run", counting)
+    monkeypatch.setattr(toy_model._session.decoder, "run", counting)
     toy_model.predict(embedding, box=np.tile(BOX, (2 * PROMPTS_PER_CALL + 1, 1)))
     assert sizes == [PROMPTS_PER_CALL, PROMPTS_PER_CALL, 1]
 
@@ -189,10 +191,10 @@ def test_scribble_is_predicted_twice(toy_model: Model, embedding: samrt.Embeddin
 def test_scribble_joins_points_a_box_and_a_mask(toy_model: Model, embedding: samrt.Embedding) -> None:
     scribble = Scribble([[[40, 20]]])
     seen = []
-    run = toy_model._decoder.run
+    run = toy_model._session.decoder.run
     mask_input = np.full((1, 64, 64), 7, np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toy_model._decoder, "run", lambda inputs: seen.append(inputs) or run(inputs))
+        patch.setattr(toy_model._session.decoder, "run", lambda inputs: seen.append(inputs) or run(inputs))
         toy_model.predict(embedding, POINTS, LABELS, BOX, mask_input, scribble=scribble)
     for inputs in seen:
         np.testing.assert_array_equal(inputs["point_labels"], [[1, 0, 1, 2, 3]])
@@ -250,12 +252,14 @@ def test_image_in_place_of_an_embedding(toy_model: Model) -> None:
 
 def test_encoder_that_overflows_is_not_believed(toy_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        toy_model._encoder, "run", lambda _: {"image_embeddings": np.full((1, C, 16, 16), np.nan, np.float32)}
+        toy_model._session.encoder,
+        "run",
+        lambda *_, **__: {"image_embeddings": np.full((1, C, 16, 16), np.nan, np.float32)},
     )
     with pytest.raises(BackendError, match="encoder returned NaN or infinity; look for extreme values"):
         toy_model.encode(IMAGE)
-    half = replace(toy_model.manifest, precision="fp16")
-    monkeypatch.setattr(toy_model._bundle, "manifest", half)
+    choice = toy_model.choice
+    monkeypatch.setattr(toy_model._session, "choice", replace(choice, form=replace(choice.form, precision="fp16")))
     with pytest.raises(BackendError, match="encoder returned NaN or infinity; export with --precision fp32"):
         toy_model.encode(IMAGE)
 
@@ -264,13 +268,13 @@ def test_encoder_that_overflows_is_not_believed(toy_model: Model, monkeypatch: p
 def test_decoder_that_overflows_is_not_believed(
     toy_model: Model, embedding: samrt.Embedding, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    run = toy_model._decoder.run
+    run = toy_model._session.decoder.run
 
     def overflow(inputs: Any) -> Any:
         outputs = run(inputs)
         return {**outputs, name: np.full_like(outputs[name], np.inf)}
 
-    monkeypatch.setattr(toy_model._decoder, "run", overflow)
+    monkeypatch.setattr(toy_model._session.decoder, "run", overflow)
     with pytest.raises(BackendError, match="the decoder returned NaN or infinity"):
         toy_model.predict(embedding, POINTS, LABELS)
 

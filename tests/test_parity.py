@@ -15,12 +15,12 @@ from seeded import RELEASED_DECODER, SMALL_VIT, seeded_checkpoint, seeded_state,
 
 import samrt
 from samrt import SamPredictor
+from samrt.tolerances import TOLERANCES
 from samrt.transforms import normalize_and_pad
 from samrt_export.families.sam import RELEASED
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
 from samrt_export.pipeline import export
-from samrt_export.tolerances import TOLERANCES
 
 TOLERANCE = TOLERANCES["fp32"]
 # The released input size, grid and window, so that windows are padded from 64 to 70 tokens; all else is small.
@@ -64,7 +64,7 @@ def vit_b(tmp_path_factory: pytest.TempPathFactory) -> Pair:
         sam = Sam(ImageEncoderViT(RELEASED["vit_b"]), RELEASED_DECODER)
     torch.save(seeded_state(sam, seed=0), folder / "sam_vit_b.pth")
     manifest = export(folder / "sam_vit_b.pth", folder / "bundle")
-    assert (manifest.variant, manifest.image_size, manifest.lowering) == ("vit_b", 1024, "chunked")
+    assert (manifest.variant, manifest.image_size, manifest.forms[0].name) == ("vit_b", 1024, "fp32-chunked")
     meta = segment_anything().sam_model_registry["vit_b"](checkpoint=folder / "sam_vit_b.pth").eval()
     pair = Pair(SamPredictor(samrt.load(folder / "bundle")), segment_anything().SamPredictor(meta))
     pair.set_image(photograph(600, 800))

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from samrt.bundle import open_bundle
 from samrt.errors import ExportError, InputError, OutputError
 from samrt.files import sha256_of
 from samrt.manifest import Graph, Manifest
+from samrt.tolerances import TOLERANCES, Tolerance
 from samrt_export import onnx_export, pipeline
 from samrt_export.models.sam import DecoderGraph
 from samrt_export.onnx_export import OPSET
 from samrt_export.pipeline import ExportOptions, export
-from samrt_export.tolerances import TOLERANCES, Tolerance
 
 IMAGE = photograph(200, 300)
 PROMPTS: list[dict[str, Any]] = [
@@ -61,7 +62,7 @@ def reuse(bundle: Path, monkeypatch: pytest.MonkeyPatch, only_decoder: bool = Fa
 @pytest.fixture(scope="module")
 def fp16_bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("fp16") / "small.samrt"
-    export(small_checkpoint, target, ExportOptions(precision="fp16"))
+    export(small_checkpoint, target, ExportOptions(precisions=("fp16",)))
     return target
 
 
@@ -77,7 +78,8 @@ def half_size_zip(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def assert_passed(manifest: Manifest) -> None:
-    verification, tolerance = manifest.verification, TOLERANCES[manifest.precision]
+    (form,) = manifest.forms
+    verification, tolerance = form.verification, TOLERANCES[form.precision]
     figures = verification["figures"]
     assert 0 < figures["embedding_relative_l2"] <= tolerance.embedding_relative_l2
     assert set(figures["prompts"]) == {"point", "box", "points and box", "mask", "points and mask", "batch"}
@@ -93,7 +95,7 @@ def test_default_export(small_bundle: Path, small_checkpoint: Path) -> None:
     manifest = open_bundle(small_bundle).manifest
     assert_passed(manifest)
     assert (manifest.family, manifest.variant) == ("sam", "vit_d64x4")
-    assert (manifest.lowering, manifest.precision) == ("chunked", "fp32")
+    assert [form.name for form in manifest.forms] == ["fp32-chunked"]
     assert (manifest.image_size, manifest.embedding_shape, manifest.low_res_size) == (256, (64, 16, 16), 64)
     assert manifest.source.name == small_checkpoint.name
     assert manifest.source.sha256 == sha256_of(small_checkpoint)
@@ -102,17 +104,44 @@ def test_default_export(small_bundle: Path, small_checkpoint: Path) -> None:
     assert 0.9 < 4 * manifest.source.parameters / manifest.source.bytes < 1
     assert manifest.exporter["torch"].startswith("2.")
     assert {path.name for path in small_bundle.iterdir()} == {"manifest.json", *manifest.files}
-    assert set(manifest.files) == {"encoder.onnx", "encoder.weights", "decoder.onnx"}
+    assert set(manifest.files) == {"encoder.fp32-chunked.onnx", "encoder.fp32-chunked.weights", "decoder.fp32.onnx"}
 
 
 def test_fp16_export(fp16_bundle: Path, small_bundle: Path) -> None:
     half, full = open_bundle(fp16_bundle).manifest, open_bundle(small_bundle).manifest
     assert_passed(half)
-    assert (half.lowering, half.precision) == ("augmented", "fp16")
+    assert [form.name for form in half.forms] == ["fp16-augmented"]
     # The model is the same, and so is what its embeddings are good for; only the numbers inside are shorter.
     assert half.model_id == full.model_id
-    assert half.graphs == full.graphs
-    assert half.files["decoder.onnx"].bytes < 0.8 * full.files["decoder.onnx"].bytes
+    for name, graph in full.forms[0].graphs.items():
+        assert replace(half.forms[0].graphs[name], file=graph.file) == graph
+    assert half.files["decoder.fp16.onnx"].bytes < 0.8 * full.files["decoder.fp32.onnx"].bytes
+
+
+def test_a_bundle_with_a_form_for_cpus_and_one_for_gpus(
+    small_checkpoint: Path, small_bundle: Path, fp16_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = tmp_path / "both"
+    both.mkdir()
+    for name in (*open_bundle(small_bundle).manifest.files, *open_bundle(fp16_bundle).manifest.files):
+        shutil.copyfile((small_bundle if "fp32" in name else fp16_bundle) / name, both / name)
+    reuse(both, monkeypatch)
+    manifest = export(small_checkpoint, tmp_path / "bundle", ExportOptions(precisions=("fp32", "fp16")))
+    assert [form.name for form in manifest.forms] == ["fp32-chunked", "fp16-augmented"]
+    for form, alone in zip(manifest.forms, (small_bundle, fp16_bundle), strict=True):
+        assert form.verification == open_bundle(alone).manifest.forms[0].verification
+        assert set(manifest.files_of(form)) == set(open_bundle(alone).manifest.files)
+    with samrt.load(tmp_path / "bundle") as model:
+        assert str(model.choice) == "onnxruntime, fp32-chunked"
+
+
+@pytest.mark.parametrize("precisions", [(), ("fp32", "fp32"), ("",)])
+def test_refuses_precisions_that_are_none_or_twice_the_same(
+    small_checkpoint: Path, tmp_path: Path, precisions: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError, match="choose one of fp32, fp16, or several, each once"):
+        export(small_checkpoint, tmp_path / "bundle", ExportOptions(precisions=precisions))
+    assert not list(tmp_path.iterdir())
 
 
 def test_fp16_that_overflows_is_refused_though_a_cpu_does_not_show_it(
@@ -130,7 +159,7 @@ def test_fp16_that_overflows_is_refused_though_a_cpu_does_not_show_it(
     reuse(fp16_bundle, monkeypatch)
     monkeypatch.setattr(pipeline, "_compare_bundle", lambda *_: PERFECT)
     with pytest.raises(ExportError, match="nan"):
-        export(tmp_path / "large.pth", tmp_path / "bundle", ExportOptions(precision="fp16"))
+        export(tmp_path / "large.pth", tmp_path / "bundle", ExportOptions(precisions=("fp16",)))
     assert not (tmp_path / "bundle").exists()
 
 
@@ -138,7 +167,8 @@ def test_another_image_size_in_a_zip(half_size_zip: Path) -> None:
     with samrt.load(half_size_zip) as model:
         manifest = model.manifest
         assert_passed(manifest)
-        assert (manifest.lowering, manifest.image_size, manifest.embedding_shape) == ("dense", 128, (64, 8, 8))
+        assert (manifest.image_size, manifest.embedding_shape) == (128, (64, 8, 8))
+        assert [form.name for form in manifest.forms] == ["fp32-dense"]
         prediction = model.predict(model.encode(IMAGE), box=[90, 40, 210, 110])
     assert prediction.masks.shape == (3, 200, 300)
     assert prediction.low_res_masks.shape == (3, 32, 32)
@@ -158,24 +188,24 @@ def test_other_lowerings(
 ) -> None:
     same_decoder = request.getfixturevalue("small_bundle" if precision == "fp32" else "fp16_bundle")
     reuse(same_decoder, monkeypatch, only_decoder=True)
-    manifest = export(small_checkpoint, tmp_path / "bundle", ExportOptions(lowering=lowering, precision=precision))
+    manifest = export(small_checkpoint, tmp_path / "bundle", ExportOptions(lowering=lowering, precisions=(precision,)))
     assert_passed(manifest)
     assert open_bundle(tmp_path / "bundle").manifest == manifest
-    assert (manifest.lowering, manifest.precision) == (lowering, precision)
+    assert [form.name for form in manifest.forms] == [f"{precision}-{lowering}"]
     assert_batch_axis(tmp_path / "bundle")
 
 
 def assert_batch_axis(bundle: Path) -> None:
     """Three images in one call are encoded as three in a row are."""
-    manifest = open_bundle(bundle).manifest
-    session = onnxruntime.InferenceSession(bundle / "encoder.onnx", providers=["CPUExecutionProvider"])
+    (form,) = open_bundle(bundle).manifest.forms
+    session = onnxruntime.InferenceSession(bundle / form.graphs["encoder"].file, providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).normal(size=(3, 3, 256, 256)).astype(np.float32)
     (together,) = session.run(None, {"image": images})
     assert together.dtype == np.float32
     for index in range(3):
         (alone,) = session.run(None, {"image": images[index : index + 1]})
         error = np.linalg.norm(together[index] - alone[0]) / np.linalg.norm(alone)
-        assert error <= TOLERANCES[manifest.precision].embedding_relative_l2
+        assert error <= TOLERANCES[form.precision].embedding_relative_l2
 
 
 @pytest.mark.parametrize("name", ["small_bundle", "fp16_bundle"])
@@ -206,21 +236,26 @@ def test_fp16_masks_are_those_of_fp32(small_bundle: Path, fp16_bundle: Path) -> 
 # The files
 
 
+def file_of(bundle: Path, name: str) -> str:
+    (form,) = open_bundle(bundle).manifest.forms
+    return form.graphs[name].file
+
+
 def graph_of(bundle: Path, name: str) -> onnx.ModelProto:
-    return onnx.load(str(bundle / name), load_external_data=False)
+    return onnx.load(str(bundle / file_of(bundle, name)), load_external_data=False)
 
 
 def test_graphs_are_of_the_declared_opset(small_bundle: Path) -> None:
-    for name in ("encoder.onnx", "decoder.onnx"):
-        onnx.checker.check_model(str(small_bundle / name))
+    for name in ("encoder", "decoder"):
+        onnx.checker.check_model(str(small_bundle / file_of(small_bundle, name)))
         opsets = {each.domain: each.version for each in graph_of(small_bundle, name).opset_import}
         assert opsets[""] == OPSET == open_bundle(small_bundle).manifest.exporter["opset"]
-        assert set(opsets) <= ({"", "samrt"} if name == "encoder.onnx" else {""})
+        assert set(opsets) <= ({"", "samrt"} if name == "encoder" else {""})
 
 
 def test_layer_norm_is_one_node(small_bundle: Path) -> None:
     """Decomposed, it is where half precision overflows."""
-    kinds = [node.op_type for node in graph_of(small_bundle, "encoder.onnx").graph.node]
+    kinds = [node.op_type for node in graph_of(small_bundle, "encoder").graph.node]
     assert kinds.count("LayerNormalization") == 2 * SMALL_VIT.depth + 2
 
 
@@ -228,31 +263,30 @@ def test_layer_norm_is_one_node(small_bundle: Path) -> None:
 def test_the_encoders_weights_are_external(name: str, request: pytest.FixtureRequest) -> None:
     """A graph file may not exceed 2 GB, which ViT-H's weights do: every one of them lies in the other file."""
     bundle = request.getfixturevalue(name)
-    external = [each for each in graph_of(bundle, "encoder.onnx").graph.initializer if each.external_data]
-    inside = [each for each in graph_of(bundle, "encoder.onnx").graph.initializer if not each.external_data]
-    assert {entry.value for each in external for entry in each.external_data if entry.key == "location"} == {
-        "encoder.weights"
-    }
+    external = [each for each in graph_of(bundle, "encoder").graph.initializer if each.external_data]
+    inside = [each for each in graph_of(bundle, "encoder").graph.initializer if not each.external_data]
+    weights = file_of(bundle, "encoder").replace(".onnx", ".weights")
+    assert {entry.value for each in external for entry in each.external_data if entry.key == "location"} == {weights}
     stored = sum(int(entry.value) for each in external for entry in each.external_data if entry.key == "length")
-    size = (bundle / "encoder.weights").stat().st_size
+    size = (bundle / weights).stat().st_size
     assert 0.5 * size < stored <= size  # the rest is alignment
     assert all(each.ByteSize() < 1000 for each in inside)
     constants = [
         attribute.ByteSize()
-        for node in graph_of(bundle, "encoder.onnx").graph.node
+        for node in graph_of(bundle, "encoder").graph.node
         if node.op_type == "Constant"
         for attribute in node.attribute
     ]
     assert all(length < 1000 for length in constants)
-    assert not any(each.external_data for each in graph_of(bundle, "decoder.onnx").graph.initializer)
+    assert not any(each.external_data for each in graph_of(bundle, "decoder").graph.initializer)
 
 
 # Refusals
 
 
 def test_refuses_an_unknown_precision(small_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"unknown precision 'int8'; choose one of fp32, fp16"):
-        export(small_checkpoint, tmp_path / "bundle", ExportOptions(precision="int8"))
+    with pytest.raises(InputError, match=r"unknown precision 'fp32,int8'; choose one of fp32, fp16"):
+        export(small_checkpoint, tmp_path / "bundle", ExportOptions(precisions=("fp32", "int8")))
     assert not list(tmp_path.iterdir())
 
 
@@ -299,7 +333,14 @@ def test_replaces_an_older_bundle(
     assert open_bundle(target).manifest == manifest
     assert manifest.source.name == "renamed.pth"
     assert [path.name for path in target.parent.iterdir()] == [target.name]
-    told = ["reading", "recognised sam vit_d64x4", "running", "tracing the enc", "tracing the dec", "comparing"]
+    told = [
+        "reading",
+        "recognised sam vit_d64x4",
+        "running",
+        "tracing the fp32 enc",
+        "tracing the fp32 dec",
+        "comparing",
+    ]
     for line, start in zip(lines, [*told, f"wrote {target}"], strict=True):
         assert line.startswith(start)
 
@@ -377,7 +418,7 @@ def test_unwritable_targets_are_found_out_before_the_work(
     def too_late(*_: object, **__: object) -> None:
         pytest.fail("the export had begun")
 
-    monkeypatch.setattr(pipeline, "make_reference", too_late)
+    monkeypatch.setattr(pipeline, "checkpoint_reference", too_late)
     with pytest.raises(OutputError, match=r"the folder .*absent does not exist; create it first"):
         export(small_checkpoint, tmp_path / "absent" / name)
 

@@ -144,10 +144,10 @@ def test_wrong_format_is_the_error_that_metas_callers_catch(predictor: SamPredic
 
 
 def test_failed_encoder_leaves_no_image(predictor: SamPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise samrt.BackendError("out of memory")
 
-    monkeypatch.setattr(predictor.model._encoder, "run", fail)
+    monkeypatch.setattr(predictor.model._session.encoder, "run", fail)
     with pytest.raises(samrt.BackendError):
         predictor.set_image(IMAGE)
     assert not predictor.is_image_set

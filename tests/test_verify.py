@@ -14,11 +14,12 @@ from seeded import SMALL_VIT, vit_state
 
 from samrt.errors import ExportError
 from samrt.manifest import contract_graph
+from samrt.tolerances import TOLERANCES, Tolerance
+from samrt.verification import Reference, compare
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import LoadedModel, load_model
 from samrt_export.models.sam import DecoderGraph, EncoderGraph
-from samrt_export.tolerances import TOLERANCES, Tolerance
-from samrt_export.verify import Reference, check, compare, in_torch, make_reference
+from samrt_export.verify import check, checkpoint_reference, in_torch
 
 Arrays = dict[str, NDArray[Any]]
 TOLERANCE = Tolerance(embedding_relative_l2=1e-5, logits_relative_l2=1e-3, mask_iou=0.999, iou_prediction=1e-4)
@@ -73,7 +74,7 @@ def loaded() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def reference(loaded: LoadedModel) -> Reference:
-    return make_reference(loaded)
+    return checkpoint_reference(loaded)
 
 
 def tampered(run: Callable[[Arrays], Any], tamper: Callable[[Arrays], None]) -> Callable[[Any], Arrays]:
@@ -133,7 +134,7 @@ def test_the_reference_covers_every_kind_of_prompt(reference: Reference) -> None
 
 
 def test_the_reference_is_seeded(loaded: LoadedModel, reference: Reference) -> None:
-    again = make_reference(loaded)
+    again = checkpoint_reference(loaded)
     assert np.array_equal(again.image, reference.image)
     assert np.array_equal(again.embedding, reference.embedding)
     # The padding below takes part.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from samrt.files import sha256_of
-from samrt.manifest import FileEntry, Graph, Manifest, Normalization, Source, Tensor, contract_graph
+from samrt.manifest import FileEntry, Form, Graph, Manifest, Normalization, Source, Tensor, contract_graph
 
 S, STRIDE, C = 64, 4, 8
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -57,13 +57,10 @@ def write_toy_bundle(
         low_res_size=4 * side,
         mask_threshold=0.0,
         normalization=normalization,
-        lowering="dense",
-        precision="fp32",
-        graphs=graphs,
+        forms=(Form("fp32", "dense", graphs, verification={}),),
         files=entries(folder, "encoder.onnx", "encoder.weights", "decoder.onnx"),
         source=Source("toy.pth", "ab" * 32, 24, 24),
         exporter={"samrt": "0"},
-        verification={},
     )
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder

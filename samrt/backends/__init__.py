@@ -1,16 +1,21 @@
-"""What runs a bundle's graphs: one small protocol, and the table of those that implement it."""
+"""What runs a bundle: one small protocol for a graph, and a session of two of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import logging
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
 from samrt.bundle import Bundle
-from samrt.errors import BackendError, BundleError
+from samrt.cuda import DeviceOptions
+from samrt.errors import BundleError
 from samrt.manifest import Graph, Tensor
+from samrt.selection import Choice, choose
+from samrt.tensorrt.flavours import import_flavour
+
+_logger = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -19,51 +24,96 @@ class Engine(Protocol):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Compute all outputs. Raises BackendError where the backend fails."""
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """The longest that a dynamic axis may be, by its name; axes that are not there have no limit."""
+
+    def run(self, inputs: Mapping[str, Any], on_device: Collection[str] = ()) -> dict[str, Any]:
+        """Compute all outputs: as NumPy arrays, or as `DeviceArray` where named in `on_device` and there is a device.
+
+        Raises BackendError where the backend fails.
+        """
 
     def close(self) -> None:
         """Give the memory back. May be called again; `run` fails afterwards."""
 
 
-def _open_onnxruntime(path: Path) -> Engine:
+class Session:
+    """A bundle's encoder and decoder, opened together: on a GPU they share one stream. Close it, or use `with`."""
+
+    def __init__(self, choice: Choice, encoder: Engine, decoder: Engine, closing: ExitStack) -> None:
+        self.choice = choice
+        self.encoder = encoder
+        self.decoder = decoder
+        self._closing = closing
+
+    def close(self) -> None:
+        """Give all memory back. May be called again."""
+        self._closing.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_session(bundle: Bundle, backend: str = "auto", options: DeviceOptions | None = None) -> Session:
+    """Choose what runs the bundle, load it, and compare inputs and outputs with the manifest.
+
+    Raises:
+        BackendError: as `choose`; or the backend is not installed, or refuses a file.
+        BundleError: a file is not the graph that the manifest describes, or not the engine that was built.
+    """
+    options = options or DeviceOptions()
+    choice = choose(bundle, backend, options.device)
+    for reason in choice.passed_over:
+        _logger.info("passed over %s", reason)
+    _logger.info("running %s with %s", bundle.path, choice)
+    return open_onnxruntime(bundle, choice) if choice.engines is None else open_engines(choice, options)
+
+
+def open_onnxruntime(bundle: Bundle, choice: Choice) -> Session:
+    """The session of `choice.form` in ONNX Runtime; raises as `open_session`."""
     from samrt.backends.onnxruntime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(path)
+    return _open(choice, lambda name: OnnxRuntimeEngine(bundle.path_of(choice.form.graphs[name].file)), ExitStack())
 
 
-# In the order in which "auto" prefers them.
-_BACKENDS: dict[str, Callable[[Path], Engine]] = {"onnxruntime": _open_onnxruntime}
+def open_engines(choice: Choice, options: DeviceOptions) -> Session:
+    """The session of `choice.engines` on the GPU that they were built for; raises as `open_session`."""
+    from samrt.backends.tensorrt import TensorRtEngine
+    from samrt.cuda import DeviceSession
+
+    engines = choice.engines
+    assert engines is not None
+    assert engines.manifest is not None
+    built = engines.manifest.engines
+    flavour = import_flavour(choice.backend)
+    opened = ExitStack()
+    device = DeviceSession(options)
+    opened.callback(device.close)
+    return _open(
+        choice,
+        lambda name: TensorRtEngine(engines.path_of(name), built[name].graph, flavour, device, options.cuda_graphs),
+        opened,
+    )
 
 
-def choose_backend(name: str = "auto") -> str:
-    """The backend that `name` stands for: "auto" is ONNX Runtime on the CPU.
+def _open(choice: Choice, open_graph: Callable[[str], Engine], opened: ExitStack) -> Session:
+    """Open both graphs and compare them with the manifest; what `opened` holds is closed last, or on failure."""
+    with opened:
 
-    Raises:
-        BackendError: there is no backend of this name.
-    """
-    if name == "auto":
-        return next(iter(_BACKENDS))
-    if name not in _BACKENDS:
-        raise BackendError(f"there is no backend {name!r}; choose one of auto, {', '.join(_BACKENDS)}")
-    return name
+        def open_checked(name: str) -> Engine:
+            engine = open_graph(name)
+            opened.callback(engine.close)
+            _check(choice.form.graphs[name], engine)
+            return engine
 
-
-def open_engine(bundle: Bundle, graph_name: str, backend: str) -> Engine:
-    """Load the graph `graph_name` ("encoder" or "decoder") and compare its inputs and outputs with the manifest.
-
-    Raises:
-        BackendError: the backend is unknown, not installed, or refuses the file.
-        BundleError: the file is not the graph that the manifest describes.
-    """
-    graph = bundle.manifest.graphs[graph_name]
-    engine = _BACKENDS[choose_backend(backend)](bundle.path_of(graph.file))
-    try:
-        _check(graph, engine)
-    except BundleError:
-        engine.close()
-        raise
-    return engine
+        encoder, decoder = open_checked("encoder"), open_checked("decoder")
+        return Session(choice, encoder, decoder, opened.pop_all())
 
 
 def _check(graph: Graph, engine: Engine) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from samrt.errors import BackendError
@@ -21,12 +22,17 @@ _DTYPES = {
 }
 
 
+# Prompts in one call of the decoder. Each costs up to 100 MB there and none gets cheaper in company.
+_LIMITS = {"batch": 1, "prompts": 4}
+
 # The fused residual + LayerNorm kernel of the CPU provider takes several times as long as the two it replaces.
 _SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 
 
 class OnnxRuntimeEngine:
     """One ONNX graph in a session of its own."""
+
+    limits: Mapping[str, int] = _LIMITS
 
     def __init__(self, path: Path) -> None:
         """Load `path` and the external data that it refers to.
@@ -52,13 +58,20 @@ class OnnxRuntimeEngine:
         self.inputs = tuple(map(_tensor, self._session.get_inputs()))
         self.outputs = tuple(map(_tensor, self._session.get_outputs()))
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Mapping[str, Any], on_device: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+        """Compute all outputs; there is no device here to leave any of them on.
+
+        Raises:
+            BackendError: ONNX Runtime failed, or the engine is closed.
+        """
         session = self._session
         if session is None:
             raise BackendError("this model is closed; load the bundle again")
         names = [tensor.name for tensor in self.outputs]
         try:
-            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+            return dict(
+                zip(names, session.run(names, {name: np.asarray(array) for name, array in inputs.items()}), strict=True)
+            )
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed: {error}; check the free memory and the inputs") from error
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "info": "show what a bundle holds and check its files",
     "doctor": "show what works on this machine and how to get what does not",
     "export": "turn a checkpoint into a verified bundle (needs the export extra)",
+    "build": "turn a bundle's graphs into TensorRT engines (needs TensorRT or TensorRT-RTX)",
 }
 
 _DESCRIPTION = "Promptable segmentation (Segment Anything) without torch: checkpoints to bundles, prompts to masks."

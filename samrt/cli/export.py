@@ -21,7 +21,7 @@ examples:
   samrt export sam_vit_b_01ec64.pth -o vit_b
   samrt export lite_medsam.pth -o lite_medsam
   samrt export sam_vit_b_01ec64.pth -o vit_b_512 --image-size 512     faster, coarser
-  samrt export sam_vit_b_01ec64.pth -o vit_b_fp16 --precision fp16    half the size
+  samrt export sam_vit_b_01ec64.pth -o vit_b --precision fp32,fp16    for CPUs, and for `samrt build` on a GPU
 
 Needs torch, onnx and onnxscript: pip install 'samrt[export]'
 """
@@ -58,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="form of the encoder's attention (default: auto, chosen by the model)",
     )
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16"), default="fp32", help="numbers inside the graphs (default: fp32)"
+        "--precision",
+        metavar="P[,P]",
+        default="fp32",
+        help="numbers inside the graphs: fp32 for CPUs, fp16 for GPUs, or fp32,fp16 for both (default: fp32)",
     )
 
 
@@ -78,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         image_size=arguments.image_size,
         lowering=arguments.lowering,
-        precision=arguments.precision,
+        precisions=tuple(arguments.precision.split(",")),
     )
     export(arguments.checkpoint, arguments.output, options, progress)
     return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from samrt.bundle import Bundle
+    from samrt.engine_manifest import EngineManifest
     from samrt.manifest import Manifest, Tensor
 
 DESCRIPTION = """\
@@ -51,15 +52,46 @@ def run(arguments: argparse.Namespace) -> int:
 def _blocks(bundle: Bundle) -> Iterator[list[str]]:
     manifest = bundle.manifest
     yield _table(_model_rows(bundle))
-    for name, graph in manifest.graphs.items():
-        yield ["", f"{name} ({graph.file})"]
+    # The inputs and outputs are the same in every form.
+    for name, graph in manifest.forms[0].graphs.items():
+        yield ["", name]
         yield _table(
             [*(_tensor_row("in", each) for each in graph.inputs), *(_tensor_row("out", each) for each in graph.outputs)]
         )
     yield ["", "files (size and SHA-256 as the manifest says)"]
     yield _table([(name, _size(entry.bytes), entry.sha256) for name, entry in manifest.files.items()])
-    yield ["", "compared with torch at export"]
-    yield _table(_verification_rows(manifest.verification)) or ["  nothing recorded"]
+    for form in manifest.forms:
+        yield ["", f"{form.name}: compared with torch at export"]
+        yield _table(_verification_rows(form.verification)) or ["  nothing recorded"]
+    yield from _engine_blocks(bundle)
+
+
+def _engine_blocks(bundle: Bundle) -> Iterator[list[str]]:
+    from samrt.engine_sets import find_engine_sets
+    from samrt.selection import misfit, this_machine
+
+    found = find_engine_sets(bundle.folder)
+    if not found:
+        return
+    machine = this_machine()
+    for engines in found:
+        yield ["", f"engines {engines.folder.name}"]
+        rows: list[Row] = [("here", misfit(engines, bundle.manifest, machine) or "can run")]
+        if engines.manifest is not None:
+            rows += _engine_rows(engines.manifest)
+        yield _table(rows)
+
+
+def _engine_rows(built: EngineManifest) -> Iterator[Row]:
+    limits = built.limits
+    yield "takes", f"{limits.max_batch} images, {limits.max_prompts} prompts of {limits.max_points} points at once"
+    for name, engine in built.engines.items():
+        memory = ", ".join(f"{what.removesuffix('_bytes')} {_size(size)}" for what, size in engine.memory.items())
+        yield name, f"{_size(engine.content.bytes)}, built in {engine.build_seconds:.0f} s; {memory}"
+    if built.verification is None:
+        yield "compared", "not with the bundle yet: it was built where no GPU could run it"
+    else:
+        yield "compared", f"with the bundle in {built.verification.get('runtime', 'ONNX Runtime')}, on {built.device}"
 
 
 def _model_rows(bundle: Bundle) -> list[Row]:
@@ -73,8 +105,7 @@ def _model_rows(bundle: Bundle) -> list[Row]:
         ("image", f"{side} x {side}, {_normalization(manifest)}"),
         ("embedding", f"{channels} x {height} x {width}"),
         ("masks", f"{low} x {low} logits, mask above {manifest.mask_threshold:g}"),
-        ("lowering", manifest.lowering),
-        ("precision", manifest.precision),
+        ("forms", ", ".join(form.name for form in manifest.forms)),
         ("checkpoint", f"{source.name}, {_size(source.bytes)}"),
         ("", f"SHA-256 {source.sha256}"),
         ("exported by", ", ".join(f"{name} {version}" for name, version in manifest.exporter.items())),

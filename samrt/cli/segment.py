@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from samrt.manifest import Manifest
+    from samrt.model import Model
     from samrt.overlay import Marks
 
 DESCRIPTION = """\
@@ -76,7 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", metavar="OUT.json", type=Path, help="write the masks as COCO run lengths, with scores"
     )
-    parser.add_argument("--backend", metavar="NAME", default="auto", help="what runs the model (default: auto)")
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        default="auto",
+        help="what runs the model: onnxruntime, tensorrt, tensorrt_rtx, or auto, the best of the bundle's engines that "
+        "fits the GPU, else onnxruntime (default: auto)",
+    )
     parser.set_defaults(refuse=parser.error)
 
 
@@ -102,8 +108,10 @@ def run(arguments: argparse.Namespace) -> int:
         encoded = time.perf_counter()
         prediction = model.predict(embedding, **prompts.keywords, multimask_output=arguments.multimask)
         decoded = time.perf_counter()
+    for reason in model.choice.passed_over:
+        print(f"samrt: not used: {reason}", file=sys.stderr)
     print(
-        f"{model.backend}: load {loaded - started:.2f} s, encode {encoded - loaded:.2f} s, "
+        f"{model.choice}: load {loaded - started:.2f} s, encode {encoded - loaded:.2f} s, "
         f"decode {decoded - encoded:.3f} s",
         file=sys.stderr,
     )
@@ -113,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     entries = _entries(masks, scores, prompts.descriptions)
     if json_path is not None:
-        _write_json(json_path, arguments.image, image.shape[:2], _describe(arguments.bundle, model.manifest), entries)
+        _write_json(json_path, arguments.image, image.shape[:2], _describe(arguments.bundle, model), entries)
     if picture_path is not None:
         _write_picture(picture_path, image, masks, scores, prompts.marks)
     _print_summary(entries)
@@ -165,13 +173,14 @@ def _entries(
     ]
 
 
-def _describe(path: Path, manifest: Manifest) -> dict[str, object]:
+def _describe(path: Path, model: Model) -> dict[str, object]:
+    manifest = model.manifest
     return {
         "path": str(path),
         "family": manifest.family,
         "variant": manifest.variant,
         "image_size": manifest.image_size,
-        "precision": manifest.precision,
+        "backend": str(model.choice),
         "checkpoint_sha256": manifest.source.sha256,
     }
 

@@ -1,4 +1,4 @@
-"""How far an exported model may be from its checkpoint: the one table that export and tests hold results against.
+"""How far a graph or an engine may be from its reference: the one table for export, build and tests.
 
 A bound is never raised without a reason written beside it.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Bounds against the checkpoint's float32 model in torch."""
+    """Bounds against the float32 reference: at export the checkpoint in torch, at build the bundle in ONNX Runtime."""
 
     embedding_relative_l2: float
     logits_relative_l2: float

@@ -1,0 +1,217 @@
+"""A bundle's graphs to engines in the bundle: build, compare on the GPU where there is one, install by rename."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samrt.backends import Session, open_engines, open_onnxruntime
+from samrt.bundle import Bundle, open_bundle
+from samrt.cuda import DeviceOptions, find_gpus
+from samrt.engine_manifest import ENGINE_MANIFEST_NAME, EngineFile, EngineManifest, platform_name
+from samrt.engine_sets import ENGINES_FOLDER, EngineSet
+from samrt.errors import BackendError, InputError, OutputError
+from samrt.files import check_target, replacing_folder, sha256_of
+from samrt.manifest import MANIFEST_NAME, PRECISIONS, FileEntry, Form, Graph, contract_graph
+from samrt.selection import Choice, source_hashes
+from samrt.tensorrt.build import BuildOptions, BuiltEngine, build_engine
+from samrt.tensorrt.flavours import import_flavour, installed_flavours
+from samrt.tensorrt.profiles import Limits, ranges
+from samrt.tolerances import TOLERANCES
+from samrt.verification import SEED, Reference, Run, compare, make_reference, past_tolerance
+
+Progress = Callable[[str], None]
+
+# Its Scan is made for caches of a CPU, and TensorRT's parser does not take it.
+_CPU_LOWERING = "chunked"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build: for which backend ("auto": what is installed), in which precision, for how much at once."""
+
+    backend: str = "auto"
+    precision: str = "fp16"
+    limits: Limits = field(default_factory=Limits)
+    options: BuildOptions = field(default_factory=BuildOptions)
+
+
+def build_bundle(
+    path: str | os.PathLike[str], request: BuildRequest | None = None, progress: Progress = lambda _: None
+) -> EngineManifest:
+    """Build the encoder's and the decoder's engine and put them into the bundle, replacing the same set of before.
+
+    Where a GPU can run them, they are compared with the bundle's fp32 graphs in ONNX Runtime first, and installed only
+    within tolerance.
+
+    Args:
+        path: the bundle's folder.
+        progress: called with one line per step.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        InputError: an option that does not fit.
+        BackendError: TensorRT is missing or refuses a graph, or the engines are past tolerance.
+        OutputError: the engines cannot be written. In each case the bundle is as it was.
+    """
+    request = request or BuildRequest()
+    if request.precision not in PRECISIONS:
+        raise InputError(f"unknown precision {request.precision!r}; choose one of {', '.join(PRECISIONS)}")
+    if Path(path).is_file():
+        raise OutputError(f"{path} is a zip, and engines lie beside a bundle's files: unpack it to a folder first")
+    bundle = open_bundle(path)
+    form = _buildable(bundle, request.precision)
+    flavour = import_flavour(_choose_flavour(request.backend))
+    check_target(bundle.folder / MANIFEST_NAME)  # whether that folder can be written, before minutes of building
+    progress(f"building {form.name} engines with {flavour.title}")
+    graphs = {name: _contract(bundle, form, name) for name in ("encoder", "decoder")}
+    built = {}
+    for name, graph in graphs.items():
+        progress(f"building the {name}")
+        onnx, shapes = bundle.path_of(graph.file), ranges(graph, request.limits)
+        built[name] = build_engine(flavour, onnx, shapes, request.options, progress)
+    capabilities = built["encoder"].compute_capabilities
+    gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in capabilities), None)
+    draft = EngineManifest(
+        backend=flavour.name,
+        version=flavour.version,
+        platform=platform_name(),
+        compute_capabilities=capabilities,
+        device=gpu.name if gpu else None,
+        precision=form.precision,
+        lowering=form.lowering,
+        sources=source_hashes(bundle.manifest, form),
+        limits=request.limits,
+        engines={},
+        verification=None,
+    )
+    engines = bundle.folder / ENGINES_FOLDER
+    _make_folder(engines)
+    with replacing_folder(engines / draft.name) as folder:
+        files = {name: _write_engine(folder, graphs[name], one, request.limits) for name, one in built.items()}
+        manifest = replace(draft, engines=files)
+        if gpu is None:
+            progress("not compared with the bundle: no GPU here can run these engines")
+        else:
+            progress(f"comparing with the bundle's graphs in ONNX Runtime, on {gpu.name}")
+            manifest = replace(manifest, verification=_verify(bundle, form, EngineSet(folder, manifest), gpu.index))
+        (folder / ENGINE_MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    progress(f"wrote {engines / manifest.name}")
+    return manifest
+
+
+def _buildable(bundle: Bundle, precision: str) -> Form:
+    of_precision = [form for form in bundle.manifest.forms if form.precision == precision]
+    for form in of_precision:
+        if form.lowering != _CPU_LOWERING:
+            return form
+    held = ", ".join(form.name for form in bundle.manifest.forms)
+    if of_precision:
+        reason = f"of {precision} it holds the {_CPU_LOWERING} form only, which is for ONNX Runtime"
+        remedy = f"--precision {precision} --lowering dense"
+    else:
+        reason = f"it holds {held}"
+        remedy = "--precision fp32,fp16" if precision == "fp16" else "--precision fp32 --lowering dense"
+    raise BackendError(
+        f"{bundle.path} has nothing to build {precision} engines from: {reason}; export it with {remedy}"
+    )
+
+
+def _choose_flavour(backend: str) -> str:
+    if backend != "auto":
+        return backend
+    installed = installed_flavours()
+    # TensorRT builds on a GPU and for that one; TensorRT-RTX anywhere.
+    for name in ("tensorrt", "tensorrt_rtx") if find_gpus() else ("tensorrt_rtx",):
+        if name in installed:
+            return name
+    raise BackendError(
+        "neither TensorRT nor TensorRT-RTX can build here; install TensorRT-RTX with `pip install 'samrt[rtx]'`, or on "
+        "a Jetson TensorRT, see docs/jetson.md"
+    )
+
+
+def _contract(bundle: Bundle, form: Form, name: str) -> Graph:
+    """The graph with the format's own names of the dynamic axes, which a manifest may call otherwise."""
+    manifest = bundle.manifest
+    sizes = manifest.image_size, manifest.embedding_shape, manifest.low_res_size
+    return contract_graph(name, form.graphs[name].file, *sizes)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}; check what is there") from error
+
+
+def _write_engine(folder: Path, graph: Graph, built: BuiltEngine, limits: Limits) -> EngineFile:
+    path = folder / f"{Path(graph.file).stem.partition('.')[0]}.engine"
+    path.write_bytes(built.plan)
+    return EngineFile(
+        graph=replace(graph, file=path.name),
+        content=FileEntry(sha256_of(path), path.stat().st_size),
+        ranges=ranges(graph, limits),
+        memory=built.memory,
+        build_seconds=built.seconds,
+    )
+
+
+def _verify(bundle: Bundle, form: Form, engines: EngineSet, device: int) -> dict[str, Any]:
+    """Figures of the engines against the fp32 form in ONNX Runtime, or theirs, which computes in float32 there too."""
+    assert engines.manifest is not None
+    limits, tolerance = engines.manifest.limits, TOLERANCES[form.precision]
+    standard = bundle.manifest.form("fp32") or form
+    with open_onnxruntime(bundle, Choice("onnxruntime", standard)) as session:
+        reference = _reference(bundle, session, limits)
+    choice = Choice(engines.manifest.backend, form, engines)
+    with open_engines(choice, DeviceOptions(device)) as session:
+        figures = compare(reference, session.encoder.run, _one_by_one(session.decoder.run, limits))
+    if past := past_tolerance(figures, tolerance):
+        raise BackendError(
+            f"the engines differ from {standard.name} in ONNX Runtime by more than the tolerance ({'; '.join(past)}). "
+            "They were not installed; build with --precision fp32, and report it with these figures"
+        )
+    return {
+        "reference": standard.name,
+        "runtime": f"onnxruntime {version('onnxruntime')}",
+        "seed": SEED,
+        "figures": figures,
+        "tolerance": asdict(tolerance),
+    }
+
+
+def _reference(bundle: Bundle, session: Session, limits: Limits) -> Reference:
+    manifest = bundle.manifest
+    reference = make_reference(
+        manifest.image_size, manifest.low_res_size, manifest.normalization, session.encoder.run, session.decoder.run
+    )
+    # What the engines were not built for is not asked of them.
+    fitting = {
+        kind: prompt
+        for kind, prompt in reference.prompts.items()
+        if prompt["point_labels"].shape[1] <= limits.max_points
+    }
+    return replace(reference, prompts=fitting)
+
+
+def _one_by_one(decoder: Run, limits: Limits) -> Run:
+    """The decoder, given no more prompts at once than it takes."""
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        shared = {"image_embeddings": inputs["image_embeddings"]}
+        prompts = {name: array for name, array in inputs.items() if name not in shared}
+        count = len(prompts["point_coords"])
+        pieces = [
+            decoder({**shared, **{name: array[start : start + limits.max_prompts] for name, array in prompts.items()}})
+            for start in range(0, count, limits.max_prompts)
+        ]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    return run

@@ -1,0 +1,85 @@
+"""`samrt build`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+
+DESCRIPTION = """\
+Build TensorRT engines from a bundle's graphs and put them into the bundle's folder, where `samrt segment` finds them.
+
+TensorRT builds for the GPU of this machine; TensorRT-RTX needs no GPU and builds for a list of them. Where a GPU can
+run the engines, they are compared with the bundle's graphs in ONNX Runtime; past tolerance they are not installed."""
+
+EPILOG = """\
+examples:
+  samrt export sam_vit_b_01ec64.pth -o vit_b --precision fp32,fp16
+  samrt build vit_b                                                   fp16, for the GPU of this machine
+  samrt build vit_b --backend tensorrt_rtx --compute-capability 8.6,8.9    for others, also without a GPU
+  samrt build vit_b --max-prompts 16 --max-points 4                   16 boxes at once; more memory
+
+Needs TensorRT (on a Jetson part of JetPack) or TensorRT-RTX: pip install 'samrt[rtx]'
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a bundle's folder")
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "tensorrt", "tensorrt_rtx"),
+        default="auto",
+        help="which TensorRT (default: auto, tensorrt where it and a GPU are, else tensorrt_rtx)",
+    )
+    parser.add_argument(
+        "--precision", choices=("fp16", "fp32"), default="fp16", help="of the bundle's forms (default: fp16)"
+    )
+    parser.add_argument(
+        "--compute-capability",
+        metavar="C[,C]",
+        type=_capabilities,
+        help="GPUs to build for, TensorRT-RTX only (default: the one here, else those that this version knows)",
+    )
+    limits = parser.add_argument_group("how much the engines take at once; each costs memory")
+    limits.add_argument("--max-batch", metavar="N", type=int, default=1, help="images (default: 1)")
+    limits.add_argument("--max-prompts", metavar="N", type=int, default=4, help="prompts (default: 4)")
+    limits.add_argument(
+        "--max-points", metavar="N", type=int, default=16, help="points of a prompt; a box is two (default: 16)"
+    )
+    parser.add_argument(
+        "--workspace", metavar="MiB", type=int, help="limit of TensorRT's scratch memory (default: none)"
+    )
+    parser.add_argument(
+        "--timing-cache", metavar="FILE", type=Path, help="kernel timings to reuse and add to, TensorRT only"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build, with progress on stderr."""
+    from samrt.building import BuildRequest, build_bundle
+    from samrt.tensorrt.build import BuildOptions
+    from samrt.tensorrt.profiles import Limits
+
+    start = time.perf_counter()
+
+    def progress(line: str) -> None:
+        print(f"[{time.perf_counter() - start:6.1f} s] {line}", file=sys.stderr, flush=True)
+
+    request = BuildRequest(
+        backend=arguments.backend,
+        precision=arguments.precision,
+        limits=Limits(arguments.max_batch, arguments.max_prompts, arguments.max_points),
+        options=BuildOptions(arguments.compute_capability, arguments.workspace, arguments.timing_cache),
+    )
+    build_bundle(arguments.bundle, request, progress)
+    return 0
+
+
+def _capabilities(text: str) -> tuple[str, ...]:
+    capabilities = tuple(text.split(","))
+    if not all(re.fullmatch(r"\d+\.\d", capability) for capability in capabilities):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of compute capabilities such as 8.6,8.9")
+    return capabilities

@@ -1,0 +1,146 @@
+"""Which backend, form and engines run a bundle on this machine, found out before anything of it is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from samrt.bundle import Bundle
+from samrt.cuda import Gpu, find_gpus
+from samrt.engine_manifest import EngineManifest, platform_name
+from samrt.engine_sets import EngineSet, find_engine_sets
+from samrt.errors import BackendError
+from samrt.manifest import Form, Manifest
+from samrt.tensorrt.flavours import FLAVOURS, installed_flavours
+
+BACKENDS = ("onnxruntime", *FLAVOURS)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decides whether an engine can run: this platform, the GPU, and the versions of the TensorRT flavours."""
+
+    platform: str
+    gpu: Gpu | None
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What will run a bundle.
+
+    Attributes:
+        backend: one of `BACKENDS`.
+        form: the precision and lowering of the graphs.
+        engines: for the TensorRT backends.
+        passed_over: engines that would have been taken before, each with the reason why not.
+    """
+
+    backend: str
+    form: Form
+    engines: EngineSet | None = None
+    passed_over: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        version = f" {self.engines.manifest.version}" if self.engines and self.engines.manifest else ""
+        return f"{self.backend}{version}, {self.form.name}"
+
+
+def check_backend(name: str) -> None:
+    """Raises BackendError where there is no backend of this name."""
+    if name not in ("auto", *BACKENDS):
+        raise BackendError(f"there is no backend {name!r}; choose one of auto, {', '.join(BACKENDS)}")
+
+
+def choose(bundle: Bundle, backend: str = "auto", device: int = 0) -> Choice:
+    """What runs the bundle on this machine, found out without opening any of it.
+
+    "auto" is the best engines in the bundle that fit the GPU, else ONNX Runtime on the CPU.
+
+    Raises:
+        BackendError: there is no backend of this name, or no engines of it that fit; the message says why not.
+    """
+    check_backend(backend)
+    passed_over: list[str] = []
+    if backend != "onnxruntime":
+        found = find_engine_sets(bundle.folder)
+        # Looking for a GPU takes a moment, so only where there is an engine to run on it.
+        machine = this_machine(device) if found else None
+        for engines in found:
+            assert machine is not None
+            choice = _try(bundle, engines, backend, machine, passed_over)
+            if choice is not None:
+                return choice
+    if backend in FLAVOURS:
+        raise BackendError(_no_engines(bundle, backend, passed_over))
+    form = bundle.manifest.form("fp32", "fp16")
+    assert form is not None  # a manifest has at least one, of these precisions
+    return Choice("onnxruntime", form, passed_over=tuple(passed_over))
+
+
+def _try(bundle: Bundle, engines: EngineSet, backend: str, machine: Machine, passed_over: list[str]) -> Choice | None:
+    built = engines.manifest
+    if built is not None and backend not in ("auto", built.backend):
+        return None
+    reason = misfit(engines, bundle.manifest, machine)
+    form = form_of(built, bundle.manifest) if built else None
+    if reason or built is None or form is None:
+        passed_over.append(f"{engines.folder.name}: {reason}")
+        return None
+    return Choice(built.backend, form, engines, tuple(passed_over))
+
+
+def _no_engines(bundle: Bundle, backend: str, passed_over: list[str]) -> str:
+    if passed_over:
+        return f"no engines of {backend} in {bundle.path} can run here: {'; '.join(passed_over)}"
+    return f"{bundle.path} holds no engines of {backend}; build them with `samrt build {bundle.path}`"
+
+
+def this_machine(device: int = 0) -> Machine:
+    """What this machine has; `device` is the GPU's index."""
+    gpu = next((gpu for gpu in find_gpus() if gpu.index == device), None)
+    return Machine(platform_name(), gpu, installed_flavours())
+
+
+def misfit(engines: EngineSet, bundle: Manifest, machine: Machine) -> str:
+    """Why these engines cannot run here, and what to do; empty when they can."""
+    built = engines.manifest
+    if built is None:
+        return engines.problem
+    again = f"build again with `samrt build --backend {built.backend}`"
+    form = form_of(built, bundle)
+    if form is None or built.sources != source_hashes(bundle, form):
+        return f"built from other graphs than the bundle holds now; {again}"
+    if built.platform != machine.platform:
+        return f"built for {built.platform}, this is {machine.platform}; {again} here"
+    return _other_version(built, machine, again) or _other_gpu(built, machine, again)
+
+
+def _other_version(built: EngineManifest, machine: Machine, again: str) -> str:
+    version = machine.versions.get(built.backend)
+    if version is None:
+        return f"needs {built.backend} {built.version}, which is not installed; install it, see `samrt doctor`"
+    # An engine is for one version alone, of either flavour.
+    return "" if version == built.version else f"built with {built.backend} {built.version}, here is {version}; {again}"
+
+
+def _other_gpu(built: EngineManifest, machine: Machine, again: str) -> str:
+    gpu = machine.gpu
+    if gpu is None:
+        return "no NVIDIA GPU can be used here; see `samrt doctor`"
+    if gpu.compute_capability in built.compute_capabilities:
+        return ""
+    return (
+        f"built for compute capability {', '.join(built.compute_capabilities)}, {gpu.name} has "
+        f"{gpu.compute_capability}; {again} on this machine"
+    )
+
+
+def form_of(engines: EngineManifest, bundle: Manifest) -> Form | None:
+    """The form of the bundle that the engines were built from."""
+    wanted = f"{engines.precision}-{engines.lowering}"
+    return next((form for form in bundle.forms if form.name == wanted), None)
+
+
+def source_hashes(bundle: Manifest, form: Form) -> dict[str, str]:
+    """SHA-256 of each file that engines of this form are made from."""
+    return {name: bundle.files[name].sha256 for name in bundle.files_of(form)}

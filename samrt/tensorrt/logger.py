@@ -1,0 +1,45 @@
+"""What TensorRT says while it builds or runs, kept: its calls return None and tell the reason to the logger only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from samrt.tensorrt.flavours import Flavour
+
+# Far more than a build says; it bounds what an engine that runs for weeks can pile up.
+_KEPT = 1000
+
+
+def collecting_logger(flavour: Flavour) -> Any:
+    """A TensorRT logger with the lists of text `errors`, `warnings` and `info`, oldest first; nothing is printed.
+
+    `errors` and `warnings` keep the first 1,000 lines, as the first is the cause; `info` keeps the last, where the
+    figures stand. Whatever is given this logger must not outlive it.
+    """
+    trt = flavour.module
+    severity = trt.ILogger.Severity
+
+    class CollectingLogger(trt.ILogger):  # type: ignore[misc, name-defined]
+        """Called from TensorRT's own threads; appending to a list needs no lock."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+            self.info: list[str] = []
+
+        def log(self, level: Any, message: str) -> None:
+            if level in (severity.INTERNAL_ERROR, severity.ERROR):
+                _keep_first(self.errors, message)
+            elif level == severity.WARNING:
+                _keep_first(self.warnings, message)
+            elif level == severity.INFO:
+                self.info.append(message)
+                del self.info[:-_KEPT]
+
+    return CollectingLogger()
+
+
+def _keep_first(lines: list[str], message: str) -> None:
+    if len(lines) < _KEPT:
+        lines.append(message)
