@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from samrt.errors import BackendError, BundleError, InputError, OutputError, SamrtError
 
 if TYPE_CHECKING:
+    from samrt.cuda import DeviceOptions
+    from samrt.device_array import DeviceArray
     from samrt.embedding import Embedding
     from samrt.model import Model, Prediction, load
     from samrt.predictor import SamPredictor
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "DeviceArray": "samrt.device_array",
+    "DeviceOptions": "samrt.cuda",
     "Embedding": "samrt.embedding",
     "Model": "samrt.model",
     "Prediction": "samrt.model",
@@ -36,6 +40,8 @@ _HOMES = {
 __all__ = [
     "BackendError",
     "BundleError",
+    "DeviceArray",
+    "DeviceOptions",
     "Embedding",
     "InputError",
     "Model",

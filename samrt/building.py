@@ -73,7 +73,6 @@ def build_bundle(
     graphs = {name: _contract(bundle, form, name) for name in ("encoder", "decoder")}
     built = {}
     for name, graph in graphs.items():
-        progress(f"building the {name}")
         onnx, shapes = bundle.path_of(graph.file), ranges(graph, request.limits)
         built[name] = build_engine(flavour, onnx, shapes, request.options, progress)
     capabilities = built["encoder"].compute_capabilities

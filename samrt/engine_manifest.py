@@ -125,7 +125,7 @@ def _engine_file(reader: JsonReader) -> EngineFile:
         graph=graph,
         content=file_entry(reader.child("content")),
         ranges=ranges,
-        memory={name: memory.size(name) for name in memory.names()},
+        memory={name: memory.whole(name) for name in memory.names()},
         build_seconds=reader.number("build_seconds"),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from samrt.engine_manifest import ENGINE_MANIFEST_NAME, EngineManifest
 from samrt.errors import BundleError
@@ -81,8 +82,9 @@ def _read(folder: Path) -> EngineSet:
         return EngineSet(folder, None, str(error))
 
 
-def _rank(engines: EngineSet) -> tuple[bool, int, int, str]:
+def _rank(engines: EngineSet) -> tuple[Any, ...]:
     built = engines.manifest
     if built is None:
-        return True, 0, 0, engines.folder.name
-    return False, int(built.precision != "fp16"), FLAVOURS.index(built.backend), engines.folder.name
+        return (True,)
+    unproven = built.verification is None
+    return False, built.precision != "fp16", FLAVOURS.index(built.backend), unproven, engines.folder.name

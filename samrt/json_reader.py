@@ -64,6 +64,11 @@ class JsonReader:
             raise self._wrong(key, "a positive integer")
         return self.value(key, int)
 
+    def whole(self, key: str) -> int:
+        if self.raw(key) != 0 and not is_size(self.raw(key)):
+            raise self._wrong(key, "a whole number")
+        return self.value(key, int)
+
     def number(self, key: str) -> float:
         value = self.raw(key)
         if not is_number(value):

@@ -251,33 +251,44 @@ class Model:
             return Prediction(masks[0], scores[0], low_res[0])
         return Prediction(masks, scores, low_res)
 
-    def predict_low_res(self, embedding: Embedding, prompts: Prompts, *, on_device: bool = False) -> tuple[Any, Any]:
-        """What the decoder itself returns for prompts in pixels of the resized image, for code that goes on from there.
+    def predict_low_res(
+        self,
+        embedding: Embedding,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        *,
+        on_device: bool = False,
+    ) -> tuple[Any, Any]:
+        """What the decoder itself returns for the prompts of `predict`, for code that goes on from there.
 
         Args:
-            embedding: as `predict`.
-            prompts: B of them, as `samrt.prompts.to_input_frame` returns them.
+            embedding, point_coords, point_labels, box, mask_input: as `predict`.
             on_device: with a TensorRT backend, leave both results on the GPU, as `DeviceArray`; B is then limited to
                 what one call takes (`samrt build --max-prompts`), and nothing is checked for NaN.
 
         Returns:
-            float32 [B, 4, L, L] logits and float32 [B, 4] predicted IoU; mask 0 is the single mask, 1 to 3 are the
-            three of an ambiguous prompt.
+            float32 [B, 4, L, L] logits over the padded input, and float32 [B, 4] predicted IoU; B is 1 for one prompt.
+            Mask 0 is the single mask, 1 to 3 are the three of an ambiguous prompt.
 
         Raises:
-            InputError: the embedding is of another model, or the prompts are too many for one call.
+            InputError: as `predict`; or the prompts are too many for one call.
             BackendError: the decoder failed, or its result is not finite.
         """
         self._check_embedding(embedding)
+        size = embedding.original_size
+        prompts = self.check_prompts(size, point_coords, point_labels, box, mask_input)
+        prompts = to_input_frame(prompts, size, embedding.input_size)
         if not on_device:
             return self._run_decoder(embedding, prompts, slice(0, 4))
-        at_once = self._prompts_per_call
-        if prompts.count > at_once:
-            raise InputError(f"on the device {at_once} prompts go at once, not {prompts.count}; split them")
-        inputs = decoder_inputs(prompts, self.manifest.low_res_size)
-        names = ("low_res_masks", "iou_predictions")
-        outputs = self._session.decoder.run({"image_embeddings": embedding.features, **inputs}, on_device=names)
-        return outputs[names[0]], outputs[names[1]]
+        if prompts.count > self._prompts_per_call:
+            raise InputError(
+                f"with on_device, {self._prompts_per_call} prompts go at once, not {prompts.count}; split them"
+            )
+        inputs = {"image_embeddings": embedding.features, **decoder_inputs(prompts, self.manifest.low_res_size)}
+        outputs = self._session.decoder.run(inputs, on_device=("low_res_masks", "iou_predictions"))
+        return outputs["low_res_masks"], outputs["iou_predictions"]
 
     def close(self) -> None:
         """Give memory and temporary files back. May be called again; the model cannot be used afterwards."""

@@ -10,18 +10,26 @@ from samrt.engine_manifest import EngineManifest, platform_name
 from samrt.engine_sets import EngineSet, find_engine_sets
 from samrt.errors import BackendError
 from samrt.manifest import Form, Manifest
-from samrt.tensorrt.flavours import FLAVOURS, installed_flavours
+from samrt.tensorrt.flavours import FLAVOURS, import_flavour, installed_flavours
 
 BACKENDS = ("onnxruntime", *FLAVOURS)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides whether an engine can run: this platform, the GPU, and the versions of the TensorRT flavours."""
+    """What decides whether an engine can run.
+
+    Attributes:
+        platform: operating system and processor.
+        gpu: the GPU that was asked for, or None.
+        versions: of the TensorRT flavours that can be imported.
+        problems: of those that cannot, why.
+    """
 
     platform: str
     gpu: Gpu | None
     versions: dict[str, str]
+    problems: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,11 @@ class Choice:
     passed_over: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        version = f" {self.engines.manifest.version}" if self.engines and self.engines.manifest else ""
-        return f"{self.backend}{version}, {self.form.name}"
+        built = self.engines.manifest if self.engines else None
+        if built is None:
+            return f"{self.backend}, {self.form.name}"
+        compared = "" if built.verification else ", never compared with the bundle: `samrt build` here does that"
+        return f"{self.backend} {built.version}, {self.form.name}{compared}"
 
 
 def check_backend(name: str) -> None:
@@ -96,9 +107,16 @@ def _no_engines(bundle: Bundle, backend: str, passed_over: list[str]) -> str:
 
 
 def this_machine(device: int = 0) -> Machine:
-    """What this machine has; `device` is the GPU's index."""
+    """What this machine has; `device` is the GPU's index. Where there is a GPU, TensorRT is imported."""
     gpu = next((gpu for gpu in find_gpus() if gpu.index == device), None)
-    return Machine(platform_name(), gpu, installed_flavours())
+    versions, problems = installed_flavours(), {}
+    # The package's own word counts, as its metadata may say it in another form; without a GPU it does not matter.
+    for name in list(versions) if gpu else ():
+        try:
+            versions[name] = import_flavour(name).version
+        except BackendError as error:
+            problems[name] = str(error)
+    return Machine(platform_name(), gpu, versions, problems)
 
 
 def misfit(engines: EngineSet, bundle: Manifest, machine: Machine) -> str:
@@ -112,10 +130,12 @@ def misfit(engines: EngineSet, bundle: Manifest, machine: Machine) -> str:
         return f"built from other graphs than the bundle holds now; {again}"
     if built.platform != machine.platform:
         return f"built for {built.platform}, this is {machine.platform}; {again} here"
-    return _other_version(built, machine, again) or _other_gpu(built, machine, again)
+    return _other_gpu(built, machine, again) or _other_version(built, machine, again)
 
 
 def _other_version(built: EngineManifest, machine: Machine, again: str) -> str:
+    if built.backend in machine.problems:
+        return machine.problems[built.backend]
     version = machine.versions.get(built.backend)
     if version is None:
         return f"needs {built.backend} {built.version}, which is not installed; install it, see `samrt doctor`"

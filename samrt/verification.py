@@ -96,7 +96,10 @@ def _seeded_image(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
 def _ellipse(of: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
     centre_x, centre_y, radius_x, radius_y = of
     position = (np.arange(size) + 0.5) / size
-    return ((position - centre_x) / radius_x) ** 2 + ((position[:, None] - centre_y) / radius_y) ** 2 <= 1
+    inside: NDArray[np.bool_] = ((position - centre_x) / radius_x) ** 2 + (
+        (position[:, None] - centre_y) / radius_y
+    ) ** 2 <= 1
+    return inside
 
 
 def _seeded_prompts(rng: np.random.Generator, image_size: int, low_res: int) -> dict[str, Arrays]:

@@ -9,6 +9,7 @@ import pytest
 from absent import absent
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
+_FETCHED = _REPOSITORY / "demo" / "lite_medsam.pth"  # where `make test` and `make demo` put it
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,25 @@ def small_bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
 
     target = tmp_path_factory.mktemp("exported") / "small.samrt"
     export(small_checkpoint, target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def lite_medsam() -> Path:
+    """LiteMedSAM's released checkpoint; tests that need it are skipped where it is absent."""
+    path = Path(os.environ.get("SAMRT_LITE_MEDSAM", _FETCHED))
+    if not path.is_file():
+        absent(f"no LiteMedSAM checkpoint at {path}; `make test` fetches it, or set SAMRT_LITE_MEDSAM to it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def lite_medsam_bundle(lite_medsam: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It in fp32 and fp16 (some 40 s). Build engines into it, but do not change it otherwise."""
+    from samrt_export.pipeline import ExportOptions, export
+
+    target = tmp_path_factory.mktemp("lite_medsam") / "lite_medsam.samrt"
+    export(lite_medsam, target, ExportOptions(precisions=("fp32", "fp16")))
     return target
 
 

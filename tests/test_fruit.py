@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import cv2
@@ -13,22 +12,10 @@ from absent import absent
 from numpy.typing import NDArray
 
 import samrt
-from samrt_export.pipeline import export
-
-_REPOSITORY = Path(__file__).resolve().parent.parent
-_FETCHED = _REPOSITORY / "demo" / "lite_medsam.pth"  # where `make test` and `make demo` put it
 
 REQUIRED = 0.90
 
 Mask = NDArray[np.bool_]
-
-
-@pytest.fixture(scope="module")
-def lite_medsam() -> Path:
-    path = Path(os.environ.get("SAMRT_LITE_MEDSAM", _FETCHED))
-    if not path.is_file():
-        absent(f"no LiteMedSAM checkpoint at {path}; `make test` fetches it, or set SAMRT_LITE_MEDSAM to it")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +75,9 @@ def box_miou(bundle: Path, fruit: Path) -> dict[str, float]:
     return {name: float(np.mean(each)) for name, each in scores.items()}
 
 
-def test_box_miou(lite_medsam: Path, fruit: Path, tmp_path: Path) -> None:
+def test_box_miou(lite_medsam_bundle: Path, fruit: Path) -> None:
     """Takes about a minute: an export, 18 images and 165 boxes."""
-    export(lite_medsam, tmp_path / "bundle")
-    means = box_miou(tmp_path / "bundle", fruit)
+    means = box_miou(lite_medsam_bundle, fruit)
     said = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
     assert means["model"] >= REQUIRED, said
     assert means["model"] > max(means["filled box"], means["ellipse"]), said

@@ -371,3 +371,35 @@ for name in samrt.__all__:
     getattr(samrt, name)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_low_res_predictions_are_all_four_masks(toy_model: Model, embedding: samrt.Embedding) -> None:
+    masks, scores = toy_decoder(embedding.features, *_tokens(POINTS, LABELS))
+    for on_device in (False, True):  # ONNX Runtime has no device, and returns arrays in either case
+        low_res, predicted = toy_model.predict_low_res(embedding, POINTS, LABELS, on_device=on_device)
+        np.testing.assert_allclose(low_res, masks, atol=1e-4)
+        np.testing.assert_allclose(predicted, scores, atol=1e-5)
+    boxes = np.tile(BOX, (PROMPTS_PER_CALL + 1, 1))
+    low_res, predicted = toy_model.predict_low_res(embedding, box=boxes)
+    assert low_res.shape == (PROMPTS_PER_CALL + 1, 4, 64, 64)
+    np.testing.assert_array_equal(low_res[0], low_res[-1])
+    with pytest.raises(InputError, match=f"{PROMPTS_PER_CALL} prompts go at once, not {PROMPTS_PER_CALL + 1}; split"):
+        toy_model.predict_low_res(embedding, box=boxes, on_device=True)
+    with pytest.raises(InputError, match="outside"):
+        toy_model.predict_low_res(embedding, [[400, 10]], [1])
+
+
+def test_prepared_images_and_batches_are_encoded_alike(toy_model: Model, embedding: samrt.Embedding) -> None:
+    pixels = normalize_and_pad(resize_longest_side(IMAGE, 64), 64, MEAN_STD)
+    prepared = toy_model.encode_prepared(pixels, SIZE, INPUT)
+    np.testing.assert_array_equal(prepared.features, embedding.features)
+    assert (prepared.original_size, prepared.input_size) == (embedding.original_size, embedding.input_size)
+    tall = np.ascontiguousarray(IMAGE.transpose(1, 0, 2))
+    first, second, third = toy_model.encode_batch([IMAGE, tall, IMAGE])
+    np.testing.assert_array_equal(first.features, embedding.features)
+    np.testing.assert_array_equal(third.features, first.features)
+    assert (second.original_size, second.input_size) == ((90, 40), (64, 28))
+    np.testing.assert_array_equal(second.features, toy_model.encode(tall).features)
+    assert toy_model.encode_batch([]) == []
+    with pytest.raises(BackendError, match="ONNX Runtime failed"):
+        toy_model.encode_prepared(pixels[:, :2], SIZE, INPUT)

@@ -97,7 +97,9 @@ def open_engines(choice: Choice, options: DeviceOptions) -> Session:
     opened.callback(device.close)
     return _open(
         choice,
-        lambda name: TensorRtEngine(engines.path_of(name), built[name].graph, flavour, device, options.cuda_graphs),
+        lambda name: TensorRtEngine(
+            engines.path_of(name), built[name].graph, flavour, device, options.cuda_graphs, built[name].content.sha256
+        ),
         opened,
     )
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields
 from samrt.errors import BundleError, InputError
 from samrt.manifest import Graph, Tensor
 
-# Beyond these, an engine would not fit on any GPU; whoever asks has mixed something up.
+# A point without a box comes with one of padding. Beyond the largest, an engine would not fit on any GPU; whoever asks
+# has mixed something up.
+_SMALLEST = {"max_batch": 1, "max_prompts": 1, "max_points": 2}
 _LARGEST = {"max_batch": 64, "max_prompts": 1024, "max_points": 1024}
 
 
@@ -18,7 +20,7 @@ class Limits:
     An engine's working memory grows with prompts times points.
 
     Raises:
-        InputError: one is not a whole number, less than 1, or more than any GPU holds.
+        InputError: one is not a whole number, too small for any prompt, or more than any GPU holds.
     """
 
     max_batch: int = 1
@@ -27,9 +29,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST[field.name]:
-                raise InputError(f"{field.name} must be a whole number from 1 to {_LARGEST[field.name]}, not {value!r}")
+            value, low, high = getattr(self, field.name), _SMALLEST[field.name], _LARGEST[field.name]
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise InputError(f"{field.name} must be a whole number from {low} to {high}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def ranges(graph: Graph, limits: Limits) -> dict[str, Range]:
         "batch": (1, 1, limits.max_batch),
         "prompts": (1, 1, limits.max_prompts),
         # A prompt may be a mask alone.
-        "points": (0, min(2, limits.max_points), limits.max_points),
+        "points": (0, 2, limits.max_points),
     }
     return {tensor.name: _range(graph.file, tensor, axes) for tensor in graph.inputs}
 
