@@ -10,7 +10,7 @@ import importlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -96,12 +96,6 @@ class DeviceSession:
             yield device
 
     @property
-    def core_stream(self) -> Any:
-        """The stream as `cuda.core.Stream`."""
-        self.check_open()
-        return self._stream
-
-    @property
     def capture_stream(self) -> Any:
         """A stream of the session's own to capture graphs on: what others put on the caller's must not get in."""
         self.check_open()
@@ -133,6 +127,10 @@ class DeviceSession:
         """Put a copy of `size` bytes between two addresses, device or pinned host, on the stream; within `current`."""
         if size:
             check(_driver().cuMemcpyAsync(target, source, size, self._stream.handle), "a copy")
+
+    def wait_for_default_stream(self) -> None:
+        """Put all further work behind what is on CUDA's legacy default stream now; within `current`."""
+        self._stream.wait(_core().LEGACY_DEFAULT_STREAM)
 
     def synchronize(self) -> None:
         """Wait until all work on the stream is done; within `current`.
@@ -313,11 +311,8 @@ def _handle_of(stream: object) -> int:
 
 def _free(function: Callable[[int], Any], device: int, ptr: int) -> None:
     # Runs in garbage collection and at exit, where the context may be gone and its memory with it.
-    try:
-        with primary_context(device):
-            function(ptr)
-    except BackendError:
-        pass
+    with suppress(BackendError), primary_context(device):
+        function(ptr)
 
 
 def _driver() -> Any:

@@ -1,0 +1,72 @@
+"""GPUs, sessions and their memory: without a driver, and on one whose device memory is host memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hostcuda.outside import expect_passed, names
+
+import samrt.cuda
+from samrt.cuda import DeviceOptions, DeviceSession, check, find_gpus
+from samrt.errors import BackendError
+
+
+def _without_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without a GPU, wherever this runs."""
+
+    class Driver:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError('"cuda" is an NVIDIA driver library')
+
+    monkeypatch.setattr(samrt.cuda, "_driver", Driver)
+    monkeypatch.setattr(samrt.cuda, "_core", lambda: None)
+
+
+def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    _without_driver(monkeypatch)
+    assert find_gpus() == []
+
+
+def test_a_session_without_a_driver_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    _without_driver(monkeypatch)
+    with pytest.raises(BackendError, match="install an NVIDIA driver, or load with backend='onnxruntime'"):
+        DeviceSession()
+
+
+def test_without_the_bindings_there_is_no_gpu_and_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cuda", "cuda.core", "cuda.bindings", "cuda.bindings.driver"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert find_gpus() == []
+    with pytest.raises(BackendError, match=r"pip install 'cuda-core\[cu13\]'"):
+        DeviceSession(DeviceOptions())
+
+
+def test_importing_it_imports_no_bindings() -> None:
+    code = "import sys, samrt.cuda, samrt.device_array; sys.exit('cuda' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("CUDA_ERROR_OUT_OF_MEMORY", "close other models"),
+        ("CUDA_ERROR_NO_DEVICE", "CUDA_VISIBLE_DEVICES"),
+        ("CUDA_ERROR_INSUFFICIENT_DRIVER", "update the NVIDIA driver"),
+        ("CUDA_ERROR_ILLEGAL_ADDRESS", "start again"),
+    ],
+)
+def test_errors_name_a_remedy(name: str, remedy: str) -> None:
+    class Result(int):
+        pass
+
+    result = Result(1)
+    result.name = name  # type: ignore[attr-defined]
+    with pytest.raises(BackendError, match=f"a copy failed with {name}; .*{remedy}"):
+        check((result, None), "a copy")
+
+
+@pytest.mark.parametrize("name", names("check_cuda.py"))
+def test_on_host_memory(name: str) -> None:
+    expect_passed("check_cuda.py", name)
