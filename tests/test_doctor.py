@@ -16,8 +16,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from samrt import doctor
+from samrt import cuda, doctor
+from samrt.cuda import Gpu
 from samrt.doctor import Finding, examine, runtime_works
+from samrt.errors import BackendError
+from samrt.tensorrt.flavours import Flavour
 
 
 def _find(name: str) -> Finding:
@@ -67,6 +70,7 @@ def test_a_needed_package_that_does_not_load_breaks_the_runtime(
 def test_onnxruntime_without_its_cpu_provider_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["AzureExecutionProvider"])
     assert _find("ONNX Runtime").status == "broken"
+    assert _find("backend onnxruntime").detail == "cannot run here for want of ONNX Runtime"
     assert not runtime_works(examine())
 
 
@@ -81,20 +85,6 @@ def test_export_packages_are_optional_and_looked_up_without_being_imported(monke
     assert "samrt[export]" in _find("export: onnx").remedy
     assert runtime_works(examine())
     assert "torch" not in sys.modules
-
-
-@pytest.mark.parametrize(
-    "versions", [{"tensorrt": "10.3.0", "tensorrt_rtx": None}, {"tensorrt": None, "tensorrt_rtx": None}]
-)
-def test_says_that_there_is_no_tensorrt_backend(
-    monkeypatch: pytest.MonkeyPatch, versions: dict[str, str | None]
-) -> None:
-    _pretend_installed(monkeypatch, versions)
-    found = _find("TensorRT")
-
-    assert "no TensorRT backend" in found.detail
-    assert ("tensorrt 10.3.0" in found.detail) == (versions["tensorrt"] is not None)
-    assert not found.remedy
 
 
 def _fake_cuda(version: int, code: int) -> Callable[[str], Any]:
@@ -133,12 +123,18 @@ def test_a_machine_without_a_driver_is_fine(monkeypatch: pytest.MonkeyPatch) -> 
     assert _find("NVIDIA driver").status == "missing"
 
 
-def test_recognises_a_jetson(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model, release = tmp_path / "model", tmp_path / "nv_tegra_release"
+def _pretend_jetson(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    model, release = folder / "model", folder / "nv_tegra_release"
     model.write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
     release.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081\n# more\n")
-    monkeypatch.setattr(doctor, "_DEVICE_MODEL", model)
-    monkeypatch.setattr(doctor, "_JETSON_RELEASE", release)
+    for name, path in (("_DEVICE_MODEL", model), ("_JETSON_RELEASE", release)):
+        monkeypatch.setattr(doctor, name, path)
+    for name in ("_POWER_STATUS", "_POWER_MODES"):
+        monkeypatch.setattr(doctor, name, folder / name)
+
+
+def test_recognises_a_jetson(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _pretend_jetson(monkeypatch, tmp_path)
 
     assert _find("Jetson").detail == (
         "NVIDIA Jetson Orin Nano Developer Kit, R36 (release), REVISION: 4.3, GCID: 38968081"
@@ -151,7 +147,7 @@ def test_says_nothing_of_jetson_on_another_board(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(doctor, "_DEVICE_MODEL", model)
     monkeypatch.setattr(doctor, "_JETSON_RELEASE", tmp_path / "absent")
 
-    assert not [finding for finding in examine() if finding.name == "Jetson"]
+    assert not [finding for finding in examine() if finding.name in ("Jetson", "power mode")]
 
 
 def test_another_torch_than_the_export_extra_pins_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +157,138 @@ def test_another_torch_than_the_export_extra_pins_is_broken(monkeypatch: pytest.
     assert re.fullmatch(r"1\.9\.0, but exporting needs \d+\.\d+\.\d+", found.detail)
     assert "samrt[export]" in found.remedy
     assert runtime_works(examine())
+
+
+POWER_MODES = """\
+< PARAM TYPE=FILE NAME=CPU_ONLINE >
+CORE_0 /sys/devices/system/cpu/cpu0/online
+
+< POWER_MODEL ID=0 NAME=15W >
+CPU_ONLINE CORE_0 1
+< POWER_MODEL ID=2 NAME=MAXN_SUPER >
+CPU_ONLINE CORE_0 1
+< PM_CONFIG DEFAULT=0 >
+"""
+
+
+def test_reads_the_power_mode_from_nvpmodels_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _pretend_jetson(monkeypatch, tmp_path)
+    (tmp_path / "_POWER_STATUS").write_text("pmode:0002 fmode:quiet\n")
+    (tmp_path / "_POWER_MODES").write_text(POWER_MODES)
+
+    assert _find("power mode").detail == "MAXN_SUPER (2), of 15W (0), MAXN_SUPER (2)"
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "text"),
+    [
+        ("echo 'NV Power Mode: 25W'; echo 1", "ok", "25W"),
+        ("echo 'NVPM ERROR: no permission' >&2; exit 255", "missing", "cannot be read"),
+        ("sleep 30", "missing", "cannot be read"),
+        (None, "missing", "cannot be read"),
+    ],
+)
+def test_asks_nvpmodel_where_its_files_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str | None, status: str, text: str
+) -> None:
+    _pretend_jetson(monkeypatch, tmp_path)
+    monkeypatch.setattr(doctor, "_POWER_TIMEOUT", 0.5)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if script is not None:
+        command = tmp_path / "nvpmodel"
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+    found = _find("power mode")
+
+    assert (found.status, found.detail) == (status, text)
+    assert runtime_works(examine())
+
+
+ORIN = Gpu(0, "Orin", "8.7", 8 * 2**30)
+
+
+def _pretend_gpu_machine(
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: list[Gpu],
+    flavours: dict[str, str],
+    packages: dict[str, str | None] | None = None,
+) -> None:
+    """A driver for CUDA 12.6, GPUs, TensorRT flavours at a version (that starting with "!" fails to import)."""
+    monkeypatch.setattr(ctypes, "CDLL", _fake_cuda(12060, 0))
+    monkeypatch.setattr(cuda, "find_gpus", lambda: gpus)
+    monkeypatch.setattr(doctor, "installed_flavours", lambda: flavours)
+    versions = {"cuda-core": "1.2.2", "cuda-bindings": "12.9.10", **(packages or {})}
+
+    def import_flavour(name: str) -> Flavour:
+        if flavours[name].startswith("!"):
+            raise BackendError(flavours[name])
+        return Flavour(name, None, flavours[name])
+
+    def version_of(module: str, package: str = "") -> str | None:
+        return versions.get(package, "1.0")
+
+    monkeypatch.setattr(doctor, "import_flavour", import_flavour)
+    monkeypatch.setattr(doctor, "_version_of", version_of)
+    monkeypatch.setitem(sys.modules, "cuda.core", SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace())  # type: ignore[arg-type]
+
+
+def test_a_jetson_with_everything_runs_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _pretend_jetson(monkeypatch, tmp_path)
+    _pretend_gpu_machine(monkeypatch, [ORIN], {"tensorrt": "10.3.0"})
+
+    assert _find("GPU 0").detail == "Orin, compute capability 8.7, 8.0 GiB"
+    assert _find("cuda-core") == Finding("cuda-core", "ok", "1.2.2, cuda-bindings 12.9.10")
+    assert _find("TensorRT") == Finding("TensorRT", "ok", "10.3.0")
+    assert _find("backend tensorrt") == Finding("backend tensorrt", "ok", "on Orin")
+    assert _find("backend onnxruntime").status == "ok"
+    # Its wheels have nothing for this GPU, so none is recommended.
+    assert _find("TensorRT-RTX") == Finding("TensorRT-RTX", "missing", "not installed")
+    assert _find("backend tensorrt_rtx").detail == "cannot run here for want of TensorRT-RTX"
+
+
+def test_says_what_each_backend_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend_gpu_machine(monkeypatch, [], {"tensorrt": "!libnvinfer.so.10 is missing", "tensorrt_rtx": "1.7.1"})
+    monkeypatch.setattr(doctor, "_DEVICE_MODEL", Path("absent"))
+
+    assert _find("GPU").status == "broken"
+    assert _find("TensorRT") == Finding("TensorRT", "broken", "!libnvinfer.so.10 is missing")
+    assert _find("backend tensorrt").detail == "cannot run here for want of TensorRT"
+    rtx = _find("backend tensorrt_rtx")
+    assert rtx.detail.startswith("cannot run here for want of a GPU; `samrt build` can build")
+    assert runtime_works(examine()), "the GPU backends are optional"
+
+
+@pytest.mark.parametrize(
+    ("packages", "status", "text"),
+    [
+        ({"cuda-core": None}, "missing", "no cuda-core"),
+        ({"cuda-bindings": None}, "missing", "no cuda-bindings"),
+        ({"cuda-bindings": "13.5.0"}, "broken", "are for CUDA 13"),
+    ],
+)
+def test_names_the_extra_that_fits_the_driver(
+    monkeypatch: pytest.MonkeyPatch, packages: dict[str, str | None], status: str, text: str
+) -> None:
+    _pretend_gpu_machine(monkeypatch, [ORIN], {"tensorrt": "10.3.0"}, packages)
+    found = _find("cuda-core")
+
+    assert (found.status, found.remedy) == (status, "pip install 'samrt[cu12]'")
+    assert text in found.detail
+    assert _find("backend tensorrt").detail == "cannot run here for want of cuda-core"
+
+
+def test_a_missing_flavour_is_named_with_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _pretend_gpu_machine(monkeypatch, [ORIN], {})
+    monkeypatch.setattr(doctor, "_DEVICE_MODEL", Path("absent"))
+    monkeypatch.setattr(doctor, "_JETSON_RELEASE", Path("absent"))
+    assert _find("TensorRT").remedy == "pip install tensorrt"
+    assert _find("TensorRT-RTX").remedy == "pip install 'samrt[rtx]'"
+
+    _pretend_jetson(monkeypatch, tmp_path)
+    assert "python3-libnvinfer" in _find("TensorRT").remedy
+
+
+def test_works_without_numpy_which_the_gpu_search_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "samrt.cuda", None)
+    assert not [finding for finding in examine() if re.fullmatch(r"GPU \d", finding.name)]

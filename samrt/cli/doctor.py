@@ -11,7 +11,7 @@ DESCRIPTION = "Show what of samrt works on this machine, and how to get what doe
 EPILOG = """\
 status of each line:
   ok       works
-  missing  optional and not there; segmenting works without it
+  missing  optional and not there, or a backend that lacks it; segmenting on the CPU works without it
   broken   there but failing, or needed and not there; the line below says what to do
 
 examples:

@@ -1,0 +1,46 @@
+"""The models that are measured: seeded weights, which neither time nor memory depends on, at two sizes.
+
+torch is imported by the functions, so that phases without it start quickly and their memory is their own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+# The tests' seeded weights and small model are used here too.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+
+NAMES = ("small", "vit_b")
+
+
+def chosen(smoke: bool) -> tuple[str, ...]:
+    """The models of this run; without a GPU only the small one."""
+    return NAMES[:1] if smoke else NAMES
+
+
+def configs() -> dict[str, tuple[Any, Any]]:
+    """`VitConfig` and `DecoderConfig` of each model."""
+    from seeded import RELEASED_DECODER, SMALL_VIT, vit_decoder
+
+    from samrt_export.families.sam import RELEASED
+
+    return {"small": (SMALL_VIT, vit_decoder(SMALL_VIT)), "vit_b": (RELEASED["vit_b"], RELEASED_DECODER)}
+
+
+def checkpoint(name: str, folder: Path) -> Path:
+    """The model's checkpoint in `folder`, written if it is not there."""
+    from seeded import seeded_checkpoint
+
+    path = folder / f"{name}.pth"
+    vit, decoder = configs()[name]
+    return path if path.exists() else seeded_checkpoint(path, vit, decoder=decoder)
+
+
+def load(path: Path) -> Any:
+    """A fresh model from a checkpoint, a `LoadedModel`."""
+    from samrt_export.checkpoint import read_checkpoint
+    from samrt_export.families import load_model
+
+    return load_model(read_checkpoint(path))

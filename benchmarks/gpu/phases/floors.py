@@ -1,0 +1,57 @@
+"""What this device reaches at most: half precision matrix products and copies; and what the models need at least."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import floors
+from driver import Driver
+from timing import Clock
+from work import Work
+
+_COPY_BYTES = 1 << 30
+_SIDE, _SMOKE_SIDE = 8192, 256
+
+
+def run(work: Work) -> None:
+    driver = None if work.smoke else Driver()
+    if driver is not None:
+        work.attempt("bandwidth", call=lambda: _bandwidth(driver))
+    work.attempt("matmul", call=lambda: _matmul(driver))
+    work.attempt("models", call=_models)
+    rates = {}
+    for kind, rate in (("bandwidth", "bytes_per_s"), ("matmul", "half_operations_per_s")):
+        measured = work.of("floors").get(kind, {})
+        if rate in measured:
+            rates[rate] = measured[rate]
+    work.record("rates", value=rates)
+
+
+def _bandwidth(driver: Driver) -> dict[str, Any]:
+    stream = driver.new_stream()
+    size = min(_COPY_BYTES, driver.free_memory() // 4)
+    with driver.memory(size) as source, driver.memory(size) as target:
+        measured = Clock(driver, stream).measure(lambda: driver.copy(target, source, size, stream), 2.0)
+    # Each byte is read once and written once.
+    return {**measured, "copied_bytes": size, "bytes_per_s": 2e3 * size / measured["gpu_ms"]["min"]}
+
+
+def _matmul(driver: Driver | None) -> dict[str, Any]:
+    import torch
+
+    device, dtype, side = ("cpu", torch.float32, _SMOKE_SIDE) if driver is None else ("cuda", torch.float16, _SIDE)
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    if driver is None:
+        return Clock(None).measure(lambda: torch.mm(a, b, out=out), 0.2)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        measured = Clock(driver, stream.cuda_stream).measure(lambda: torch.mm(a, b, out=out), 3.0)
+    return {**measured, "side": side, "half_operations_per_s": 2e3 * side**3 / measured["gpu_ms"]["min"]}
+
+
+def _models() -> dict[str, Any]:
+    from models import configs
+
+    return floors.of_models(configs())

@@ -1,0 +1,78 @@
+"""What a phase is given: where it writes, what earlier phases found, how long it may take."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from samrt.files import replacing_file
+
+_ERROR_LENGTH = 800
+
+
+class NotHereError(Exception):
+    """This phase has nothing to do here; the text says why."""
+
+
+class WrongResultError(Exception):
+    """This phase ran and what it found is wrong; the text says what."""
+
+
+@dataclass
+class Work:
+    """One phase's view of the run.
+
+    Attributes:
+        folder: shared by all phases, deleted at the end.
+        phase: this phase's name.
+        smoke: on a CPU, to test the script; nothing is measured that may be quoted.
+        deadline: on `time.monotonic`'s clock, when the process is ended.
+        attempts: what was tried, and whether it went well.
+    """
+
+    folder: Path
+    phase: str
+    smoke: bool
+    deadline: float
+    attempts: dict[str, bool] = field(default_factory=dict)
+    _result: dict[str, Any] = field(default_factory=dict)
+
+    def record(self, *keys: str, value: Any) -> None:
+        """Put `value` under the nested `keys` of this phase's result, on the disk at once."""
+        level = self._result
+        for key in keys[:-1]:
+            level = level.setdefault(key, {})
+        level[keys[-1]] = value
+        with replacing_file(self.folder / f"{self.phase}.json") as fresh:
+            fresh.write_text(json.dumps(self._result), encoding="utf-8")
+
+    def attempt(self, *keys: str, call: Callable[[], Any]) -> Any:
+        """Record what `call` returns, or its error under "error"; returns it, or None after an error.
+
+        For what may fail on some machines without making the rest worthless.
+        """
+        name = ", ".join(keys)
+        self.attempts[name] = False
+        # A crash of the process leaves this line as its trace.
+        self.record(*keys, value={"error": "began and did not end"})
+        try:
+            value = call()
+        except Exception as error:
+            self.record(*keys, value={"error": f"{type(error).__name__}: {error}"[:_ERROR_LENGTH]})
+            return None
+        self.record(*keys, value=value)
+        self.attempts[name] = True
+        return value
+
+    def of(self, phase: str) -> dict[str, Any]:
+        """What an earlier phase recorded; empty where it did not run."""
+        path = self.folder / f"{phase}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @property
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
