@@ -136,17 +136,19 @@ def is_device_array(array: object) -> bool:
     """Whether `array` lies in GPU memory, going by `__cuda_array_interface__` and DLPack."""
     if isinstance(array, (np.ndarray, np.generic)):
         return False
-    if isinstance(array, DeviceArray) or hasattr(array, "__cuda_array_interface__"):
-        return True
+    # DLPack first: torch raises where the other interface of a tensor that needs a gradient is merely looked for.
     device = getattr(array, "__dlpack_device__", None)
-    return device is not None and int(device()[0]) in _DLPACK_ON_GPU
+    if device is not None:
+        return int(device()[0]) in _DLPACK_ON_GPU
+    return hasattr(array, "__cuda_array_interface__")
 
 
 def view_device_array(array: Any, session: DeviceSession, dtype: DTypeLike, name: str = "the array") -> DeviceView:
     """View an array in GPU memory without a copy.
 
-    The session's stream waits for the stream that the producer names. Keep the view until the work that reads it is
-    done: it keeps the array alive.
+    The session's stream waits for the stream that the producer names, and for CUDA's default stream where it names
+    none, as PyCUDA does; work on other streams is the caller's to wait for. Keep the view until the work that reads it
+    is done: it keeps the array alive.
 
     Args:
         array: anything with `__cuda_array_interface__` (version 3) or DLPack: of PyCUDA, CuPy, torch, or samrt's own.
@@ -166,6 +168,8 @@ def view_device_array(array: Any, session: DeviceSession, dtype: DTypeLike, name
         try:
             view = utils.StridedMemoryView.from_any_interface(array, stream_ptr=session.stream)
             found = view.dtype
+            if not hasattr(array, "__dlpack__") and array.__cuda_array_interface__.get("stream") is None:
+                session.wait_for_default_stream()
         except Exception as error:  # each library refuses in its own way, as torch does where gradients are wanted
             raise InputError(
                 f"{name} cannot be read in GPU memory: {error}; hand in a plain {wanted} array there"

@@ -16,7 +16,7 @@ from samrt.manifest import Graph
 from samrt.manifest import Tensor as Spec
 from samrt.tolerances import TOLERANCES
 from samrt_export.lowering import LOWERINGS, lower, resolve
-from samrt_export.lowering.augmented import WIDTH_MULTIPLE, AugmentedAttention
+from samrt_export.lowering.augmented import LARGEST_WIDTH, AugmentedAttention, augmented_width
 from samrt_export.lowering.chunked import ChunkedAttention, ChunkedMlp
 from samrt_export.lowering.stepwise import QUERIES_PER_STEP, SCORES_PER_STEP, Steps
 from samrt_export.models.common import Mlp
@@ -62,8 +62,10 @@ def lowered(module: nn.Module, lowering: str) -> nn.Module:
     return holder[0]
 
 
-@pytest.mark.parametrize("lowering", ["chunked", "augmented"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("lowering", "shape"),
+    [("chunked", shape) for shape in SHAPES] + [("augmented", shape) for shape in SHAPES if "global" in shape],
+)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_attention_equals_dense(lowering: str, shape: str, batch: int) -> None:
     head_dim, heads, grid, window = SHAPES[shape]
@@ -87,6 +89,14 @@ def test_mlp_in_pieces_equals_the_whole(dim: int, hidden: int) -> None:
     assert relative_l2(pieces(x), whole(x)) <= BOUND
 
 
+# Of windowed and of global layers.
+FORMS = {
+    "dense": (Attention, Attention),
+    "chunked": (ChunkedAttention, ChunkedAttention),
+    "augmented": (Attention, AugmentedAttention),
+}
+
+
 @pytest.mark.parametrize("lowering", LOWERINGS)
 def test_lowers_every_layer_of_an_encoder(lowering: str) -> None:
     encoder = ImageEncoderViT(SMALL_VIT)
@@ -94,17 +104,38 @@ def test_lowers_every_layer_of_an_encoder(lowering: str) -> None:
     encoder.eval().requires_grad_(False)
     changed = deepcopy(encoder)
     lower(changed, lowering)
-    kinds = {type(block.attn) for block in changed.blocks}
-    assert kinds == {{"dense": Attention, "chunked": ChunkedAttention, "augmented": AugmentedAttention}[lowering]}
+    kinds = [type(block.attn) for block in changed.blocks]
+    window, whole = FORMS[lowering]
+    assert kinds == [whole if index in SMALL_VIT.global_blocks else window for index in range(SMALL_VIT.depth)]
     image = normal(2, 3, SMALL_VIT.image_size, SMALL_VIT.image_size)
     assert relative_l2(changed(image), encoder(image)) <= BOUND
 
 
-def test_augmented_query_key_and_value_have_one_aligned_width() -> None:
+@pytest.mark.parametrize(
+    ("head_dim", "grid", "width"),
+    [(64, 64, 192), (80, 64, 208), (64, 32, 128), (64, 96, 256), (20, 9, 48), (20, 6, 32)],
+)
+def test_augmented_width_is_the_narrowest_that_fuses(head_dim: int, grid: int, width: int) -> None:
+    """docs/attention.md has what TensorRT-RTX makes of these widths."""
+    with torch.device("meta"):
+        layer = Attention(2 * head_dim, head_dim, grid, window_size=0)
+    assert augmented_width(layer) == width <= LARGEST_WIDTH
+
+
+def test_augmented_query_key_and_value_have_one_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT fuses attention only then."""
-    module = AugmentedAttention(attention(20, 3, 9, 0))
-    assert module.width % WIDTH_MULTIPLE == 0
-    assert module.position.shape == (81, module.width - 20)
+    products = []
+    monkeypatch.setattr(Tensor, "__matmul__", lambda a, b: products.append((a.shape, b.shape)) or torch.matmul(a, b))
+    lowered(attention(20, 1, 9, 0), "augmented")(normal(1, 9, 9, 20))
+    scores, values = products[-2:]
+    assert scores == ((1, 1, 81, 48), (1, 1, 48, 81))
+    assert values == ((1, 1, 81, 81), (1, 1, 81, 48))
+
+
+@pytest.mark.parametrize(("grid", "kind"), [(96, AugmentedAttention), (97, Attention)])
+def test_grids_whose_augmented_width_does_not_fuse_stay_dense(grid: int, kind: type[nn.Module]) -> None:
+    layer = Attention(64, 64, grid, window_size=0)
+    assert type(lowered(layer, "augmented")) is kind
 
 
 @pytest.mark.parametrize(("side", "heads"), [(8, 2), (64, 12), (64, 5), (20, 3), (17, 4), (14, 300), (300, 4)])
@@ -152,13 +183,29 @@ def test_chunked_in_onnx_runtime_equals_dense_in_torch(shape: str, batch: int, t
     assert relative_l2(run_layer(lowered(dense, "chunked"), x, tmp_path), dense(x)) <= BOUND
 
 
-@pytest.mark.parametrize("lowering", ["chunked", "augmented"])
+@pytest.mark.parametrize("lowering", LOWERINGS)
 def test_in_half_precision(lowering: str, tmp_path: Path) -> None:
     dense = attention(16, 2, 20, 0)
     x = normal(2, 20, 20, 32)
     expected = dense(x)
     error = relative_l2(run_layer(InHalf(lowered(dense, lowering)), x, tmp_path), expected)
     assert 1e-5 < error <= TOLERANCES["fp16"].embedding_relative_l2
+
+
+# Batch norms
+
+
+def test_folds_every_batch_norm_of_a_tiny_vit() -> None:
+    encoder = TinyViT(SMALL_TINY_VIT)
+    encoder.load_state_dict(seeded_state(encoder, seed=0))
+    encoder.eval().requires_grad_(False)
+    folded = deepcopy(encoder)
+    lower(folded, "dense")
+    assert any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    image = normal(1, 3, SMALL_TINY_VIT.image_size, SMALL_TINY_VIT.image_size)
+    assert relative_l2(folded(image), encoder(image)) <= BOUND
 
 
 # Choosing

@@ -1,6 +1,7 @@
 """Forms of SAM's attention: the same mathematics, shaped for the runtime that will execute it.
 
-`dense` is the reference and lives in the model. The others replace modules of the encoder before export.
+`dense` is the reference and lives in the model; all it changes are batch norms, which it folds into convolutions. The
+others replace modules of the encoder before export.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from collections.abc import Callable
 from torch import nn
 
 from samrt.errors import InputError
-from samrt_export.lowering.augmented import AugmentedAttention
+from samrt_export.lowering.augmented import augment
 from samrt_export.lowering.chunked import ChunkedAttention, ChunkedMlp
+from samrt_export.lowering.folded import fold
 from samrt_export.models.common import Mlp
 from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
+from samrt_export.models.tiny_vit import ConvNorm
 
 REPLACEMENTS: dict[str, dict[type[nn.Module], Callable[..., nn.Module]]] = {
+    "dense": {ConvNorm: fold},
     "chunked": {Attention: ChunkedAttention, Mlp: ChunkedMlp},
-    "augmented": {Attention: AugmentedAttention},
+    "augmented": {Attention: augment},
 }
-LOWERINGS = ("dense", *REPLACEMENTS)
+LOWERINGS = tuple(REPLACEMENTS)
 
 
 def resolve(lowering: str, encoder: nn.Module, precision: str) -> str:
@@ -46,7 +50,7 @@ def resolve(lowering: str, encoder: nn.Module, precision: str) -> str:
 
 def lower(encoder: nn.Module, lowering: str) -> None:
     """Replace modules of `encoder` in place, by a lowering that `resolve` returned."""
-    replacements = REPLACEMENTS.get(lowering, {})
+    replacements = REPLACEMENTS[lowering]
     for name, module in list(encoder.named_modules()):
         if replacement := replacements.get(type(module)):
             encoder.set_submodule(name, replacement(module))

@@ -28,6 +28,16 @@ class LayerNorm2d(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+def softmax(scores: Tensor) -> Tensor:
+    """Over the last axis; half precision scores in float32, and back.
+
+    Half precision cannot count the keys of a global layer, as its 11 bits end at 2,048. Torch accumulates in float32
+    of its own accord, but an engine builder need not. The casts do not keep it from fusing (docs/attention.md).
+    """
+    exact = torch.promote_types(scores.dtype, torch.float32)
+    return scores.to(exact).softmax(dim=-1).to(scores.dtype)
+
+
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer over the last axis of `[..., C]`, seen as one matrix: then it exports as Gemm, bias included."""
     return layer(x.flatten(0, -2)).unflatten(0, x.shape[:-1])

@@ -6,10 +6,12 @@ layers see them as one matrix.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from samrt_export.models.common import LayerNorm2d, Mlp, linear
+from samrt_export.models.common import LayerNorm2d, Mlp, linear, softmax
 from samrt_export.models.config import VitConfig
 from samrt_export.models.rel_pos import rel_pos_table
 from samrt_export.models.windows import partition, unpartition
@@ -50,13 +52,7 @@ class Attention(nn.Module):
         # [B, H, W, 3C] -> q, k, v of [B, heads, H*W, d]
         qkv = linear(self.qkv, x).reshape(batch, side * side, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if torch.onnx.is_in_onnx_export():
-            out = self._attend(q, k, v)
-        else:
-            # Head by head, or the scores of a large image would not fit into memory.
-            out = torch.cat(
-                [self._attend(*one) for one in zip(*(t.split(1, dim=1) for t in (q, k, v)), strict=True)], 1
-            )
+        out = head_by_head(self._attend, q, k, v)
         # [B, heads, H*W, d] -> [B, H, W, heads*d]
         out = out.permute(0, 2, 1, 3).reshape(batch, side, side, -1)
         if self.window_size:
@@ -70,7 +66,15 @@ class Attention(nn.Module):
         rel_h = torch.einsum("bnhwd,hkd->bnhwk", grid_q, rel_pos_table(self.rel_pos_h))
         rel_w = torch.einsum("bnhwd,wkd->bnhwk", grid_q, rel_pos_table(self.rel_pos_w))
         bias = (rel_h[..., :, None] + rel_w[..., None, :]).flatten(4).flatten(2, 3)
-        return ((q * self.scale) @ k.transpose(-2, -1) + bias).softmax(dim=-1) @ v
+        return softmax((q * self.scale) @ k.transpose(-2, -1) + bias) @ v
+
+
+def head_by_head(attend: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of `[B, heads, N, d]` each; in torch one head at a time, as all scores would not fit into memory."""
+    if torch.onnx.is_in_onnx_export():
+        return attend(q, k, v)
+    heads = zip(*(tensor.split(1, dim=1) for tensor in (q, k, v)), strict=True)
+    return torch.cat([attend(*head) for head in heads], dim=1)
 
 
 class Block(nn.Module):
@@ -125,7 +129,7 @@ class ImageEncoderViT(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.patch_embed(image) + self.pos_embed
+        x = self.patch_embed(image.to(self.pos_embed.dtype)) + self.pos_embed
         for block in self.blocks:
             x = block(x)
         return self.neck(x.permute(0, 3, 1, 2))

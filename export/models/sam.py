@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -21,16 +23,19 @@ class Sam(nn.Module):
 
 
 class EncoderGraph(nn.Module):
-    """`image` to `image_embeddings`, float32 outside, `dtype` inside."""
+    """`image` to `image_embeddings`, float32 outside, `dtype` inside, but for the encoder's `float32_parts`."""
 
     def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.image_encoder = sam.image_encoder.to(dtype)
-        self.dtype = dtype
+        encoder = sam.image_encoder
+        exact = {name: deepcopy(encoder.get_submodule(name)) for name in getattr(encoder, "float32_parts", ())}
+        self.image_encoder = encoder.to(dtype)
+        for name, part in exact.items():
+            encoder.set_submodule(name, part)
 
     def forward(self, image: Tensor) -> Tensor:
         """float32 `[B, 3, S, S]` to float32 `[B, C, h, w]`."""
-        return self.image_encoder(image.to(self.dtype)).float()
+        return self.image_encoder(image).float()
 
 
 class DecoderGraph(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from samrt_export.models.common import LayerNorm2d
+from samrt_export.models.common import LayerNorm2d, softmax
 from samrt_export.models.config import TinyVitConfig
 from samrt_export.models.windows import partition, unpartition
 
@@ -106,7 +106,7 @@ class Attention(nn.Module):
         bias = self.attention_biases.index_select(1, self.bias_index).reshape(self.num_heads, area, area)
         scores = (q * self.scale) @ k.transpose(-2, -1) + bias
         # [windows, heads, w*w, d] -> [windows, w, w, C]
-        out: Tensor = self.proj((scores.softmax(dim=-1) @ v).permute(0, 2, 1, 3).reshape(-1, height, width, dim))
+        out: Tensor = self.proj((softmax(scores) @ v).permute(0, 2, 1, 3).reshape(-1, height, width, dim))
         return out
 
 
@@ -176,6 +176,10 @@ class TinyViT(nn.Module):
     The first entry of the configuration's `num_heads` and `window_sizes` is unused: the first stage is convolutional.
     """
 
+    # Half precision rounds a pixel by up to 5e-4 of it, and the released weights' first batch norm multiplies by up to
+    # 110. Patches in float32 took the export's own scene from a mask IoU of 0.9950 to 0.9984, in half arithmetic.
+    float32_parts = ("patch_embed",)
+
     def __init__(self, config: TinyVitConfig) -> None:
         super().__init__()
         self.config = config
@@ -196,7 +200,7 @@ class TinyViT(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.patch_embed(image)
+        x = self.patch_embed(image).to(self.neck[0].weight.dtype)
         for layer in self.layers:
             x = layer(x)
         out: Tensor = self.neck(x)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from samrt_export.models.common import Mlp
+from samrt_export.models.common import Mlp, softmax
 from samrt_export.models.config import DecoderConfig
 
 
@@ -32,7 +32,7 @@ class Attention(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Plain attention: `[P, T, C]` each, to `[P, T, C]`."""
         q, k, v = self._heads(self.q_proj(q)), self._heads(self.k_proj(k)), self._heads(self.v_proj(v))
-        weights = (q * self.head_dim**-0.5 @ k.transpose(-2, -1)).softmax(dim=-1)
+        weights = softmax(q * self.head_dim**-0.5 @ k.transpose(-2, -1))
         return self._merge(weights @ v)
 
     def from_image(self, tokens: Tensor, image_keys: Tensor, image: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         q = self._heads(self.q_proj(tokens) * self.head_dim**-0.5)
         # q.(Wk x + bk): bk adds the same to every key of a query, which the softmax takes out again.
         q = self._flatten(q @ self._per_head(self.k_proj))  # [P, heads*T, C]
-        weights = (q @ image_keys.transpose(-2, -1)).softmax(dim=-1)
+        weights = softmax(q @ image_keys.transpose(-2, -1))
         context = self._unflatten(weights @ image)  # [P, heads, T, C]
         v_bias = self.v_proj.bias.reshape(self.num_heads, 1, self.head_dim)
         return self._merge(context @ self._per_head(self.v_proj).transpose(-2, -1) + v_bias)
@@ -52,7 +52,7 @@ class Attention(nn.Module):
         q_bias = self.q_proj.bias.reshape(self.num_heads, self.head_dim, 1)
         from_bias = (k @ q_bias).flatten(1)[:, None]  # [P, 1, heads*T]
         scores = image_queries @ self._flatten(k @ self._per_head(self.q_proj)).transpose(-2, -1) + from_bias
-        weights = scores.unflatten(-1, (self.num_heads, -1)).softmax(dim=-1).flatten(2)  # [P, S, heads*T]
+        weights = softmax(scores.unflatten(-1, (self.num_heads, -1))).flatten(2)  # [P, S, heads*T]
         out_weight = self.out_proj.weight.T.reshape(self.num_heads, self.head_dim, -1)
         return weights @ self._flatten(v @ out_weight) + self.out_proj.bias
 
