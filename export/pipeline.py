@@ -11,24 +11,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from samrt.backends import open_session
 from samrt.bundle import check_replaceable, open_bundle, write_zip
 from samrt.errors import ExportError, InputError, OutputError, SamrtError
-from samrt.files import replacing_file, replacing_folder, sha256_of
-from samrt.manifest import MANIFEST_NAME, PRECISIONS, FileEntry, Form, Manifest, Source, contract_graph
+from samrt.files import replacing_file, replacing_folder
+from samrt.manifest import PRECISIONS, Form, Manifest, Source
 from samrt.tolerances import TOLERANCES
 from samrt.verification import SEED, Reference, compare
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import LoadedModel, load_model
-from samrt_export.lowering import lower, resolve
-from samrt_export.models.sam import DecoderGraph, EncoderGraph
-from samrt_export.onnx_export import OPSET, export_graph
+from samrt_export.forms import describe, export_decoder, export_encoder, form_of, write_manifest
+from samrt_export.lowering import resolve
 from samrt_export.verify import check, checkpoint_reference, in_torch
-
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -133,57 +129,17 @@ def _fill(
     for precision, lowering in lowerings.items():
         # A form changes the model's attention and number format, so the next one starts from the checkpoint again.
         model = reload() if forms else loaded
-        form, modules = _export_form(folder, model, precision, lowering, progress)
-        draft = _manifest(folder, loaded, source, (form,))
-        forms.append(replace(form, verification=_verify(folder, draft, reference, modules, progress)))
-    manifest = _manifest(folder, loaded, source, tuple(forms))
-    _write(folder, manifest)
+        form = form_of(model, precision, lowering)
+        progress(f"tracing the {precision} encoder")
+        encoder = export_encoder(model, form, folder)
+        progress(f"tracing the {precision} decoder")
+        decoder = export_decoder(model, form, folder)
+        draft = describe(folder, loaded, source, (form,))
+        verification = _verify(folder, draft, reference, {"encoder": encoder, "decoder": decoder}, progress)
+        forms.append(replace(form, verification=verification))
+    manifest = describe(folder, loaded, source, forms)
+    write_manifest(folder, manifest)
     return manifest
-
-
-def _export_form(
-    folder: Path, loaded: LoadedModel, precision: str, lowering: str, progress: Callable[[str], None]
-) -> tuple[Form, dict[str, nn.Module]]:
-    """Write the graphs of one form; returns what they are, and the modules that they were traced from."""
-    embedding_shape, low_res_size = loaded.embedding_shape, loaded.low_res_size
-    name = f"{precision}-{lowering}"
-    graphs = {
-        # Lowerings differ in the encoder only.
-        which: contract_graph(which, f"{which}.{suffix}.onnx", loaded.image_size, embedding_shape, low_res_size)
-        for which, suffix in (("encoder", name), ("decoder", precision))
-    }
-    progress(f"tracing the {precision} encoder")
-    lower(loaded.sam.image_encoder, lowering)
-    image = torch.zeros(2, 3, loaded.image_size, loaded.image_size)
-    encoder = EncoderGraph(loaded.sam, _DTYPES[precision])
-    export_graph(encoder, graphs["encoder"], (image,), folder, f"encoder.{name}.weights")
-    progress(f"tracing the {precision} decoder")
-    prompts = (
-        torch.zeros(2, 3, 2),
-        torch.zeros(2, 3, dtype=torch.int32),
-        torch.zeros(2, 1, low_res_size, low_res_size),
-        torch.zeros(2),
-    )
-    decoder = DecoderGraph(loaded.sam, _DTYPES[precision])
-    export_graph(decoder, graphs["decoder"], (torch.zeros(1, *embedding_shape), *prompts), folder)
-    return Form(precision, lowering, graphs, verification={}), {"encoder": encoder, "decoder": decoder}
-
-
-def _manifest(folder: Path, loaded: LoadedModel, source: Source, forms: tuple[Form, ...]) -> Manifest:
-    files = sorted(path for path in folder.iterdir() if path.name != MANIFEST_NAME)
-    return Manifest(
-        family=loaded.family,
-        variant=loaded.variant,
-        image_size=loaded.image_size,
-        embedding_shape=loaded.embedding_shape,
-        low_res_size=loaded.low_res_size,
-        mask_threshold=0.0,
-        normalization=loaded.normalization,
-        forms=forms,
-        files={path.name: FileEntry(sha256_of(path), path.stat().st_size) for path in files},
-        source=source,
-        exporter={"opset": OPSET, **{name: version(name) for name in ("samrt", "torch", "onnx", "onnxscript")}},
-    )
 
 
 def _verify(
@@ -215,10 +171,6 @@ def _verify(
 
 def _compare_bundle(folder: Path, draft: Manifest, reference: Reference) -> dict[str, Any]:
     """Run the bundle as its users will."""
-    _write(folder, draft)
+    write_manifest(folder, draft)
     with open_session(open_bundle(folder), "onnxruntime") as session:
         return compare(reference, session.encoder.run, session.decoder.run)
-
-
-def _write(folder: Path, manifest: Manifest) -> None:
-    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")

@@ -20,10 +20,10 @@ from samrt.tensorrt.flavours import Flavour
 from samrt.tensorrt.logger import collecting_logger
 from samrt.tensorrt.network import parse
 from samrt.tensorrt.profiles import Limits
-from samrt_export import pipeline
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import LoadedModel, load_model
 from samrt_export.families.sam import RELEASED
+from samrt_export.forms import describe, export_decoder, export_encoder, form_of, write_manifest
 from samrt_export.lowering import resolve
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
@@ -38,9 +38,10 @@ MIB = 1 << 20
 def write_uncompared(folder: Path, loaded: LoadedModel) -> Path:
     """A bundle as `export` writes it in fp16, but for the comparison with torch, which takes minutes at this size."""
     lowering = resolve("auto", loaded.sam.image_encoder, "fp16")
-    form, _ = pipeline._export_form(folder, loaded, "fp16", lowering, lambda _: None)
-    source = Source("seeded.pth", "0" * 64, 1, 1)
-    pipeline._write(folder, pipeline._manifest(folder, loaded, source, (form,)))
+    form = form_of(loaded, "fp16", lowering)
+    export_encoder(loaded, form, folder)
+    export_decoder(loaded, form, folder)
+    write_manifest(folder, describe(folder, loaded, Source("seeded.pth", "0" * 64, 1, 1), [form]))
     return folder
 
 
@@ -121,7 +122,9 @@ def test_vit_h_is_parsed(rtx: Flavour, tmp_path: Path) -> None:
     # What the numbers are does not matter to a parser.
     loaded = load_state("vit_h", {name: torch.zeros(tensor.shape) for name, tensor in sam.state_dict().items()})
     lowering = resolve("auto", loaded.sam.image_encoder, "fp16")
-    form, _ = pipeline._export_form(tmp_path, loaded, "fp16", lowering, lambda _: None)
+    form = form_of(loaded, "fp16", lowering)
+    export_encoder(loaded, form, tmp_path)
+    export_decoder(loaded, form, tmp_path)
     del loaded
     gc.collect()
     for graph in form.graphs.values():

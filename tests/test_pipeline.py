@@ -26,7 +26,7 @@ from samrt.errors import ExportError, InputError, OutputError
 from samrt.files import sha256_of
 from samrt.manifest import Graph, Manifest
 from samrt.tolerances import TOLERANCES, Tolerance
-from samrt_export import onnx_export, pipeline
+from samrt_export import forms, onnx_export, pipeline
 from samrt_export.models.sam import DecoderGraph
 from samrt_export.onnx_export import OPSET
 from samrt_export.pipeline import ExportOptions, export
@@ -56,7 +56,7 @@ def reuse(bundle: Path, monkeypatch: pytest.MonkeyPatch, only_decoder: bool = Fa
             shutil.copyfile(bundle / name, folder / name)
         return None
 
-    monkeypatch.setattr(pipeline, "export_graph", export_graph)
+    monkeypatch.setattr(forms, "export_graph", export_graph)
 
 
 @pytest.fixture(scope="module")
@@ -378,7 +378,7 @@ def test_a_full_disk_leaves_what_was_there(
 
     reuse(small_bundle, monkeypatch)
     owner, name, fails = {
-        "the weights": (pipeline, "export_graph", half_a_graph),
+        "the weights": (forms, "export_graph", half_a_graph),
         "the manifest": (Path, "write_text", no_space),
         "the flush to the disk": (os, "fsync", no_space),
     }[full_at]

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 LOWERINGS = ("augmented", "dense")  # of the fp16 form, one bundle each
 _REFERENCE = ("fp32", "chunked")  # in every bundle too: ONNX Runtime's form, which the engines are compared with
@@ -49,26 +47,13 @@ def jobs(checkpoint: Path, folder: Path, smoke: bool) -> list[Job]:
 
 def trace(job: Job) -> None:
     """Write one graph."""
-    import torch
     from models import load
 
-    from samrt_export.lowering import lower
-    from samrt_export.models.sam import DecoderGraph, EncoderGraph
-    from samrt_export.onnx_export import export_graph
+    from samrt_export.forms import export_decoder, export_encoder, form_of
 
     loaded = load(job.checkpoint)
-    dtype = {"fp32": torch.float32, "fp16": torch.float16}[job.precision]
-    graph = _graphs(loaded, job.precision, job.lowering)[job.graph]
-    # Two of everything: a dynamic axis of length 1 in a sample would be fixed.
-    if job.graph == "encoder":
-        lower(loaded.sam.image_encoder, job.lowering)
-        image = torch.zeros(2, 3, loaded.image_size, loaded.image_size)
-        export_graph(EncoderGraph(loaded.sam, dtype), graph, (image,), job.folder, _weights(graph.file))
-    else:
-        L = loaded.low_res_size
-        points = (torch.zeros(2, 3, 2), torch.zeros(2, 3, dtype=torch.int32))
-        samples = (torch.zeros(1, *loaded.embedding_shape), *points, torch.zeros(2, 1, L, L), torch.zeros(2))
-        export_graph(DecoderGraph(loaded.sam, dtype), graph, samples, job.folder)
+    form = form_of(loaded, job.precision, job.lowering)
+    (export_encoder if job.graph == "encoder" else export_decoder)(loaded, form, job.folder)
 
 
 def write_bundle(checkpoint: Path, traced: Path, lowering: str, smoke: bool, target: Path) -> None:
@@ -76,49 +61,20 @@ def write_bundle(checkpoint: Path, traced: Path, lowering: str, smoke: bool, tar
     from models import load
 
     from samrt.files import sha256_of
-    from samrt.manifest import MANIFEST_NAME, FileEntry, Form, Manifest, Source
+    from samrt.manifest import Source
+    from samrt_export.forms import describe, form_of, weights_name, write_manifest
 
     loaded = load(checkpoint)
-    forms = [Form(*form, _graphs(loaded, *form), verification={}) for form in _forms(lowering, smoke)]
+    forms = [form_of(loaded, *form) for form in _forms(lowering, smoke)]
     target.mkdir(parents=True)
     for graph in (graph for form in forms for graph in form.graphs.values()):
-        for file in (traced / graph.file, traced / _weights(graph.file)):
+        for file in (traced / graph.file, traced / weights_name(graph)):
             if file.exists():
                 os.link(file, target / file.name)
-    manifest = Manifest(
-        family=loaded.family,
-        variant=loaded.variant,
-        image_size=loaded.image_size,
-        embedding_shape=loaded.embedding_shape,
-        low_res_size=loaded.low_res_size,
-        mask_threshold=0.0,
-        normalization=loaded.normalization,
-        forms=tuple(forms),
-        files={file.name: FileEntry(sha256_of(file), file.stat().st_size) for file in sorted(target.iterdir())},
-        source=Source(
-            checkpoint.name,
-            sha256_of(checkpoint),
-            checkpoint.stat().st_size,
-            sum(parameter.numel() for parameter in loaded.sam.parameters()),
-        ),
-        exporter={name: version(name) for name in ("samrt", "torch", "onnx", "onnxscript")},
-    )
-    (target / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    parameters = sum(parameter.numel() for parameter in loaded.sam.parameters())
+    source = Source(checkpoint.name, sha256_of(checkpoint), checkpoint.stat().st_size, parameters)
+    write_manifest(target, describe(target, loaded, source, forms))
 
 
 def _forms(lowering: str, smoke: bool) -> list[tuple[str, str]]:
     return [("fp16", lowering), *([] if smoke else [_REFERENCE])]
-
-
-def _weights(file: str) -> str:
-    return file.removesuffix(".onnx") + ".weights"
-
-
-def _graphs(loaded: Any, precision: str, lowering: str) -> dict[str, Any]:
-    from samrt.manifest import contract_graph
-
-    sizes = loaded.image_size, loaded.embedding_shape, loaded.low_res_size
-    return {
-        "encoder": contract_graph("encoder", f"encoder.{precision}-{lowering}.onnx", *sizes),
-        "decoder": contract_graph("decoder", f"decoder.{precision}.onnx", *sizes),
-    }
