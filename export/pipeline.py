@@ -15,6 +15,7 @@ from torch import nn
 
 from samrt.backends import open_session
 from samrt.bundle import check_replaceable, open_bundle, write_zip
+from samrt.engine_sets import ENGINES_FOLDER
 from samrt.errors import ExportError, InputError, OutputError, SamrtError
 from samrt.files import replacing_file, replacing_folder
 from samrt.manifest import PRECISIONS, Form, Manifest, Source
@@ -79,6 +80,8 @@ def export(
         f"recognised {loaded.family} {loaded.variant}: {parameters / 1e6:.1f} M parameters, "
         f"image size {loaded.image_size}, to {forms}"
     )
+    if (output / ENGINES_FOLDER).is_dir():
+        progress("the engines of the bundle there go with it, as they are of its graphs; build them again")
     source = Source(read.path.name, read.sha256, read.bytes, parameters)
     writing = zipped if output.suffix == ".zip" else replacing_folder
     with writing(output) as folder:

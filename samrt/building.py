@@ -14,11 +14,17 @@ import numpy as np
 from samrt.backends import Session, open_engines, open_onnxruntime
 from samrt.bundle import Bundle, open_bundle
 from samrt.cuda import DeviceOptions, find_gpus
-from samrt.engine_manifest import ENGINE_MANIFEST_NAME, EngineFile, EngineManifest, platform_name
-from samrt.engine_sets import ENGINES_FOLDER, EngineSet
+from samrt.engine_manifest import (
+    ENGINE_MANIFEST_NAME,
+    EngineFile,
+    EngineManifest,
+    engine_file_name,
+    platform_name,
+)
+from samrt.engine_sets import ENGINES_FOLDER, EngineSet, remove_leftovers
 from samrt.errors import BackendError, InputError, OutputError
 from samrt.files import check_target, replacing_folder, sha256_of
-from samrt.manifest import MANIFEST_NAME, PRECISIONS, FileEntry, Form, Graph, contract_graph
+from samrt.manifest import PRECISIONS, FileEntry, Form, Graph, contract_graph
 from samrt.selection import Choice, source_hashes
 from samrt.tensorrt.build import BuildOptions, BuiltEngine, build_engine
 from samrt.tensorrt.flavours import import_flavour, installed_flavours
@@ -58,7 +64,7 @@ def build_bundle(
         BundleError: the bundle is missing or damaged.
         InputError: an option that does not fit.
         BackendError: TensorRT is missing or refuses a graph, or the engines are past tolerance.
-        OutputError: the engines cannot be written. In each case the bundle is as it was.
+        OutputError: the engines cannot be written. In each case the bundle and its engines are as they were.
     """
     request = request or BuildRequest()
     if request.precision not in PRECISIONS:
@@ -68,13 +74,17 @@ def build_bundle(
     bundle = open_bundle(path)
     form = _buildable(bundle, request.precision)
     flavour = import_flavour(_choose_flavour(request.backend))
-    check_target(bundle.folder / MANIFEST_NAME)  # whether that folder can be written, before minutes of building
+    engines = bundle.folder / ENGINES_FOLDER
+    _make_writable(engines)  # before minutes of building
+    remove_leftovers(bundle.folder)
     progress(f"building {form.name} engines with {flavour.title}")
     graphs = {name: _contract(bundle, form, name) for name in ("encoder", "decoder")}
     built = {}
     for name, graph in graphs.items():
         onnx, shapes = bundle.path_of(graph.file), ranges(graph, request.limits)
         built[name] = build_engine(flavour, onnx, shapes, request.options, progress)
+        for warning in built[name].warnings:
+            progress(f"building {name}: {flavour.title} warns: {warning}")
     capabilities = built["encoder"].compute_capabilities
     gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in capabilities), None)
     draft = EngineManifest(
@@ -90,10 +100,8 @@ def build_bundle(
         engines={},
         verification=None,
     )
-    engines = bundle.folder / ENGINES_FOLDER
-    _make_folder(engines)
     with replacing_folder(engines / draft.name) as folder:
-        files = {name: _write_engine(folder, graphs[name], one, request.limits) for name, one in built.items()}
+        files = {name: _write_engine(folder, name, graphs[name], one, request.limits) for name, one in built.items()}
         manifest = replace(draft, engines=files)
         if gpu is None:
             progress("not compared with the bundle: no GPU here can run these engines")
@@ -126,13 +134,13 @@ def _choose_flavour(backend: str) -> str:
     if backend != "auto":
         return backend
     installed = installed_flavours()
-    # TensorRT builds on a GPU and for that one; TensorRT-RTX anywhere.
-    for name in ("tensorrt", "tensorrt_rtx") if find_gpus() else ("tensorrt_rtx",):
+    # TensorRT builds on a GPU and for that one; TensorRT-RTX anywhere. TensorRT alone gets to say what it lacks.
+    for name in ("tensorrt", "tensorrt_rtx") if find_gpus() else ("tensorrt_rtx", "tensorrt"):
         if name in installed:
             return name
     raise BackendError(
-        "neither TensorRT nor TensorRT-RTX can build here; install TensorRT-RTX with `pip install 'samrt[rtx]'`, or on "
-        "a Jetson TensorRT, see docs/jetson.md"
+        "neither TensorRT nor TensorRT-RTX is installed; in a checkout of samrt, `pip install '.[rtx]'` installs "
+        "TensorRT-RTX; on a Jetson TensorRT is part of JetPack, see docs/jetson.md"
     )
 
 
@@ -143,15 +151,18 @@ def _contract(bundle: Bundle, form: Form, name: str) -> Graph:
     return contract_graph(name, form.graphs[name].file, *sizes)
 
 
-def _make_folder(path: Path) -> None:
+def _make_writable(engines: Path) -> None:
     try:
-        path.mkdir(exist_ok=True)
+        engines.mkdir(exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror}; check what is there") from error
+        raise OutputError(
+            f"cannot make the folder {engines}: {error.strerror}; move what is there, or check the permissions"
+        ) from error
+    check_target(engines / ENGINE_MANIFEST_NAME)
 
 
-def _write_engine(folder: Path, graph: Graph, built: BuiltEngine, limits: Limits) -> EngineFile:
-    path = folder / f"{Path(graph.file).stem.partition('.')[0]}.engine"
+def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, limits: Limits) -> EngineFile:
+    path = folder / engine_file_name(name)
     path.write_bytes(built.plan)
     return EngineFile(
         graph=replace(graph, file=path.name),
@@ -171,7 +182,8 @@ def _verify(bundle: Bundle, form: Form, engines: EngineSet, device: int) -> dict
         reference = _reference(bundle, session, limits)
     choice = Choice(engines.manifest.backend, form, engines)
     with open_engines(choice, DeviceOptions(device)) as session:
-        figures = compare(reference, session.encoder.run, _one_by_one(session.decoder.run, limits))
+        encoder, decoder = _in_full_batches(session.encoder.run, limits), _one_by_one(session.decoder.run, limits)
+        figures = compare(reference, encoder, decoder)
     if past := past_tolerance(figures, tolerance):
         raise BackendError(
             f"the engines differ from {standard.name} in ONNX Runtime by more than the tolerance ({'; '.join(past)}). "
@@ -198,6 +210,16 @@ def _reference(bundle: Bundle, session: Session, limits: Limits) -> Reference:
         if prompt["point_labels"].shape[1] <= limits.max_points
     }
     return replace(reference, prompts=fitting)
+
+
+def _in_full_batches(encoder: Run, limits: Limits) -> Run:
+    """The encoder, given as many copies of the image at once as it takes; what it makes of the last one."""
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        copies = {name: np.repeat(array, limits.max_batch, axis=0) for name, array in inputs.items()}
+        return {name: array[-1:] for name, array in encoder(copies).items()}
+
+    return run
 
 
 def _one_by_one(decoder: Run, limits: Limits) -> Run:

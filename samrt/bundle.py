@@ -107,14 +107,19 @@ def check_replaceable(folder: str | os.PathLike[str]) -> None:
         manifest = folder / MANIFEST_NAME
         if manifest.is_file() and manifest.stat().st_size <= _MANIFEST_LIMIT:
             own = {MANIFEST_NAME, *Manifest.from_json(manifest.read_bytes()).files}
-            if all((path.name in own and path.is_file()) or is_engines_folder(path) for path in found):
+            found = [
+                path for path in found if not (path.name in own and path.is_file()) and not is_engines_folder(path)
+            ]
+            if not found:
                 return
     except OSError as error:
         raise OutputError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
     except BundleError:
         # Whatever that manifest is, it does not say which of the files are a bundle's.
         pass
-    raise OutputError(f"{folder} is a folder that holds other things than a bundle; choose another name")
+    raise OutputError(
+        f"{folder} is a folder that holds other things than a bundle, such as {found[0].name}; choose another name"
+    )
 
 
 def write_zip(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -207,7 +212,10 @@ def _unpack_entries(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
     # The manifest allows plain names only, so what it lists cannot leave the folder; nothing else is unpacked.
     for name in names:
         if name != MANIFEST_NAME and name not in manifest.files:
-            raise BundleError(f"{path} holds {name!r}, which is not in its manifest; export the checkpoint again")
+            raise BundleError(
+                f"{path} holds {name!r}, which is not in its manifest; pack the manifest's files alone, without "
+                "engines, or export the checkpoint again to a .zip"
+            )
     for name, declared in manifest.files.items():
         if name not in by_name:
             raise BundleError(f"{name} is missing in {path}; copy the bundle again, or export again")

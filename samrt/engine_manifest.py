@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from samrt.errors import BundleError
+from samrt.errors import BundleError, InputError
 from samrt.json_reader import JsonReader, is_size
 from samrt.manifest import PRECISIONS, FileEntry, Graph, Tensor, file_entry, plain_name, read_graph
 from samrt.tensorrt.flavours import FLAVOURS
@@ -88,15 +88,15 @@ class EngineManifest:
         verification = root.raw("verification")
         manifest = cls(
             backend=root.choice("backend", FLAVOURS),
-            version=plain_name(root.text("version")),
-            platform=plain_name(root.text("platform")),
+            version=plain_name(root.text("version"), _REMEDY),
+            platform=plain_name(root.text("platform"), _REMEDY),
             compute_capabilities=tuple(root.items("compute_capabilities", _is_capability, 'text such as "8.7"')),
             device=None if root.raw("device") is None else root.text("device"),
             precision=root.choice("precision", PRECISIONS),
-            lowering=plain_name(root.text("lowering")),
+            lowering=plain_name(root.text("lowering"), _REMEDY),
             sources=_texts(root.child("sources")),
             limits=_limits(root.child("limits")),
-            engines={name: _engine_file(reader) for name, reader in root.children("engines")},
+            engines={name: _engine_file(name, reader) for name, reader in root.children("engines")},
             verification=None if verification is None else root.value("verification", dict),
         )
         missing = {"encoder", "decoder"} - manifest.engines.keys()
@@ -104,6 +104,7 @@ class EngineManifest:
             raise BundleError(
                 f"{ENGINE_MANIFEST_NAME} names no {', '.join(sorted(missing)) or 'compute capability'}; {_REMEDY}"
             )
+        _check_limits(manifest)
         return manifest
 
 
@@ -114,8 +115,27 @@ def platform_name() -> str:
     return f"{platform.system()}_{platform.machine()}".lower()
 
 
-def _engine_file(reader: JsonReader) -> EngineFile:
+def engine_file_name(graph: str) -> str:
+    """The file of the engine of "encoder" or "decoder"."""
+    return f"{graph}.engine"
+
+
+def _check_limits(manifest: EngineManifest) -> None:
+    limits = manifest.limits
+    largest = {"batch": limits.max_batch, "prompts": limits.max_prompts, "points": limits.max_points}
+    for engine in manifest.engines.values():
+        for tensor in engine.graph.inputs:
+            for axis, length in zip(tensor.shape, engine.ranges[tensor.name].maximum, strict=True):
+                if isinstance(axis, str) and largest.get(axis) != length:
+                    raise BundleError(
+                        f"{ENGINE_MANIFEST_NAME} has limits that are not those of its ranges ({axis}); {_REMEDY}"
+                    )
+
+
+def _engine_file(name: str, reader: JsonReader) -> EngineFile:
     graph = read_graph(reader.child("graph"))
+    if graph.file != engine_file_name(name):
+        raise BundleError(f"the file of {reader.where} is {graph.file!r}, not {engine_file_name(name)!r}; {_REMEDY}")
     ranges = {name: _range(child) for name, child in reader.children("ranges")}
     for tensor in graph.inputs:
         if tensor.name not in ranges or not _fits(tensor, ranges[tensor.name]):
@@ -148,7 +168,10 @@ def _fits(tensor: Tensor, given: Range) -> bool:
 
 
 def _limits(reader: JsonReader) -> Limits:
-    return Limits(reader.size("max_batch"), reader.size("max_prompts"), reader.size("max_points"))
+    try:
+        return Limits(reader.size("max_batch"), reader.size("max_prompts"), reader.size("max_points"))
+    except InputError as error:
+        raise BundleError(f"{reader.where}: {error}; {_REMEDY}") from error
 
 
 def _texts(reader: JsonReader) -> dict[str, str]:

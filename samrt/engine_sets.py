@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samrt.engine_manifest import ENGINE_MANIFEST_NAME, EngineManifest
+from samrt.engine_manifest import ENGINE_MANIFEST_NAME, EngineManifest, engine_file_name
 from samrt.errors import BundleError
 from samrt.files import sha256_of
 from samrt.tensorrt.flavours import FLAVOURS
@@ -15,6 +18,9 @@ from samrt.tensorrt.flavours import FLAVOURS
 ENGINES_FOLDER = "engines"
 
 _MANIFEST_LIMIT = 1 << 20
+_PREFIXES = tuple(f"{flavour}-" for flavour in FLAVOURS)
+# Longer than any build writes and compares: a younger one may be at work.
+_LEFTOVER_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -50,24 +56,34 @@ def find_engine_sets(bundle: Path) -> list[EngineSet]:
     """All engine sets in a bundle's folder, whether they fit or not, the best first: fp16, then TensorRT."""
     folder = bundle / ENGINES_FOLDER
     try:
-        folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError:
+        folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        return [EngineSet(folder, None, f"cannot read {folder}: {error.strerror}; check its permissions")]
     return sorted(map(_read, folders), key=_rank)
 
 
 def is_engines_folder(path: Path) -> bool:
-    """Whether a folder holds engine sets and nothing else, so that it may be deleted with its bundle."""
+    """Whether a folder holds nothing but what `samrt build` puts there, so that it may be deleted with its bundle."""
     if path.name != ENGINES_FOLDER or path.is_symlink() or not path.is_dir():
         return False
-    for folder in path.iterdir():
-        built = _read(folder).manifest if folder.is_dir() and not folder.is_symlink() else None
-        if built is None:
-            return False
-        own = {ENGINE_MANIFEST_NAME, *(engine.graph.file for engine in built.engines.values())}
-        if not set(os.listdir(folder)) <= own:
-            return False
-    return True
+    return all(_is_own(folder) for folder in path.iterdir())
+
+
+def remove_leftovers(bundle: Path) -> None:
+    """Delete what builds that were killed while they wrote have left in a bundle's folder of engines."""
+    for folder in (bundle / ENGINES_FOLDER).glob(".*"):
+        with suppress(OSError):
+            if _is_own(folder) and time.time() - folder.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a set, whole, damaged or half-written, lies there and nothing else."""
+    if folder.is_symlink() or not folder.is_dir() or not folder.name.removeprefix(".").startswith(_PREFIXES):
+        return False
+    return set(os.listdir(folder)) <= {ENGINE_MANIFEST_NAME, *map(engine_file_name, ("encoder", "decoder"))}
 
 
 def _read(folder: Path) -> EngineSet:

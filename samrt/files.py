@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from samrt.errors import OutputError
 
 _READ_SIZE = 1 << 20
+# How often, and over which errors, the swap of two folders is tried again.
+_SWAPS = 20
+_RACES = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 
 
 def sha256_of(path: Path) -> str:
@@ -86,17 +90,23 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _swap_folder(fresh: Path, target: Path) -> None:
-    if not target.exists():
-        fresh.rename(target)
-        return
-    old = _name_beside(target)
-    target.rename(old)
-    try:
-        fresh.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    for attempt in range(_SWAPS):
+        old = _name_beside(target)
+        try:
+            if target.exists():
+                target.rename(old)
+            fresh.rename(target)
+        except BaseException as error:
+            with suppress(OSError):
+                old.rename(target)
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            # Somebody else replaced the same folder in the same moment; whoever comes last wins.
+            if not isinstance(error, OSError) or error.errno not in _RACES or attempt == _SWAPS - 1:
+                raise
+        else:
+            shutil.rmtree(old, ignore_errors=True)
+            return
 
 
 @contextmanager

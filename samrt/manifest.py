@@ -298,15 +298,15 @@ def sha256_text(reader: JsonReader) -> str:
     """`sha256` of a JSON object, 64 hexadecimal digits."""
     digest = reader.text("sha256")
     if not _SHA256.fullmatch(digest):
-        raise BundleError(f"sha256 of {reader.where} is not 64 lower-case hexadecimal digits; export again")
+        raise BundleError(f"sha256 of {reader.where} is not 64 lower-case hexadecimal digits; {reader.remedy}")
     return digest
 
 
-def plain_name(name: str) -> str:
+def plain_name(name: str, remedy: str = _REMEDY) -> str:
     """A name that stays inside the bundle's folder on every system."""
     if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST_NAME:
         raise BundleError(
-            f"the manifest names a file {name!r}: only plain names of letters, digits, '.', '_' and '-' are allowed; "
-            "do not use this bundle unless you trust where it came from, and export it again"
+            f"{name!r} is no name that samrt gives: only plain names of letters, digits, '.', '_' and '-' are allowed; "
+            f"do not use this bundle unless you trust where it came from, and {remedy}"
         )
     return name

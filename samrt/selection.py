@@ -103,7 +103,9 @@ def _try(bundle: Bundle, engines: EngineSet, backend: str, machine: Machine, pas
 def _no_engines(bundle: Bundle, backend: str, passed_over: list[str]) -> str:
     if passed_over:
         return f"no engines of {backend} in {bundle.path} can run here: {'; '.join(passed_over)}"
-    return f"{bundle.path} holds no engines of {backend}; build them with `samrt build {bundle.path}`"
+    return (
+        f"{bundle.path} holds no engines of {backend}; build them with `samrt build {bundle.path} --backend {backend}`"
+    )
 
 
 def this_machine(device: int = 0) -> Machine:

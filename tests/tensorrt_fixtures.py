@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from seeded import SMALL_VIT, seeded_state
 
+import samrt.building
 import samrt.cuda
 from samrt.manifest import Graph, Tensor
 from samrt.tensorrt.flavours import Flavour, import_flavour
@@ -26,7 +27,8 @@ def rtx() -> Flavour:
 @pytest.fixture
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is found, whatever this machine has."""
-    monkeypatch.setattr(samrt.cuda, "find_gpus", lambda: [])
+    for module in (samrt.cuda, samrt.building):
+        monkeypatch.setattr(module, "find_gpus", lambda: [])
 
 
 @pytest.fixture(scope="session")

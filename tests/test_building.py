@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,7 @@ from samrt.tensorrt.profiles import Limits
 pytest_plugins = ("tensorrt_fixtures", "toy_fixtures")
 
 FULL = BuildRequest("tensorrt_rtx", "fp32", Limits(max_batch=2, max_prompts=3, max_points=4))
-CARD = Gpu(0, "RTX 4060", "8.9", 8 << 30)
-
-
-@pytest.fixture
-def without_gpu(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> None:
-    for module in (building, cuda):
-        monkeypatch.setattr(module, "find_gpus", lambda: [])
+CARD = Gpu(1, "RTX 4060", "8.9", 8 << 30)
 
 
 @pytest.fixture
@@ -46,12 +41,30 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
     for module in (building, cuda):
         monkeypatch.setattr(module, "find_gpus", lambda: [CARD])
 
-    def open_engines(choice: Choice, _: Any) -> Session:
+    def open_engines(choice: Choice, options: Any) -> Session:
         opened.append(choice)
         assert choice.engines is not None
         assert choice.engines.path_of("encoder").exists()
-        bundle = open_bundle(choice.engines.folder.parent.parent)
-        return open_onnxruntime(bundle, choice)
+        assert choice.engines.manifest is not None
+        assert options.device == CARD.index
+        session = open_onnxruntime(open_bundle(choice.engines.folder.parent.parent), choice)
+        limits, run = choice.engines.manifest.limits, session.decoder.run
+
+        def limited(inputs: Any, on_device: Any = ()) -> Any:
+            prompts, points = inputs["point_labels"].shape
+            assert prompts <= limits.max_prompts
+            assert points <= limits.max_points
+            return run(inputs, on_device)
+
+        session.decoder.run = limited  # type: ignore[method-assign]
+        encode = session.encoder.run
+
+        def full(inputs: Any, on_device: Any = ()) -> Any:
+            assert len(inputs["image"]) == limits.max_batch
+            return encode(inputs, on_device)
+
+        session.encoder.run = full  # type: ignore[method-assign]
+        return session
 
     monkeypatch.setattr(building, "open_engines", open_engines)
     return opened
@@ -139,6 +152,26 @@ def test_on_a_gpu_the_engines_are_compared_first(own_bundle: Path, stand_in: lis
     assert any("comparing with the bundle's graphs in ONNX Runtime, on RTX 4060" in line for line in lines)
 
 
+def test_the_reference_is_the_fp32_form(
+    own_bundle: Path, stand_in: list[Choice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = open_bundle(own_bundle).manifest.forms[0]
+    rewrite_manifest(own_bundle, forms=(replace(full, precision="fp16"), full))
+    references: list[str] = []
+    honest = building.open_onnxruntime
+
+    def counting(bundle: Any, choice: Choice) -> Session:
+        references.append(choice.form.name)
+        return honest(bundle, choice)
+
+    monkeypatch.setattr(building, "open_onnxruntime", counting)
+    built = build_bundle(own_bundle, replace(named("8.9"), precision="fp16"))
+    assert (references, [choice.form.name for choice in stand_in]) == (["fp32-dense"], ["fp16-dense"])
+    assert built.verification is not None
+    assert built.verification["reference"] == "fp32-dense"
+    assert built.verification["tolerance"]["mask_iou"] == 0.995
+
+
 def test_what_the_engines_do_not_take_is_not_asked_of_them(own_bundle: Path, stand_in: list[Choice]) -> None:
     small = replace(named("8.9"), limits=Limits(max_prompts=1, max_points=2))
     verification = build_bundle(own_bundle, small).verification
@@ -220,7 +253,16 @@ def test_an_unknown_backend(own_bundle: Path) -> None:
 
 def test_no_tensorrt_at_all(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "installed_flavours", dict)
-    with pytest.raises(BackendError, match=r"pip install 'samrt\[rtx\]'.*docs/jetson.md"):
+    with pytest.raises(BackendError, match=r"pip install '\.\[rtx\]'.*docs/jetson.md"):
+        build_bundle(own_bundle, replace(FULL, backend="auto"))
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_tensorrt_alone_says_what_it_lacks(own_bundle: Path, monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> None:
+    """As on a Jetson without the CUDA bindings, where no GPU is seen."""
+    monkeypatch.setattr(building, "installed_flavours", lambda: {"tensorrt": "10.3.0"})
+    monkeypatch.setattr(building, "import_flavour", lambda name: replace(rtx, name=name, version="10.3.0"))
+    with pytest.raises(BackendError, match=r"builds for the GPU at hand, and none was found.*cuda-core"):
         build_bundle(own_bundle, replace(FULL, backend="auto"))
 
 
@@ -268,11 +310,53 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     monkeypatch.undo()
 
 
-def test_engines_where_a_file_is(own_bundle: Path, monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> None:
-    (own_bundle / "engines").write_text("mine")
-    with pytest.raises(OutputError, match=r"cannot make the folder .*engines"):
+@pytest.mark.parametrize("as_link", [False, True])
+def test_engines_where_something_else_is(
+    own_bundle: Path, monkeypatch: pytest.MonkeyPatch, rtx: Flavour, as_link: bool
+) -> None:
+    path = own_bundle / "engines"
+    path.symlink_to(own_bundle / "nowhere") if as_link else path.write_text("mine")
+    monkeypatch.setattr(building, "build_engine", lambda *_: pytest.fail("the build had begun"))
+    with pytest.raises(OutputError, match=r"cannot make the folder .*engines.*move what is there"):
         build_bundle(own_bundle, named("8.9"))
-    assert (own_bundle / "engines").read_text() == "mine"
+    assert path.is_symlink() if as_link else path.read_text() == "mine"
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_a_build_that_is_interrupted_while_it_writes(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_bundle(own_bundle, named("8.9"))
+    before = everything_in(own_bundle)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EngineManifest, "to_json", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build_bundle(own_bundle, named("8.9"))
+    assert everything_in(own_bundle) == before
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_what_a_killed_build_left_is_removed_by_a_later_one(own_bundle: Path) -> None:
+    name = build_bundle(own_bundle, named("8.9")).name
+    engines = own_bundle / "engines"
+    for leftover, age in ((f".{name}.0a", 2 * 3600), (f".{name}.0b", 60)):
+        (engines / leftover).mkdir()
+        (engines / leftover / "encoder.engine").write_text("half")
+        os.utime(engines / leftover, times=(time.time() - age, time.time() - age))
+    (engines / ".mine").mkdir()
+    build_bundle(own_bundle, named("8.9"))
+    # The younger one may be a build at work, and the other is nobody's business.
+    assert {path.name for path in engines.iterdir()} == {name, f".{name}.0b", ".mine"}
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_warnings_are_told(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = building.build_engine
+    monkeypatch.setattr(building, "build_engine", lambda *given: replace(real(*given), warnings=("it is slow",)))
+    lines: list[str] = []
+    build_bundle(own_bundle, named("8.9"), lines.append)
+    assert sum("warns: it is slow" in line for line in lines) == 2
 
 
 # The command
@@ -303,7 +387,9 @@ def test_wrong_usage(words: tuple[str, ...], own_bundle: Path) -> None:
     assert stopped.value.code == 2
 
 
-@pytest.mark.parametrize("words", [("--max-points", "0"), ("--max-batch", "-1"), ("--workspace", "0")])
+@pytest.mark.parametrize(
+    "words", [("--max-points", "0"), ("--max-batch", "-1"), ("--workspace", "0"), ("--workspace", "9" * 20)]
+)
 def test_values_out_of_range(words: tuple[str, ...], own_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(own_bundle), *words]) == 1
     assert "must be" in capsys.readouterr().err

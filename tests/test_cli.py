@@ -467,7 +467,10 @@ def test_export_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) 
     )
     status, out, err = run("export", "sam.pth", "-o", "b")
     assert (status, out) == (1, "")
-    assert err == "samrt: error: export needs onnxscript, not installed here; run: pip install 'samrt[export]'\n"
+    assert err == (
+        "samrt: error: export needs onnxscript, not installed here; "
+        "run in a checkout of samrt: pip install '.[export]'\n"
+    )
 
 
 @pytest.mark.parametrize("words", [(), ("--lowering", "x"), ("--image-size", "big")])

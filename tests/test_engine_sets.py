@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from toy_bundle import write_toy_bundle
 
 import samrt
 from samrt import selection
 from samrt.bundle import check_replaceable, open_bundle
+from samrt.cli import main
 from samrt.cuda import Gpu
 from samrt.engine_manifest import EngineFile, EngineManifest, platform_name
 from samrt.engine_sets import EngineSet, find_engine_sets, is_engines_folder
@@ -122,8 +125,12 @@ def test_every_key_is_required_and_documented(text: str) -> None:
         (("precision",), "int3", "one of fp32, fp16"),
         (("sources", "decoder.onnx"), 1, "must be str"),
         (("limits", "max_points"), 0, "positive integer"),
+        (("limits", "max_points"), 1, "from 2 to 1024, not 1"),
+        (("limits", "max_points"), 8, "limits that are not those of its ranges"),
         (("engines",), {}, "names no decoder, encoder"),
         (("engines", "encoder", "graph", "file"), "../../x.engine", "plain names"),
+        (("engines", "encoder", "graph", "file"), "engine.json", "not 'encoder.engine'"),
+        (("engines", "encoder", "graph", "file"), "decoder.engine", "not 'encoder.engine'"),
         (("engines", "encoder", "content", "sha256"), "x", "64 lower-case hexadecimal"),
         (("engines", "encoder", "ranges", "image", "maximum"), [1, 3, 64], "does not fit its shape"),
         (("engines", "encoder", "ranges", "image", "maximum"), [1, 3, 64, 65], "does not fit its shape"),
@@ -135,8 +142,9 @@ def test_every_key_is_required_and_documented(text: str) -> None:
     ],
 )
 def test_wrong_values_are_named(text: str, keys: tuple[Any, ...], value: Any, message: str) -> None:
-    with pytest.raises((BundleError, samrt.InputError), match=message):
+    with pytest.raises(BundleError, match=message) as caught:
         EngineManifest.from_json(changed(text, *keys, to=value))
+    assert "samrt build" in str(caught.value) or keys[0] == "engines"
 
 
 @pytest.mark.parametrize("broken", ["", "{", b"\xff", "[1]", "[" * 100_000])
@@ -189,13 +197,24 @@ def test_a_bundle_with_engines_may_be_replaced(with_engines: Path) -> None:
     assert is_engines_folder(with_engines / "engines")
 
 
+@pytest.mark.parametrize("content", ["{", None])
+def test_nor_do_damaged_or_half_written_sets_keep_it(with_engines: Path, content: str | None) -> None:
+    (engines,) = (with_engines / "engines").iterdir()
+    if content is None:
+        (engines / "engine.json").unlink()
+        engines.rename(engines.with_name(f".{engines.name}.0a1b2c3d"))
+    else:
+        (engines / "engine.json").write_text(content)
+    check_replaceable(with_engines)
+
+
 @pytest.mark.parametrize("place", ["engines/notes.txt", "engines/{set}/notes.txt", "engines/other/x"])
 def test_but_not_with_somebody_elses_files_in_it(with_engines: Path, place: str) -> None:
     (engines,) = (with_engines / "engines").iterdir()
     path = with_engines / place.format(set=engines.name)
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
-    with pytest.raises(OutputError, match="holds other things"):
+    with pytest.raises(OutputError, match="holds other things than a bundle, such as engines"):
         check_replaceable(with_engines)
 
 
@@ -297,3 +316,40 @@ def test_misfit_of_a_whole_set_is_empty(with_engines: Path) -> None:
     (engines,) = find_engine_sets(with_engines)
     assert misfit(engines, manifest, MACHINE) == ""
     assert misfit(EngineSet(engines.folder, None, "lost"), manifest, MACHINE) == "lost"
+
+
+def test_info_looks_at_the_engines_too(
+    with_engines: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "this_machine", lambda *_: MACHINE)
+    assert main(["info", str(with_engines)]) == 0
+    assert "here      can run" in capsys.readouterr().out
+    (engines,) = (with_engines / "engines").iterdir()
+    (engines / "encoder.engine").write_text("cut")
+    assert main(["info", str(with_engines)]) == 0
+    assert "encoder.engine is not the file that was built" in capsys.readouterr().out
+    assert main(["info", str(with_engines), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["engines"]
+    assert (found["name"], found["backend"]) == (engines.name, "tensorrt_rtx")
+    assert "is not the file that was built" in found["misfit"]
+
+
+@pytest.mark.parametrize("command", ["info", "segment"])
+def test_a_number_that_makes_no_sense_is_no_obstacle(
+    with_engines: Path, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (path,) = (with_engines / "engines").glob("*/engine.json")
+    path.write_text(changed(text, "limits", "max_batch", to=65))
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "black.png")
+    segment = [
+        str(tmp_path / "black.png"),
+        "--bundle",
+        str(with_engines),
+        "--point",
+        "3,4",
+        "-o",
+        str(tmp_path / "o.png"),
+    ]
+    assert main([command, *(segment if command == "segment" else [str(with_engines)])]) == 0
+    out, err = capsys.readouterr()
+    assert "max_batch must be a whole number from 1 to 64, not 65" in out + err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,18 @@ def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
             check_target(target)
         with pytest.raises(OutputError, match="not a regular file"), replacing_file(target):
             pass
+
+
+def test_two_who_replace_one_folder_at_once_both_succeed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+
+    def replace(name: str) -> None:
+        for _ in range(50):
+            with replacing_folder(target) as folder:
+                (folder / "who").write_text(name)
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(replace, name) for name in "ab"]:
+            done.result()
+    assert (target / "who").read_text() in "ab"
+    assert list(tmp_path.iterdir()) == [target]

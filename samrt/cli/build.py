@@ -21,7 +21,7 @@ examples:
   samrt build vit_b --backend tensorrt_rtx --compute-capability 8.6,8.9    for others, also without a GPU
   samrt build vit_b --max-prompts 16 --max-points 4                   16 boxes at once; more memory
 
-Needs TensorRT (on a Jetson part of JetPack) or TensorRT-RTX: pip install 'samrt[rtx]'
+Needs TensorRT (on a Jetson part of JetPack) or TensorRT-RTX: in a checkout of samrt, pip install '.[rtx]'
 """
 
 

@@ -23,7 +23,7 @@ examples:
   samrt export sam_vit_b_01ec64.pth -o vit_b_512 --image-size 512     faster, coarser
   samrt export sam_vit_b_01ec64.pth -o vit_b --precision fp32,fp16    for CPUs, and for `samrt build` on a GPU
 
-Needs torch, onnx and onnxscript: pip install 'samrt[export]'
+Needs torch, onnx and onnxscript: in a checkout of samrt, pip install '.[export]'
 """
 
 _NEEDED = ("torch", "onnx", "onnxscript")
@@ -69,7 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Export, with progress on stderr."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise SamrtError(f"export needs {', '.join(missing)}, not installed here; run: pip install 'samrt[export]'")
+        raise SamrtError(
+            f"export needs {', '.join(missing)}, not installed here; run in a checkout of samrt: pip install '.[export]'"
+        )
     from samrt_export.pipeline import ExportOptions, export
 
     start = time.perf_counter()

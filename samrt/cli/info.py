@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from samrt.bundle import Bundle
     from samrt.engine_manifest import EngineManifest
+    from samrt.engine_sets import EngineSet
     from samrt.manifest import Manifest, Tensor
 
 DESCRIPTION = """\
 Show what a bundle holds: model, sizes, where it came from, the inputs and outputs of its graphs, and how closely it
-follows the torch model. Every file is compared with its SHA-256 first; a damaged bundle is an error."""
+follows the torch model; and the engines built from it, and whether they can run here. Every file is compared with its
+SHA-256; a damaged bundle is an error, damaged engines are named."""
 
 EPILOG = """\
 examples:
@@ -39,9 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
     if arguments.json:
         # open_bundle raises unless every file has the hash that the manifest says.
-        print(
-            json.dumps({"path": str(bundle.path), "verified": True, **json.loads(bundle.manifest.to_json())}, indent=2)
-        )
+        found = {"path": str(bundle.path), "verified": True, **json.loads(bundle.manifest.to_json())}
+        found["engines"] = [
+            {"name": engines.folder.name, "misfit": reason, **_as_json(engines)} for engines, reason in _engines(bundle)
+        ]
+        print(json.dumps(found, indent=2))
         return 0
     for block in _blocks(bundle):
         for line in block:
@@ -67,19 +71,35 @@ def _blocks(bundle: Bundle) -> Iterator[list[str]]:
 
 
 def _engine_blocks(bundle: Bundle) -> Iterator[list[str]]:
-    from samrt.engine_sets import find_engine_sets
-    from samrt.selection import misfit, this_machine
-
-    found = find_engine_sets(bundle.folder)
-    if not found:
-        return
-    machine = this_machine()
-    for engines in found:
+    for engines, reason in _engines(bundle):
         yield ["", f"engines {engines.folder.name}"]
-        rows: list[Row] = [("here", misfit(engines, bundle.manifest, machine) or "can run")]
+        rows: list[Row] = [("here", reason or "can run")]
         if engines.manifest is not None:
             rows += _engine_rows(engines.manifest)
         yield _table(rows)
+
+
+def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet, str]]:
+    """The engines in the bundle, each with the reason why it cannot run here, or nothing."""
+    from samrt.engine_sets import find_engine_sets
+    from samrt.errors import BundleError
+    from samrt.selection import misfit, this_machine
+
+    found = find_engine_sets(bundle.folder)
+    machine = this_machine() if found else None
+    for engines in found:
+        assert machine is not None
+        try:
+            for name in engines.manifest.engines if engines.manifest else ():
+                engines.path_of(name)
+        except BundleError as error:
+            yield engines, str(error)
+        else:
+            yield engines, misfit(engines, bundle.manifest, machine)
+
+
+def _as_json(engines: EngineSet) -> dict[str, object]:
+    return json.loads(engines.manifest.to_json()) if engines.manifest else {}
 
 
 def _engine_rows(built: EngineManifest) -> Iterator[Row]:

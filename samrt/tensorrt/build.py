@@ -25,6 +25,7 @@ _FIGURES = {
     "weights_bytes": re.compile(r"Total Weights Memory: (\d+)"),
     "persistent_bytes": re.compile(r"Total Device Persistent Memory: (\d+)"),
 }
+_LARGEST_MIB = 1 << 20  # 1 TiB
 # Said when two builds run at once; each still hears of its own build.
 _NOISE = "differs from one already registered"
 
@@ -39,7 +40,7 @@ class BuildOptions:
     there and written anew, which shorten the next build.
 
     Raises:
-        InputError: the workspace is less than 1 MiB or not a whole number.
+        InputError: the workspace is less than 1 MiB, more than 1 TiB, or not a whole number.
     """
 
     compute_capabilities: tuple[str, ...] | None = None
@@ -48,8 +49,8 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         mib = self.workspace_mib
-        if mib is not None and (not isinstance(mib, int) or isinstance(mib, bool) or mib < 1):
-            raise InputError(f"the workspace must be a whole number of MiB, 1 or more, not {mib!r}")
+        if mib is not None and (not isinstance(mib, int) or isinstance(mib, bool) or not 1 <= mib <= _LARGEST_MIB):
+            raise InputError(f"the workspace must be a whole number of MiB from 1 to {_LARGEST_MIB}, not {mib!r}")
 
 
 @dataclass(frozen=True)
