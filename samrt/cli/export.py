@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise SamrtError(
-            f"export needs {', '.join(missing)}, not installed here; run in a checkout of samrt: pip install '.[export]'"
+            f"export needs {', '.join(missing)}, not installed here; "
+            "run in a checkout of samrt: pip install '.[export]'"
         )
     from samrt_export.pipeline import ExportOptions, export
 
