@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,8 +20,8 @@ sys.path.append(str(_FOLDER))
 import floors  # noqa: E402
 import timing  # noqa: E402
 import wheels  # noqa: E402
-from phases import tensorrt  # noqa: E402
-from work import Work  # noqa: E402
+from phases import PHASES, Phase, allowed, engines, tensorrt  # noqa: E402
+from work import NotHereError, Work  # noqa: E402
 
 
 def _run(command: list[str | Path], **environment: str) -> subprocess.CompletedProcess[str]:
@@ -36,6 +37,14 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path: Path) -> None:
     assert ended.stdout.startswith("There is no NVIDIA GPU that can be used here")
     assert ended.stdout.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    ended = _run([_FOLDER / "run.sh", tmp_path / "absent" / "gpu.json", "--smoke"])
+
+    assert ended.returncode == 1
+    assert "does not exist" in ended.stderr
+    assert (ended.stdout, ended.stderr.count("\n")) == ("", 1)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +178,36 @@ def test_no_phase_begins_when_the_budget_is_spent(own_phases: Path, tmp_path: Pa
     assert {phase["status"] for phase in json.loads(out.read_text())["phases"].values()} == {"not run"}
 
 
+def test_time_is_kept_for_a_phase_that_reserves_it(own_phases: Path, tmp_path: Path) -> None:
+    table, out = own_phases / "phases" / "__init__.py", tmp_path / "out.json"
+    own = 'PHASES = (Phase("good", 6), Phase("last", 6, reserve_s=8))'
+    table.write_text(re.sub(r"^PHASES = .*$", own, table.read_text(), flags=re.MULTILINE))
+    ended = _run([sys.executable, own_phases / "run.py", "--smoke", "--out", out, "--budget", "10"])
+    phases = json.loads(out.read_text())["phases"]
+
+    assert ended.returncode == 2
+    assert {name: phase["status"] for name, phase in phases.items()} == {"good": "not run", "last": "ok"}
+    assert phases["good"]["reason"] == "2 s of the budget were left for it"
+
+
+def test_a_phase_gets_its_limit_or_what_is_not_reserved() -> None:
+    phase, later = Phase("a", 90), (Phase("b", 50), Phase("c", 50, reserve_s=40))
+
+    assert [allowed(phase, later, left) for left in (500, 100, 30)] == [90, 60, -10]
+    assert allowed(phase, (), 50) == 50
+
+
+def test_torch_is_timed_even_when_every_phase_before_it_takes_all_it_may() -> None:
+    left = 570.0
+    granted = {}
+    for index, phase in enumerate(PHASES):
+        granted[phase.name] = max(0.0, allowed(phase, PHASES[index + 1 :], left))
+        left -= granted[phase.name]
+
+    assert granted["torch_eager"] >= 60
+    assert granted["engines"] == 150
+
+
 class _Recorder:
     """Stands in for the driver: keeps the order of calls; time is their count."""
 
@@ -233,15 +272,24 @@ def test_a_floor_is_the_longer_of_arithmetic_and_memory() -> None:
     assert "absent" in floors.floor(found, "n", "encoder")
 
 
+_CORRECT: dict[str, Any] = {"stage": "ran", "correct": True}
+_REFUSED: dict[str, Any] = {"stage": "built", "error": "no kernel"}
+
+
 @pytest.mark.parametrize(
     ("attempts", "runs", "text"),
     [
+        # What counts is what `samrt build` asks for: the GPU at hand.
+        ({"CURRENT": _CORRECT, "default": _REFUSED}, True, "correct when built for CURRENT"),
         (
-            {"default": {"stage": "built", "error": "no kernel"}, "SM80": {"stage": "ran", "correct": True}},
-            True,
-            "SM80",
+            {"CURRENT": _REFUSED, "default": _CORRECT, "SM80": _CORRECT},
+            False,
+            "correct on this device when built for default, SM80, but not for CURRENT, as `samrt build` does; "
+            "CURRENT: no kernel",
         ),
-        ({"default": {"stage": "built", "error": "no kernel"}}, False, "no kernel"),
+        ({"CURRENT": _REFUSED, "default": _REFUSED}, False, "no way of building that was tried ran correctly"),
+        ({"default": _CORRECT}, True, "correct when built for default"),
+        ({"default": _REFUSED}, False, "default: no kernel"),
         ({"default": {"stage": "ran", "correct": False, "difference": 0.5}}, False, "wrong by 0.5"),
     ],
 )
@@ -254,6 +302,39 @@ def test_concludes_whether_a_flavour_runs(
 
     assert tensorrt.runs(work, "tensorrt_rtx") is runs
     assert text in work.of("tensorrt")["tensorrt_rtx"]["reason"]
+    if not runs:
+        with pytest.raises(NotHereError, match=re.escape(text)):
+            engines.run(Work(tmp_path, "engines", smoke=False, deadline=0))
+
+
+def test_stock_tensorrt_is_built_as_it_is_by_default(tmp_path: Path) -> None:
+    work = Work(tmp_path, "tensorrt", smoke=False, deadline=0)
+    work.record("tensorrt", "attempts", value={"default": _CORRECT, "CURRENT": _REFUSED})
+    tensorrt._conclude(work, "tensorrt")
+
+    assert tensorrt.runs(work, "tensorrt")
+
+
+def test_tries_first_what_counts_and_keeps_it_when_time_runs_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def attempt(flavour: str, target: str) -> dict[str, Any]:
+        tried.append(target)
+        if len(tried) == 2:
+            raise KeyboardInterrupt
+        return _CORRECT
+
+    monkeypatch.setattr(tensorrt, "installed_flavours", lambda: {"tensorrt_rtx": "1.7"})
+    monkeypatch.setattr(tensorrt, "capabilities", lambda flavour: ["default", "CURRENT", "SM80"])
+    monkeypatch.setattr(tensorrt, "_attempt", attempt)
+    work = Work(tmp_path, "tensorrt", smoke=False, deadline=0)
+    with pytest.raises(KeyboardInterrupt):
+        tensorrt.run(work)
+
+    assert tried == ["CURRENT", "default"]
+    assert tensorrt.runs(work, "tensorrt_rtx")
 
 
 _THIS = f"cp{sys.version_info.major}{sys.version_info.minor}"
@@ -296,3 +377,34 @@ def test_unpacks_wheels_whole_and_in_parts(tmp_path: Path) -> None:
     assert (site / "whole.py").read_text() == "NAME = 'whole'\n"
     assert (site / "split.py").read_text() == "NAME = 'split'\n"
     assert not (site / "other.py").exists()
+
+
+@pytest.mark.parametrize("lost", ["part00", "part01", "part02", "in the middle", "no zip"])
+def test_a_wheel_that_is_damaged_or_lacks_a_part_is_left_out_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str
+) -> None:
+    folder, site = tmp_path / "wheels", tmp_path / "site"
+    folder.mkdir()
+    site.mkdir()
+    wheel = folder / "broken-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("broken/__init__.py", "")
+        archive.writestr("broken/data", os.urandom(3000))
+    content = wheel.read_bytes()
+    if lost.startswith("part"):
+        wheel.unlink()
+        for index in range(3):
+            part = folder / f"{wheel.name}.part{index:02}"
+            part.write_bytes(content[index * 1000 : (index + 1) * 1000 if index < 2 else None])
+        (folder / f"{wheel.name}.{lost}").unlink()
+    else:
+        wheel.write_bytes(content[:1500] + bytes(10) + content[1510:] if lost == "in the middle" else b"no zip")
+    with zipfile.ZipFile(folder / "good-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("good.py", "")
+    wheels.main(folder, site)
+
+    told = capsys.readouterr().err.splitlines()
+    assert [line for line in told if "broken" in line and "is left out: it is damaged or lacks a part" in line]
+    assert len(told) == 2
+    assert (site / "good.py").exists()
+    assert not (site / "broken").exists()

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from driver import no_gpu_reason
-from phases import PHASES, Phase
+from phases import PHASES, Phase, allowed
 
-from samrt.files import replacing_file
+from samrt.errors import OutputError
+from samrt.files import check_target, replacing_file
 
 _HERE = Path(__file__).resolve().parent
 _TAIL = 2000  # characters of a phase's own output that go into the JSON when it failed
@@ -39,6 +40,11 @@ def main() -> int:
     reason = "" if arguments.smoke else no_gpu_reason()
     if reason:
         print(f"There is no NVIDIA GPU that can be used here ({reason}); nothing was measured.")
+        return 1
+    try:
+        check_target(arguments.out)
+    except OutputError as error:
+        print(f"{error}; nothing was measured.", file=sys.stderr)
         return 1
     chosen = [phase for phase in PHASES if not arguments.only or phase.name in arguments.only]
     with tempfile.TemporaryDirectory(prefix="samrt-gpu-") as folder:
@@ -59,10 +65,10 @@ def _run_all(chosen: list[Phase], folder: Path, arguments: argparse.Namespace) -
         "seconds": 0.0,
         "phases": {},
     }
-    for phase in chosen:
-        left = arguments.budget - (time.monotonic() - began)
+    for index, phase in enumerate(chosen):
+        limit = allowed(phase, chosen[index + 1 :], arguments.budget - (time.monotonic() - began))
         print(f"{phase.name} ...", file=sys.stderr, flush=True)
-        report["phases"][phase.name] = done = _run(phase, folder, left, arguments.smoke)
+        report["phases"][phase.name] = done = _run(phase, folder, limit, arguments.smoke)
         print(f"{phase.name}: {done['status']} {done.get('reason', '')}", file=sys.stderr, flush=True)
         report["seconds"] = round(time.monotonic() - began, 1)
         with replacing_file(arguments.out) as fresh:
@@ -70,10 +76,9 @@ def _run_all(chosen: list[Phase], folder: Path, arguments: argparse.Namespace) -
     return report
 
 
-def _run(phase: Phase, folder: Path, left: float, smoke: bool) -> dict[str, Any]:
-    limit = min(phase.limit_s, left)
+def _run(phase: Phase, folder: Path, limit: float, smoke: bool) -> dict[str, Any]:
     if limit < _LEAST:
-        return {"status": "not run", "reason": f"{left:.0f} s of the budget were left"}
+        return {"status": "not run", "reason": f"{max(limit, 0):.0f} s of the budget were left for it"}
     command = [sys.executable, str(_HERE / "phase.py"), phase.name, str(folder), f"{limit:.1f}"]
     began = time.monotonic()
     log = folder / f"{phase.name}.log"

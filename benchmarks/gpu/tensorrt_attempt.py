@@ -52,9 +52,7 @@ def capabilities(flavour: str) -> list[str]:
 def _build(trt: Any, logger: Any, target: str) -> tuple[Any, Any]:
     """relu(x @ weight) in half precision."""
     builder = trt.Builder(logger)
-    # TensorRT 11 has strongly typed networks only, and may lack the flag.
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     weight = np.random.default_rng(0).normal(size=(_SHAPE[1], _SHAPE[1])).astype(np.float16)
     x = network.add_input("x", trt.float16, _SHAPE)
     constant = network.add_constant(weight.shape, trt.Weights(weight)).get_output(0)

@@ -1,12 +1,13 @@
 """Unpack a folder of wheels, whole or in parts, into a folder for PYTHONPATH. Needs neither a network nor pip.
 
-A wheel for another Python or machine is refused with one line, and the benchmark runs without it.
+A wheel for another Python or machine, or a damaged one, is left out with one line, and the benchmark runs without it.
 """
 
 from __future__ import annotations
 
 import platform
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -16,13 +17,9 @@ _INTERPRETERS = ("py3", "py2.py3", f"cp{sys.version_info.major}{sys.version_info
 
 def main(folder: Path, site: Path) -> None:
     for wheel in _joined(folder, site):
-        reason = unfit(wheel.name)
-        if reason:
-            print(f"wheels: {wheel.name} is left out: {reason}", file=sys.stderr)
-            continue
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(site)
-        print(f"wheels: unpacked {wheel.name}", file=sys.stderr)
+        reason = unfit(wheel.name) or _unpack(wheel, site)
+        outcome = f"{wheel.name} is left out: {reason}" if reason else f"unpacked {wheel.name}"
+        print(f"wheels: {outcome}", file=sys.stderr)
 
 
 def unfit(name: str) -> str:
@@ -38,11 +35,27 @@ def unfit(name: str) -> str:
     return ""
 
 
+def _unpack(wheel: Path, site: Path) -> str:
+    """Put all of a wheel into `site`, or nothing and say why not."""
+    with tempfile.TemporaryDirectory(dir=site) as folder:
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder)
+        except Exception as error:  # a gap in it raises anything from BadZipFile to a negative seek
+            return f"it is damaged or lacks a part ({type(error).__name__}: {error})"
+        for file in [path for path in Path(folder).rglob("*") if path.is_file()]:
+            target = site / file.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+    return ""
+
+
 def _joined(folder: Path, scratch: Path) -> list[Path]:
     """The wheels of `folder`; those in parts are put together in `scratch`."""
     wheels = sorted(folder.glob("*.whl"))
-    for first in sorted(folder.glob("*.whl.part00")):
-        whole = scratch / first.name.removesuffix(".part00")
+    # By any part, as the first may be the one that is missing.
+    for name in sorted({part.stem for part in folder.glob("*.whl.part*")}):
+        whole = scratch / name
         with whole.open("wb") as file:
             for part in sorted(folder.glob(f"{whole.name}.part*")):
                 file.write(part.read_bytes())

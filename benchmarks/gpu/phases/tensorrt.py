@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +31,38 @@ def run(work: Work) -> None:
         except Exception as error:
             work.record(flavour, "reason", value=f"it cannot be imported: {error}"[:800])
             continue
-        for target in targets[:1] if work.smoke else targets:
+        # What counts comes first, and is concluded at once: the other attempts may take what time is left.
+        first = _as_built(flavour, targets)
+        for target in ["default"] if work.smoke else sorted(targets, key=lambda target: target != first):
             work.record(flavour, "attempts", target, value=_attempt(flavour, target))
-        _conclude(work, flavour)
+            _conclude(work, flavour)
 
 
 def runs(work: Work, flavour: str) -> bool:
-    """Whether an earlier phase found that engines of this flavour run here."""
+    """Whether an earlier phase found that engines run here which this flavour builds as `samrt build` asks it to."""
     return bool(work.of("tensorrt").get(flavour, {}).get("runs"))
 
 
 def _conclude(work: Work, flavour: str) -> None:
     attempts = work.of("tensorrt")[flavour]["attempts"]
     good = [target for target, outcome in attempts.items() if outcome.get("correct")]
-    if good:
-        work.record(flavour, "runs", value=True)
+    first = _as_built(flavour, attempts)
+    work.record(flavour, "runs", value=first in good)
+    if first in good:
         work.record(flavour, "reason", value=f"correct when built for {', '.join(good)}")
         return
-    first = next(iter(attempts.values()))
-    why = first.get("error") or f"its result was wrong by {first.get('difference')}"
-    work.record(flavour, "reason", value=f"no way of building ran correctly on this device; the default: {why}")
+    why = attempts[first].get("error") or f"its result was wrong by {attempts[first].get('difference')}"
+    told = (
+        f"correct on this device when built for {', '.join(good)}, but not for {first}, as `samrt build` does"
+        if good
+        else "no way of building that was tried ran correctly on this device"
+    )
+    work.record(flavour, "reason", value=f"{told}; {first}: {why}")
+
+
+def _as_built(flavour: str, targets: Collection[str]) -> str:
+    """What `samrt build` asks for: with TensorRT-RTX the GPU at hand, where that was tried."""
+    return "CURRENT" if flavour == "tensorrt_rtx" and "CURRENT" in targets else "default"
 
 
 def _attempt(flavour: str, target: str) -> dict[str, Any]:
