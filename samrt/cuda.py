@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ class DeviceOptions:
 
     Attributes:
         device: index of the GPU, as CUDA counts them.
-        stream: the stream to run on, None for one of samrt's own. An address as int, any object with
+        stream: the stream to run on, None for one of samrt's own. An address as an integer, any object with
             `__cuda_stream__`, or a stream of PyCUDA (`handle`), torch (`cuda_stream`) or CuPy (`ptr`). It must belong
             to the device's primary context and live as long as the session.
         cuda_graphs: capture the engines' work into CUDA graphs where the runtime allows it.
@@ -86,7 +87,7 @@ class DeviceSession:
         self._private: Any = None
         with self.current() as device:
             wanted = self.options.stream
-            self._stream: Any = device.create_stream() if wanted is None else _borrowed_stream(wanted, self.gpu.index)
+            self._stream: Any = _new_stream(device) if wanted is None else _borrowed_stream(wanted, self.gpu.index)
         self.stream = int(self._stream.handle)
 
     @contextmanager
@@ -101,7 +102,7 @@ class DeviceSession:
         self.check_open()
         if self._private is None:
             with self.current() as device:
-                self._private = device.create_stream()
+                self._private = _new_stream(device)
         return self._private
 
     def check_open(self) -> None:
@@ -133,11 +134,13 @@ class DeviceSession:
         self._stream.wait(_core().LEGACY_DEFAULT_STREAM)
 
     def synchronize(self) -> None:
-        """Wait until all work on the stream is done; within `current`.
+        """Wait until all work on the stream is done; within `current`. A closed session has waited already.
 
         Raises:
             BackendError: some of it failed.
         """
+        if self._closed:
+            return
         check(_driver().cuStreamSynchronize(self._stream.handle), "work on the GPU")
 
     def close(self) -> None:
@@ -257,9 +260,10 @@ def _find_gpu(index: int) -> Gpu:
             f"CUDA cannot start ({error}); install an NVIDIA driver, or load with backend='onnxruntime'"
         ) from error
     count = check(driver.cuDeviceGetCount(), "cuDeviceGetCount")
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < count:
+    number = _integer(index)
+    if number is None or not 0 <= number < count:
         raise BackendError(f"there is no GPU {index!r}: CUDA sees {count}, counted from 0; choose one of them")
-    return _gpu(driver, index)
+    return _gpu(driver, number)
 
 
 def _gpu(driver: Any, index: int) -> Gpu:
@@ -276,6 +280,23 @@ def _gpu(driver: Any, index: int) -> Gpu:
     return Gpu(index, name.split(b"\0")[0].decode(errors="replace").strip(), f"{major}.{minor}", int(memory))
 
 
+def _integer(value: object) -> int | None:
+    """An integer of Python or NumPy as int; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _new_stream(device: Any) -> Any:
+    try:
+        return device.create_stream()
+    except Exception as error:  # cuda.core's CUDAError is a plain Exception
+        raise BackendError(f"CUDA: making a stream failed ({error}); {_remedy(str(error))}") from error
+
+
 def _borrowed_stream(stream: object, device: int) -> Any:
     """The caller's stream as `cuda.core.Stream`; called in the device's primary context."""
     core, driver = _core(), _driver()
@@ -288,15 +309,31 @@ def _borrowed_stream(stream: object, device: int) -> Any:
     context = check(driver.cuStreamGetCtx(driver.CUstream(handle)), "asking for the stream's context")
     if int(context) != current_context():
         raise BackendError(
-            f"the stream belongs to a CUDA context other than the primary one of GPU {device}; with PyCUDA, import "
-            "pycuda.autoprimaryctx instead of pycuda.autoinit"
+            f"the stream belongs to a CUDA context other than the primary one of GPU {device}; choose the stream's own "
+            "GPU as `device`, or with PyCUDA, import pycuda.autoprimaryctx instead of pycuda.autoinit"
         )
     return core.Stream.from_handle(handle)
 
 
 def _handle_of(stream: object) -> int:
-    if isinstance(stream, int) and not isinstance(stream, bool):
-        return stream
+    try:
+        handle = _address_of(stream)
+    except Exception as error:  # whatever an object's own attributes raise
+        raise BackendError(f"{type(stream).__name__} names no CUDA stream ({error}); hand in its address") from error
+    if handle is None:
+        raise BackendError(
+            f"{type(stream).__name__} is not a CUDA stream; hand in its address as int, or an object with "
+            "__cuda_stream__"
+        )
+    if not 0 <= handle < 1 << 64:
+        raise BackendError(f"{handle} is not the address of a CUDA stream; hand in what the stream's owner calls it")
+    return handle
+
+
+def _address_of(stream: object) -> int | None:
+    number = _integer(stream)
+    if number is not None:
+        return number
     protocol = getattr(stream, "__cuda_stream__", None)
     if protocol is not None:
         return int(protocol()[1])
@@ -304,9 +341,7 @@ def _handle_of(stream: object) -> int:
         value = getattr(stream, name, None)
         if value is not None:
             return int(value)
-    raise BackendError(
-        f"{type(stream).__name__} is not a CUDA stream; hand in its address as int, or an object with __cuda_stream__"
-    )
+    return None
 
 
 def _free(function: Callable[[int], Any], device: int, ptr: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,9 @@ class DeviceArray:
         }
 
     def __dlpack__(self, **arguments: Any) -> Any:
+        # cuda.core refuses a device altogether, also the one where the array is.
+        if arguments.get("dl_device") == self.__dlpack_device__():
+            del arguments["dl_device"]
         return self._view().__dlpack__(**arguments)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -79,16 +83,36 @@ class DeviceArray:
         return array if dtype is None else array.astype(dtype, copy=False)
 
     def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("an array without axes has no length")
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> DeviceArray:
-        """Some consecutive rows of the first axis; they share the memory, and keep it."""
-        start, stop, step = rows.indices(self.shape[0])
-        if step != 1:
-            raise InputError("an array in GPU memory is sliced in steps of 1 only; copy it with numpy() first")
-        row = math.prod(self.shape[1:]) * self.dtype.itemsize
-        shape = (max(0, stop - start), *self.shape[1:])
-        return DeviceArray(self._held(), shape, self.dtype, self._offset + (start * row if shape[0] else 0))
+    def __getitem__(self, rows: slice | int) -> DeviceArray:
+        """One row of the first axis, or some consecutive ones; they share the memory, and keep it.
+
+        Raises:
+            InputError: the array has no axes, or `rows` is anything else, as a step other than 1.
+            IndexError: there is no such row.
+        """
+        if not self.shape:
+            raise InputError("an array without axes has no rows; copy it with numpy() first")
+        length, *rest = self.shape
+        row = math.prod(rest) * self.dtype.itemsize
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(length)
+            if step != 1:
+                raise InputError("an array in GPU memory is sliced in steps of 1 only; copy it with numpy() first")
+            count = max(0, stop - start)
+            return DeviceArray(self._held(), (count, *rest), self.dtype, self._offset + (start * row if count else 0))
+        try:
+            index = operator.index(rows)
+        except TypeError as error:
+            raise InputError(
+                f"an array in GPU memory has rows and slices of them, not [{rows!r}]; copy it with numpy() first"
+            ) from error
+        if not -length <= index < length:
+            raise IndexError(f"there is no row {index} of {length}")
+        return DeviceArray(self._held(), tuple(rest), self.dtype, self._offset + index % length * row)
 
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, device={self.device})"
@@ -139,7 +163,10 @@ def is_device_array(array: object) -> bool:
     # DLPack first: torch raises where the other interface of a tensor that needs a gradient is merely looked for.
     device = getattr(array, "__dlpack_device__", None)
     if device is not None:
-        return int(device()[0]) in _DLPACK_ON_GPU
+        try:
+            return int(device()[0]) in _DLPACK_ON_GPU
+        except Exception:  # a tensor that is nowhere, as of torch's "meta" device
+            return False
     return hasattr(array, "__cuda_array_interface__")
 
 

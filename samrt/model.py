@@ -125,6 +125,7 @@ class Model:
         `original_size` is (H, W) before resizing, the size that masks will have.
 
         Raises:
+            InputError: the longer side is another.
             BackendError: as `encode`.
         """
         pixels = normalize_and_pad(image, self.image_size, self.manifest.normalization)
@@ -140,16 +141,19 @@ class Model:
             input_size: (h, w) of the image as resized, without the padding.
 
         Raises:
-            BackendError: the array does not fit, the encoder failed, or its result is not finite.
+            InputError: the array is of another shape, or `input_size` of another longer side than S; with a TensorRT
+                backend also, the array is of another dtype or on another GPU.
+            BackendError: the encoder failed, or its result is not finite.
         """
+        self._check_prepared(image, input_size)
         features = self._session.encoder.run({"image": image}, on_device=("image_embeddings",))["image_embeddings"]
-        # One that stays on the device is not fetched for this: a NaN in it is one in the masks.
-        if isinstance(features, np.ndarray) and not np.isfinite(features).all():
-            raise self._not_finite("encoder")
+        self._check_features(features)
         return Embedding(features, original_size, input_size, self.manifest.model_id)
 
     def encode_batch(self, images: Sequence[ImageSource], image_format: str = "RGB") -> list[Embedding]:
         """Encode several images, as many at once as the encoder takes (`samrt build --max-batch`).
+
+        Embeddings of one call of the encoder share their memory: it is freed with the last of them.
 
         Raises:
             InputError, BackendError: as `encode`.
@@ -162,9 +166,8 @@ class Model:
             batch = np.concatenate(
                 [normalize_and_pad(each, self.image_size, self.manifest.normalization) for each in resized]
             )
-            features = self._session.encoder.run({"image": batch})["image_embeddings"]
-            if not np.isfinite(features).all():
-                raise self._not_finite("encoder")
+            features = self._session.encoder.run({"image": batch}, on_device=("image_embeddings",))["image_embeddings"]
+            self._check_features(features)
             embeddings += [
                 Embedding(features[i : i + 1], each.shape[:2], small.shape[:2], self.manifest.model_id)
                 for i, (each, small) in enumerate(zip(pixels, resized, strict=True))
@@ -292,9 +295,11 @@ class Model:
 
     def close(self) -> None:
         """Give memory and temporary files back. May be called again; the model cannot be used afterwards."""
-        self._session.close()
-        if self._close_bundle:
-            self._bundle.close()
+        try:
+            self._session.close()
+        finally:
+            if self._close_bundle:
+                self._bundle.close()
 
     def __enter__(self) -> Model:
         return self
@@ -307,12 +312,37 @@ class Model:
     def _check_embedding(self, embedding: Embedding) -> None:
         if not isinstance(embedding, Embedding):
             raise InputError(f"embedding must come from Model.encode, not {type(embedding).__name__}; encode the image")
-        fits = embedding.features.shape[1:] == self.manifest.embedding_shape
-        if embedding.model_id != self.manifest.model_id or not fits or max(embedding.input_size) != self.image_size:
+        if embedding.model_id != self.manifest.model_id:
+            problem = f"was made by model {embedding.model_id}, this model is {self.manifest.model_id}"
+        elif embedding.features.shape[1:] != self.manifest.embedding_shape:
+            expected = [1, *self.manifest.embedding_shape]
+            problem = f"has features {list(embedding.features.shape)}, this model's are {expected}"
+        elif max(embedding.input_size) != self.image_size:
+            problem = f"has the input_size {embedding.input_size}, whose longer side should be {self.image_size}"
+        else:
+            return
+        raise InputError(f"the embedding {problem}; encode the image with this model")
+
+    def _check_prepared(self, image: Any, input_size: Size) -> None:
+        S = self.image_size
+        shape = getattr(image, "shape", None)  # what has none is the engine's to check
+        if shape is not None and tuple(shape) != (1, 3, S, S):
             raise InputError(
-                f"the embedding was made by model {embedding.model_id}, this model is {self.manifest.model_id}; "
-                "encode the image with this model"
+                f"a prepared image must have the shape [1, 3, {S}, {S}], not {list(shape)}; pad it to that"
             )
+        try:
+            longest = max(input_size)
+        except (TypeError, ValueError):
+            longest = None
+        if longest != S:
+            raise InputError(
+                f"input_size must be (height, width) of the image as resized, the longer side {S}, not {input_size}"
+            )
+
+    def _check_features(self, features: Any) -> None:
+        # What stays on the device is not fetched for this: a NaN in it is one in the masks.
+        if isinstance(features, np.ndarray) and not np.isfinite(features).all():
+            raise self._not_finite("encoder")
 
     def _mask_prompt(
         self, embedding: Embedding, prompts: Prompts, scribble: Scribble, multimask_output: bool

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from hostcuda import outside
 from hostcuda.outside import expect_passed, names
 
 import samrt.cuda
@@ -65,6 +67,37 @@ def test_errors_name_a_remedy(name: str, remedy: str) -> None:
     result.name = name  # type: ignore[attr-defined]
     with pytest.raises(BackendError, match=f"a copy failed with {name}; .*{remedy}"):
         check((result, None), "a copy")
+
+
+def test_a_check_that_was_skipped_or_hung_has_not_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.core")
+    (tmp_path / "check.py").write_text(
+        "import pytest\n"
+        "def test_passes(): pass\n"
+        "def test_fails(): assert 'this' == 'that'\n"
+        "@pytest.mark.parametrize('n', [0, 1])\n"
+        "def test_skips(n):\n"
+        "    if n: pytest.skip('none here')\n"
+    )
+    monkeypatch.setattr(outside, "_FOLDER", tmp_path)
+    monkeypatch.setattr(outside, "_driver", lambda: tmp_path)
+    expect_passed("check.py", "test_passes")
+    with pytest.raises(pytest.skip.Exception, match="none here"):
+        expect_passed("check.py", "test_skips")
+    for name, message in (("test_fails", "that"), ("test_absent", "did not run")):
+        with pytest.raises(pytest.fail.Exception, match=message):
+            expect_passed("check.py", name)
+    runs = []
+
+    def hang(command: list[str], **_: object) -> None:
+        runs.append(command)
+        raise subprocess.TimeoutExpired(command, 300, b"it hangs")
+
+    monkeypatch.setattr(outside.subprocess, "run", hang)
+    for _ in range(2):
+        with pytest.raises(pytest.fail.Exception, match=r"timed out after 300 seconds\nit hangs"):
+            expect_passed("other.py", "test_passes")
+    assert len(runs) == 1
 
 
 @pytest.mark.parametrize("name", names("check_cuda.py"))

@@ -233,15 +233,20 @@ def test_saved_embedding_predicts_the_same(toy_model: Model, embedding: samrt.Em
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "message"),
     [
-        {"model_id": "cd" * 8 + "@64"},
-        {"features": np.zeros((1, C, 8, 8), np.float32)},
-        {"input_size": (28, 128)},
+        ({"model_id": "cd" * 8 + "@64"}, f"was made by model {'cd' * 8}@64, this model is {'ab' * 8}@64"),
+        (
+            {"features": np.zeros((1, C, 8, 8), np.float32)},
+            rf"has features \[1, {C}, 8, 8\], this model's are \[1, {C}, 16, 16\]",
+        ),
+        ({"input_size": (28, 128)}, r"has the input_size \(28, 128\), whose longer side should be 64"),
     ],
 )
-def test_embedding_of_another_model(toy_model: Model, embedding: samrt.Embedding, change: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="encode the image with this model"):
+def test_embedding_of_another_model(
+    toy_model: Model, embedding: samrt.Embedding, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=f"the embedding {message}; encode the image with this model"):
         toy_model.predict(replace(embedding, **change), POINTS, LABELS)
 
 
@@ -401,5 +406,20 @@ def test_prepared_images_and_batches_are_encoded_alike(toy_model: Model, embeddi
     assert (second.original_size, second.input_size) == ((90, 40), (64, 28))
     np.testing.assert_array_equal(second.features, toy_model.encode(tall).features)
     assert toy_model.encode_batch([]) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 64, 64), (2, 3, 64, 64), (3, 64, 64), (1, 3, 64, 63), (0, 3, 64, 64)])
+def test_prepared_images_of_another_shape_are_refused(toy_model: Model, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"must have the shape \[1, 3, 64, 64\], not \["):
+        toy_model.encode_prepared(np.zeros(shape, np.float32), SIZE, INPUT)
+
+
+@pytest.mark.parametrize("size", [(28, 63), (128, 64), SIZE, (), 64, None, ("28", "64")])
+def test_the_size_of_a_prepared_image_must_be_the_resized_one(toy_model: Model, size: Any) -> None:
+    with pytest.raises(InputError, match=r"input_size must be .* the longer side 64, not"):
+        toy_model.encode_prepared(np.zeros((1, 3, 64, 64), np.float32), SIZE, size)
+
+
+def test_prepared_images_of_another_dtype_fail_in_the_backend(toy_model: Model) -> None:
     with pytest.raises(BackendError, match="ONNX Runtime failed"):
-        toy_model.encode_prepared(pixels[:, :2], SIZE, INPUT)
+        toy_model.encode_prepared(np.zeros((1, 3, 64, 64)), SIZE, INPUT)

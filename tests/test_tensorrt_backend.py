@@ -6,6 +6,7 @@ ONNX Runtime. The real TensorRT-RTX builds a plan here and refuses to run it.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from hostcuda.outside import expect_passed, names
 from onnx import TensorProto, helper
 
-from samrt.backends.plan import Errors, deserialize, runtime_logger
+from samrt.backends.plan import ErrorLines, Errors, deserialize, runtime_logger
 from samrt.backends.ranges import InputRange, check_names, check_shapes, limits, named_axes
 from samrt.cuda import find_gpus
 from samrt.errors import BackendError, InputError
@@ -34,9 +35,16 @@ def test_on_host_memory(name: str) -> None:
     expect_passed("check_engine.py", name)
 
 
+@pytest.mark.parametrize("name", names("check_model.py"))
+def test_the_model_on_host_memory(name: str) -> None:
+    expect_passed("check_model.py", name)
+
+
 def test_axes_get_the_names_of_the_graph() -> None:
     assert named_axes(DECODER, "point_coords", (-1, -1, 2)) == ("prompts", "points", 2)
     assert named_axes(DECODER, "low_res_masks", (-1, 4, 64, 64)) == ("prompts", 4, 64, 64)
+    # An engine that was built for one length may report that.
+    assert named_axes(DECODER, "point_coords", (1, -1, 2)) == ("prompts", "points", 2)
     # Neither a name that the graph lacks nor another number of axes is an error here: the backend compares them.
     assert named_axes(Graph("x.onnx", (), ()), "other", (-1, 3)) == ("-1", 3)
     assert named_axes(DECODER, "point_labels", (-1, 3, 4)) == ("-1", 3, 4)
@@ -44,6 +52,8 @@ def test_axes_get_the_names_of_the_graph() -> None:
 
 def test_limits_are_those_of_the_named_axes() -> None:
     assert limits(RANGES) == {"prompts": 4, "points": 16}
+    narrower = InputRange(Tensor("mask", "float32", ("prompts", 1)), (1, 1), (2, 1))
+    assert limits((narrower, *RANGES)) == limits((*RANGES, narrower)) == {"prompts": 2, "points": 16}
 
 
 def test_shapes_within_the_ranges_pass() -> None:
@@ -70,17 +80,43 @@ def test_other_shapes_are_refused(coords: tuple[int, ...], labels: tuple[int, ..
 
 def test_errors_are_those_since_the_call_began() -> None:
     class Logger:
-        errors = ["an older one"] * 3
+        errors = ErrorLines()
 
+    Logger.errors.append("an older one")
     errors = Errors(Logger)
     assert errors.text() == "it gave no reason"
-    Logger.errors += ["first ", "second"]
+    for line in ("first ", "second"):
+        Logger.errors.append(line)
     assert errors.text() == "first | second"
     # A list that is full would hide what comes.
-    Logger.errors[:] = ["old"] * 1000
-    errors = Errors(Logger)
+    for _ in range(2000):
+        Logger.errors.append("old")
+    late = Errors(Logger)
     Logger.errors.append("new")
-    assert errors.text() == "new"
+    assert late.text() == "new"
+    assert len(Logger.errors) == 500
+
+
+def test_errors_of_other_threads_count_only_where_this_one_has_none() -> None:
+    class Logger:
+        errors = ErrorLines()
+
+    errors = Errors(Logger)
+    thread = threading.Thread(target=Logger.errors.append, args=("elsewhere",))
+    thread.start()
+    thread.join()
+    assert errors.text() == "elsewhere"
+    Logger.errors.append("here")
+    assert errors.text() == "here"
+
+
+def test_the_logger_keeps_what_tensorrt_reports_for_good(rtx: Flavour) -> None:
+    logger = runtime_logger(rtx)
+    assert logger is runtime_logger(rtx)
+    for turn in range(1200):
+        errors = Errors(logger)
+        logger.log(rtx.module.ILogger.Severity.ERROR, f"error {turn}")
+        assert errors.text() == f"error {turn}"
 
 
 @pytest.fixture(scope="module")

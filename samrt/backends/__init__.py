@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -46,10 +47,13 @@ class Session:
         self.encoder = encoder
         self.decoder = decoder
         self._closing = closing
+        # Of two threads that close, neither may destroy the stream while the other still waits for an engine.
+        self._lock = threading.RLock()
 
     def close(self) -> None:
-        """Give all memory back. May be called again."""
-        self._closing.close()
+        """Give all memory back. May be called again, also from another thread: it returns when all is given back."""
+        with self._lock:
+            self._closing.close()
 
     def __enter__(self) -> Session:
         return self

@@ -13,8 +13,8 @@ from typing import Any
 from samrt.cuda import DeviceSession, check, primary_context
 from samrt.errors import BackendError
 
-# Prompts come in few shapes; each graph holds some memory of its own.
-_GRAPHS = 8
+# Enough for somebody who adds points one by one. Each graph holds a context, whose activations all of them share.
+_GRAPHS = 32
 _SHAPES_REMEMBERED = 64
 
 Key = tuple[tuple[int, ...], ...]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from samrt.cuda import Gpu
-from samrt.errors import OutputError
 from samrt.files import replacing_file, sha256_of
 
 _log = logging.getLogger(__name__)
@@ -40,7 +39,9 @@ class JitCache:
             # Another version, another driver, or damage; it is written anew.
             _log.info("the cache of compiled kernels %s does not fit and is ignored", self._path)
             self._saved = b""
-        runtime_config.set_runtime_cache(self._cache)
+        if not runtime_config.set_runtime_cache(self._cache):
+            _log.info("TensorRT-RTX refuses the cache of compiled kernels; it compiles them in every process")
+            self._path = None
 
     def save_once(self) -> None:
         """`save`, the first time: a process that is killed later has then lost little."""
@@ -60,12 +61,12 @@ class JitCache:
             with replacing_file(self._path) as temporary:
                 temporary.write_bytes(content)
             self._saved = content
-        except (OSError, OutputError, TypeError, RuntimeError) as error:  # the last two of TensorRT
+        except Exception as error:  # of the file, or of TensorRT's bindings in their own ways
             _log.info("the cache of compiled kernels cannot be written: %s", error)
             self._path = None
 
     def _fill(self) -> bool:
         try:
             return bool(self._cache.deserialize(self._saved))
-        except (TypeError, RuntimeError):
+        except Exception:  # as for `save`
             return False

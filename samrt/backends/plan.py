@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import mmap
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from samrt.errors import BackendError
+from samrt.errors import BackendError, SamrtError
 from samrt.tensorrt.flavours import Flavour
 from samrt.tensorrt.logger import collecting_logger
 
@@ -30,23 +33,63 @@ _REMEDIES = {
 
 @functools.cache
 def runtime_logger(flavour: Flavour) -> Any:
-    """The logger of everything that runs, kept for good: TensorRT may go on using the first that it was given."""
-    return collecting_logger(flavour)
+    """The logger of everything that runs, one for all: TensorRT goes on using the first that it was given.
+
+    So it is kept for good, and its errors are told apart by thread.
+    """
+    logger = collecting_logger(flavour)
+    logger.errors = ErrorLines()
+    return logger
+
+
+class ErrorLines:
+    """A logger's newest errors, in place of its list, which would be full some day."""
+
+    def __init__(self) -> None:
+        self._lines: deque[tuple[int, int, str]] = deque(maxlen=500)
+        self._numbers = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def append(self, line: str) -> None:
+        """Keep a line that TensorRT reported in this thread."""
+        self._lines.append((next(self._numbers), threading.get_ident(), line.strip()))
+
+    def mark(self) -> int:
+        """A number that later lines reach and earlier ones do not."""
+        return next(self._numbers)
+
+    def since(self, mark: int, thread: int) -> list[str]:
+        """What was reported since `mark` in a thread; where nothing was, in any, as TensorRT has threads of its own."""
+        lines = [line for line in self._lines.copy() if line[0] > mark]
+        return [text for _, where, text in lines if where == thread] or [text for *_, text in lines]
 
 
 class Errors:
-    """The errors that TensorRT reported since this was made."""
+    """The errors that TensorRT reports about this thread's work from now on."""
 
     def __init__(self, logger: Any) -> None:
-        self._logger = logger
-        # The logger keeps a bounded number of lines; old ones make room.
-        if len(logger.errors) > 500:
-            del logger.errors[:]
-        self._start = len(logger.errors)
+        self._lines: ErrorLines = logger.errors
+        self._mark = self._lines.mark()
+        self._thread = threading.get_ident()
 
     def text(self) -> str:
         """All of them in one line, or that there are none."""
-        return " | ".join(line.strip() for line in self._logger.errors[self._start :]) or "it gave no reason"
+        return " | ".join(self._lines.since(self._mark, self._thread)) or "it gave no reason"
+
+
+@contextmanager
+def backend_errors(flavour: Flavour, failure: str) -> Iterator[Errors]:
+    """Yields the errors from now on; what TensorRT's bindings raise in the block becomes a BackendError with them."""
+    errors = Errors(runtime_logger(flavour))
+    try:
+        yield errors
+    except SamrtError:
+        raise
+    except Exception as error:
+        said = errors.text()
+        raise BackendError(f"{flavour.title} {failure}: {error}; {said}; {_remedy(f'{error} {said}')}") from error
 
 
 def deserialize(path: Path, flavour: Flavour) -> tuple[Any, Any]:
@@ -55,14 +98,10 @@ def deserialize(path: Path, flavour: Flavour) -> tuple[Any, Any]:
     Raises:
         BackendError: the file is missing, damaged, of another TensorRT or for another GPU, or memory is short.
     """
-    trt = flavour.module
-    logger = runtime_logger(flavour)
-    errors = Errors(logger)
-    try:
-        runtime = trt.Runtime(logger)
-    except Exception as error:  # a TypeError of the bindings where the library returns nothing
-        raise BackendError(f"{flavour.title} cannot start: {errors.text()}; {_remedy(errors.text())}") from error
-    with _mapped(path) as plan:
+    # A TypeError of the bindings where the library returns nothing.
+    with backend_errors(flavour, "cannot start"):
+        runtime = flavour.module.Runtime(runtime_logger(flavour))
+    with _mapped(path) as plan, backend_errors(flavour, f"cannot load {path.name}") as errors:
         if flavour.is_rtx:
             _check_validity(path, flavour, runtime, plan, errors)
         engine = runtime.deserialize_cuda_engine(plan)
@@ -96,7 +135,9 @@ def _remedy(reason: str) -> str:
 def _mapped(path: Path) -> Iterator[Any]:
     """The file's bytes, not copied: on a Jetson the CPU and the GPU share their memory."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
-            yield plan
+        with path.open("rb") as file:
+            plan = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
         raise BackendError(f"cannot read the engine {path}: {error}; {REBUILD}") from error
+    with plan:
+        yield plan

@@ -22,20 +22,23 @@ class InputRange:
 
 
 def named_axes(graph: Graph, name: str, shape: Shape) -> tuple[int | str, ...]:
-    """`shape` with each -1 replaced by the name that `graph` gives that axis."""
+    """`shape` as an engine reports it, with the name that `graph` gives an axis instead of its length.
+
+    Also where the engine reports a length: TensorRT may fix an axis that was built for one length only.
+    """
     declared = {tensor.name: tensor.shape for tensor in (*graph.inputs, *graph.outputs)}.get(name, ())
     axes = declared if len(declared) == len(shape) else (-1,) * len(shape)
-    return tuple(n if n >= 0 else str(axis) for n, axis in zip(shape, axes, strict=True))
+    return tuple(n if n >= 0 and not isinstance(axis, str) else str(axis) for n, axis in zip(shape, axes, strict=True))
 
 
 def limits(ranges: Collection[InputRange]) -> dict[str, int]:
-    """The largest length of each dynamic axis, by its name."""
-    return {
-        axis: longest
-        for each in ranges
-        for axis, longest in zip(each.tensor.shape, each.maximum, strict=True)
-        if isinstance(axis, str)
-    }
+    """The largest length of each named axis that all inputs take."""
+    longest: dict[str, int] = {}
+    for each in ranges:
+        for axis, n in zip(each.tensor.shape, each.maximum, strict=True):
+            if isinstance(axis, str):
+                longest[axis] = min(n, longest.get(axis, n))
+    return longest
 
 
 def check_names(given: Collection[str], ranges: Collection[InputRange]) -> None:

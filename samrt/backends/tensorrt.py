@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ import numpy as np
 
 from samrt.backends.capture import Captured, GraphCache, Key, capture
 from samrt.backends.jit_cache import JitCache
-from samrt.backends.plan import Errors, deserialize, runtime_logger
+from samrt.backends.plan import Errors, backend_errors, deserialize, runtime_logger
 from samrt.backends.ranges import InputRange, Shape, check_names, check_shapes, limits, named_axes
 from samrt.cuda import DeviceSession, Memory
 from samrt.device_array import DeviceArray, DeviceView, is_device_array, view_device_array
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 # Kernels may load several numbers at once, so an address that is less aligned than CUDA's own is not used directly.
 _ALIGNMENT = 256
 _LEGACY_STREAM, _PER_THREAD_STREAM = 1, 2
+_LEFT_TO_RTX = "left to TensorRT-RTX"
 
 
 class TensorRtEngine:
@@ -39,7 +41,8 @@ class TensorRtEngine:
 
     Attributes:
         inputs, outputs: names, dtypes and shapes; dynamic axes have the names that the bundle's graph gives them.
-        cuda_graphs: "on", "off", or "off: " and the reason why they are not used although they were asked for.
+        cuda_graphs: "on"; "left to TensorRT-RTX", which was asked for them and does not tell; "off"; or "off: " and the
+            reason why they are not used although they were asked for.
     """
 
     def __init__(
@@ -64,19 +67,23 @@ class TensorRtEngine:
         self._staging: dict[str, Memory] = {}
         self._graphs = GraphCache()
         self._context: Any = None
+        # What the context was given last; None where that failed half-way.
         self._shapes: Key | None = None
+        self._addresses: dict[str, int] | None = None
         self._jit: JitCache | None = None
-        self.cuda_graphs = _graphs_state(cuda_graphs, session)
-        session.check_open()
-        with session.lock, session.current():
-            self._runtime, self._engine = deserialize(plan, flavour)
-            try:
-                self._describe(graph)
-                self._context = self._first_context(plan, sha256)
-                self._allocate()
-            except BaseException:
-                self.close()
-                raise
+        self.cuda_graphs = _graphs_state(cuda_graphs, flavour, session)
+        with session.lock:
+            session.check_open()
+            with session.current():
+                self._runtime, self._engine = deserialize(plan, flavour)
+                try:
+                    with backend_errors(flavour, f"cannot set up {plan.name}") as errors:
+                        self._describe(graph)
+                        self._context = self._first_context(plan, sha256, errors)
+                        self._allocate()
+                except BaseException:
+                    self.close()
+                    raise
 
     @property
     def limits(self) -> dict[str, int]:
@@ -95,10 +102,12 @@ class TensorRtEngine:
             Each output as a new array; NumPy's unless it is named in `on_device`.
 
         Raises:
-            InputError: an input is missing or unknown, has another dtype, or is larger than the engine was built for.
-            BackendError: the engine is closed, or TensorRT or CUDA failed.
+            InputError: an input is missing or unknown, is no array, has another dtype, or is larger than the engine was
+                built for.
+            BackendError: the engine or its session is closed, or TensorRT or CUDA failed.
         """
         with self._session.lock:
+            self._session.check_open()
             if self._context is None:
                 raise BackendError("this model is closed; load the bundle again")
             unknown = set(on_device) - {tensor.name for tensor in self.outputs}
@@ -108,16 +117,14 @@ class TensorRtEngine:
             with self._session.current():
                 given = [self._read(tensor, inputs[tensor.name]) for tensor in self.inputs]
                 check_shapes({each.name: each.shape for each in given}, self._ranges)
-                errors = Errors(runtime_logger(self._flavour))
                 try:
-                    return self._compute(given, on_device)
-                except BaseException as error:
+                    with backend_errors(self._flavour, "failed"):
+                        return self._compute(given, on_device)
+                except BaseException:
                     # What is on the stream may still read what the caller is about to free.
                     with suppress(BackendError):
                         self._session.synchronize()
-                    if isinstance(error, (BackendError, InputError)) or not isinstance(error, Exception):
-                        raise
-                    raise BackendError(f"{self._flavour.title} failed: {error}; {errors.text()}") from error
+                    raise
 
     def close(self) -> None:
         """Give back the engine and all memory, but not the outputs handed out. May be called again."""
@@ -125,16 +132,18 @@ class TensorRtEngine:
             if self._engine is None:
                 return
             with self._session.current():
-                with suppress(BackendError):
-                    self._session.synchronize()
-                if self._jit is not None and self._context is not None:
-                    self._jit.save()
-                self._graphs.close()
-                self._context = self._jit = None
-                self._engine = None
-                self._runtime = None
-                for memory in (*self._memories.values(), *self._staging.values()):
-                    memory.close()
+                try:
+                    with suppress(BackendError):
+                        self._session.synchronize()
+                    if self._jit is not None and self._context is not None:
+                        self._jit.save()
+                finally:
+                    self._graphs.close()
+                    self._context = self._jit = None
+                    self._engine = None
+                    self._runtime = None
+                    for memory in (*self._memories.values(), *self._staging.values()):
+                        memory.close()
 
     def _describe(self, graph: Graph) -> None:
         """Read names, dtypes and ranges off the engine."""
@@ -143,9 +152,13 @@ class TensorRtEngine:
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name
-            tensor = Tensor(name, dtype, named_axes(graph, name, tuple(engine.get_tensor_shape(name))))
+            shape = tuple(engine.get_tensor_shape(name))
+            tensor = Tensor(name, dtype, named_axes(graph, name, shape))
             if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-                low, _, high = (tuple(shape) for shape in engine.get_tensor_profile_shape(name, 0))
+                low = high = shape
+                # Only of what varies does a profile have to say anything.
+                if -1 in shape:
+                    low, _, high = (tuple(bound) for bound in engine.get_tensor_profile_shape(name, 0))
                 ranges.append(InputRange(tensor, low, high))
             else:
                 outputs.append(tensor)
@@ -153,12 +166,11 @@ class TensorRtEngine:
         self.inputs = tuple(each.tensor for each in ranges)
         self.outputs = tuple(outputs)
 
-    def _first_context(self, plan: Path, sha256: str | None) -> Any:
-        errors = Errors(runtime_logger(self._flavour))
+    def _first_context(self, plan: Path, sha256: str | None, errors: Errors) -> Any:
         if self._flavour.is_rtx:
             trt = self._flavour.module
             config = self._engine.create_runtime_config()
-            if self.cuda_graphs == "on":
+            if self.cuda_graphs == _LEFT_TO_RTX:
                 config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             self._jit = JitCache(config, plan, self._session.gpu, sha256)
             context = self._engine.create_execution_context(config)
@@ -189,17 +201,31 @@ class TensorRtEngine:
         largest |= _output_shapes(self._context, self.outputs)
         for tensor in (*self.inputs, *self.outputs):
             self._memories[tensor.name] = self._session.allocate(_bytes(tensor, largest[tensor.name]))
-        self._bind(self._context)
+        self._use({})
 
-    def _bind(self, context: Any) -> None:
+    def _use(self, direct: dict[str, int]) -> None:
+        """`_bind` of the first context, where it is bound otherwise."""
+        if direct != self._addresses:
+            self._addresses = None
+            self._bind(self._context, direct)
+            self._addresses = direct
+
+    def _bind(self, context: Any, direct: Mapping[str, int]) -> None:
+        """Let `context` work on the engine's own buffers, but read the inputs in `direct` at the addresses there."""
         for tensor in (*self.inputs, *self.outputs):
-            context.set_tensor_address(tensor.name, self._memories[tensor.name].ptr)
+            address = direct.get(tensor.name, self._memories[tensor.name].ptr)
+            self._call(f"refuses the address of {tensor.name}", context.set_tensor_address, tensor.name, address)
 
     def _read(self, tensor: Tensor, source: Any) -> _Given:
         if is_device_array(source):
             view = view_device_array(source, self._session, tensor.dtype, tensor.name)
             return _Given(tensor.name, view.shape, _bytes(tensor, view.shape), view=view)
-        array = np.asarray(source)
+        try:
+            array = np.asarray(source)
+        except Exception as error:  # rows of unequal length, or a tensor whose library refuses in its own way
+            raise InputError(
+                f"{tensor.name} cannot be read as a NumPy array: {error}; hand in a plain {tensor.dtype} array"
+            ) from error
         if array.dtype != tensor.dtype:
             raise InputError(f"{tensor.name} must be {tensor.dtype}, not {array.dtype}; convert it first")
         return _Given(tensor.name, array.shape, array.nbytes, host=array)
@@ -225,7 +251,7 @@ class TensorRtEngine:
                 staging = self._staging_of(each.name)
                 np.copyto(staging.host_view(each.shape, each.host.dtype), each.host)
                 self._session.copy(target, staging.ptr, each.nbytes)
-            elif self.cuda_graphs != "on" and each.nbytes and each.view.ptr % _ALIGNMENT == 0:
+            elif self.cuda_graphs.startswith("off") and each.nbytes and each.view.ptr % _ALIGNMENT == 0:
                 direct[each.name] = each.view.ptr
             else:
                 self._session.copy(target, each.view.ptr, each.nbytes)
@@ -249,7 +275,7 @@ class TensorRtEngine:
 
     def _execute(self, key: Key, direct: dict[str, int]) -> dict[str, Shape]:
         """Put the engine's work on the stream; the shapes of its outputs."""
-        if self.cuda_graphs == "on" and not self._flavour.is_rtx:
+        if self.cuda_graphs == "on":
             captured = self._graphs.get(key)
             if captured is not None:
                 captured.graph.launch(self._session.stream)
@@ -262,13 +288,8 @@ class TensorRtEngine:
             self._shapes = None
             self._set_shapes(self._context, key)
             self._shapes = key
-        for name, address in direct.items():
-            self._context.set_tensor_address(name, address)
-        try:
-            self._enqueue(self._context, self._session.stream)
-        finally:
-            for name in direct:
-                self._context.set_tensor_address(name, self._memories[name].ptr)
+        self._use(direct)
+        self._enqueue(self._context, self._session.stream)
         return _output_shapes(self._context, self.outputs)
 
     def _capture(self, key: Key) -> Captured | None:
@@ -279,7 +300,7 @@ class TensorRtEngine:
             if context is None:
                 raise BackendError("there is no memory for another execution context")
             self._set_shapes(context, key)
-            self._bind(context)
+            self._bind(context, {})
             # TensorRT finishes its own set-up in the first call after a change of shape, which cannot be captured.
             self._enqueue(context, self._session.stream)
             self._session.synchronize()
@@ -319,12 +340,20 @@ class _Given:
     view: DeviceView | None = None
 
 
-def _graphs_state(wanted: bool, session: DeviceSession) -> str:
+def _graphs_state(wanted: bool, flavour: Flavour, session: DeviceSession) -> str:
     if not wanted:
         return "off"
     if session.stream in (_LEGACY_STREAM, _PER_THREAD_STREAM):
-        return "off: the stream handed in is a default stream, which cannot be captured"
-    return "on"
+        state = "off: the stream handed in is a default stream, which cannot be captured"
+        _warn_once(state)
+        return state
+    return _LEFT_TO_RTX if flavour.is_rtx else "on"
+
+
+@functools.cache
+def _warn_once(state: str) -> None:
+    """Once in a process, not for each engine."""
+    _log.warning("CUDA graphs are %s", state)
 
 
 def _output_shapes(context: Any, outputs: tuple[Tensor, ...]) -> dict[str, Shape]:

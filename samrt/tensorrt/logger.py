@@ -8,13 +8,15 @@ from samrt.tensorrt.flavours import Flavour
 
 # Far more than a build says; it bounds what an engine that runs for weeks can pile up.
 _KEPT = 1000
+# TensorRT goes on using the first logger of the process, so that one must outlive all others.
+_first: dict[str, Any] = {}
 
 
 def collecting_logger(flavour: Flavour) -> Any:
     """A TensorRT logger with the lists of text `errors`, `warnings` and `info`, oldest first; nothing is printed.
 
     `errors` and `warnings` keep the first 1,000 lines, as the first is the cause; `info` keeps the last, where the
-    figures stand. Whatever is given this logger must not outlive it.
+    figures stand. Whatever is given this logger must not outlive it; the first of a process is kept for good.
     """
     trt = flavour.module
     severity = trt.ILogger.Severity
@@ -37,7 +39,9 @@ def collecting_logger(flavour: Flavour) -> Any:
                 self.info.append(message)
                 del self.info[:-_KEPT]
 
-    return CollectingLogger()
+    logger = CollectingLogger()
+    _first.setdefault(flavour.name, logger)
+    return logger
 
 
 def _keep_first(lines: list[str], message: str) -> None:

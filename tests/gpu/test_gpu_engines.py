@@ -47,8 +47,9 @@ def test_engines_agree_with_onnx_runtime(
             for _ in range(4):
                 figures = compare(reference, gpu.encoder.run, gpu.decoder.run)
                 assert past_tolerance(figures, TOLERANCES[precision]) == []
-            if cuda_graphs:
-                assert (gpu.encoder.cuda_graphs, gpu.decoder.cuda_graphs) == ("on", "on")  # type: ignore[attr-defined]
+            # TensorRT-RTX does not tell whether it captured anything.
+            state = ("left to TensorRT-RTX" if flavour.is_rtx else "on") if cuda_graphs else "off"
+            assert {gpu.encoder.cuda_graphs, gpu.decoder.cuda_graphs} == {state}  # type: ignore[attr-defined]
 
 
 def test_the_embedding_on_the_gpu_gives_the_same_masks(built: Built, flavour: Flavour) -> None:

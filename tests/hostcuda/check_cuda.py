@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 from cuda.bindings import driver
-from hostcuda.inside import alive, counts, current, limit_memory, other_context
+from hostcuda.inside import alive, counts, current, fail_streams, fail_waits, limit_memory, other_context
 
 from samrt.cuda import DeviceOptions, DeviceSession, Gpu, find_gpus
 from samrt.errors import BackendError
@@ -38,10 +38,24 @@ def test_the_context_that_was_current_comes_back() -> None:
             driver.cuCtxPopCurrent()
 
 
-def test_sessions_are_on_the_device_that_was_asked_for() -> None:
-    with DeviceSession(DeviceOptions(device=1)) as session, session.current():
+@pytest.mark.parametrize("index", [1, np.int64(1)])
+def test_sessions_are_on_the_device_that_was_asked_for(index: int) -> None:
+    with DeviceSession(DeviceOptions(device=index)) as session, session.current():
         _, device = driver.cuCtxGetDevice()
         assert int(device) == 1
+        assert type(session.gpu.index) is int
+
+
+def test_a_stream_that_cannot_be_made_is_an_error() -> None:
+    before = alive()
+    fail_streams(1)
+    with pytest.raises(BackendError, match="making a stream failed"):
+        DeviceSession()
+    with DeviceSession() as session:
+        fail_streams(1)
+        with pytest.raises(BackendError, match="making a stream failed"):
+            _ = session.capture_stream
+    assert alive() == before
 
 
 def test_closing_gives_back_everything() -> None:
@@ -60,6 +74,15 @@ def test_closing_gives_back_everything() -> None:
     assert alive() == before
     with pytest.raises(BackendError, match="closed"):
         session.allocate(1)
+
+
+def test_a_closed_session_does_not_touch_its_stream() -> None:
+    with DeviceSession() as session:
+        pass
+    fail_waits(1)
+    with session.current():
+        session.synchronize()
+    fail_waits(0)
 
 
 def test_memory_is_freed_from_a_thread_without_a_context() -> None:
@@ -108,15 +131,16 @@ class _WithProtocol:
 
 
 class _Named:
-    def __init__(self, name: str, handle: int) -> None:
+    def __init__(self, name: str, handle: object) -> None:
         setattr(self, name, handle)
 
 
-@pytest.mark.parametrize("how", ["int", "protocol", "handle", "cuda_stream", "ptr"])
+@pytest.mark.parametrize("how", ["int", "numpy", "protocol", "handle", "cuda_stream", "ptr"])
 def test_the_callers_stream_is_used_and_left_open(how: str) -> None:
     handle = _stream()
     before = alive()
-    wrapped = {"int": handle, "protocol": _WithProtocol(handle)}.get(how) or _Named(how, handle)
+    plain = {"int": handle, "numpy": np.int64(handle), "protocol": _WithProtocol(handle)}
+    wrapped = plain[how] if how in plain else _Named(how, handle)
     with DeviceSession(DeviceOptions(stream=wrapped)) as session:
         assert session.stream == handle
         assert alive() == before
@@ -136,11 +160,30 @@ def test_a_stream_of_another_context_is_refused() -> None:
     driver.cuCtxPushCurrent(driver.CUcontext(other_context()))
     handle = driver.cuStreamCreate(1)[1]
     driver.cuCtxPopCurrent()
-    with pytest.raises(BackendError, match=r"pycuda\.autoprimaryctx"):
+    with pytest.raises(BackendError, match=r"choose the stream's own GPU as `device`, or .*pycuda\.autoprimaryctx"):
         DeviceSession(DeviceOptions(stream=int(handle)))
     driver.cuStreamDestroy(handle)
 
 
-def test_what_is_no_stream_is_refused() -> None:
-    with pytest.raises(BackendError, match="str is not a CUDA stream"):
-        DeviceSession(DeviceOptions(stream="0"))
+class _Closed:
+    @property
+    def handle(self) -> int:
+        raise RuntimeError("this stream is closed")
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        ("0", "str is not a CUDA stream"),
+        (True, "bool is not a CUDA stream"),
+        (0.0, "float is not a CUDA stream"),
+        (-1, "-1 is not the address of a CUDA stream"),
+        (1 << 70, f"{1 << 70} is not the address"),
+        (_Named("ptr", -1), "-1 is not the address"),
+        (_Named("handle", "here"), "_Named names no CUDA stream"),
+        (_Closed(), "_Closed names no CUDA stream .this stream is closed"),
+    ],
+)
+def test_what_is_no_stream_is_refused(stream: object, message: str) -> None:
+    with pytest.raises(BackendError, match=message):
+        DeviceSession(DeviceOptions(stream=stream))

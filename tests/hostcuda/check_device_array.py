@@ -56,6 +56,35 @@ def test_rows_share_the_memory_and_keep_it(session: DeviceSession) -> None:
     assert counts()["device"] == before
 
 
+def test_a_row_is_an_array_of_one_axis_less(session: DeviceSession) -> None:
+    array = _array(session)
+    for index in (0, 3, -1, np.int64(2)):
+        assert isinstance(array[index], DeviceArray)
+        np.testing.assert_array_equal(array[index].numpy(), VALUES[index])
+    for row, values in zip(array, VALUES, strict=True):
+        np.testing.assert_array_equal(row.numpy(), values)
+    np.testing.assert_array_equal(array[1][2][1].numpy(), VALUES[1, 2, 1])
+    for index in (4, -5):
+        with pytest.raises(IndexError, match=f"no row {index} of 4"):
+            array[index]
+
+
+@pytest.mark.parametrize("part", [..., None, (0, 1), 1.5, "x", [0]])
+def test_other_parts_are_refused(session: DeviceSession, part: Any) -> None:
+    with pytest.raises(InputError, match="has rows and slices of them"):
+        _array(session)[part]
+
+
+def test_an_array_without_axes_has_no_rows(session: DeviceSession) -> None:
+    array = _array(session, np.full((), 3, np.float32))
+    assert array.numpy() == 3
+    with pytest.raises(TypeError, match="no length"):
+        len(array)
+    for use in (list, lambda a: a[0], lambda a: a[:]):
+        with pytest.raises(InputError, match="no rows"):
+            use(array)
+
+
 def test_too_small_memory_is_refused(session: DeviceSession) -> None:
     with pytest.raises(BackendError, match="do not hold"):
         DeviceArray(session.allocate(8), (3,), "float32")
@@ -89,6 +118,9 @@ def test_others_view_it_without_a_copy(session: DeviceSession) -> None:
     for view in (through_dlpack, through_cai):
         assert (view.ptr, view.shape, view.dtype, view.device_id) == (array.ptr, (4, 3, 2), np.float32, 0)
     assert array.__dlpack_device__() == (2, 0)
+    assert array.__dlpack__(dl_device=(2, 0), copy=None, max_version=(1, 0)) is not None
+    with pytest.raises(BufferError):
+        array.__dlpack__(dl_device=(1, 0))
     assert array.__cuda_array_interface__["version"] == 3
 
 
@@ -105,6 +137,12 @@ def test_what_is_on_the_gpu_is_known_as_such(session: DeviceSession) -> None:
             return (1, 0)
 
     assert not is_device_array(OnTheHost())
+
+    class Nowhere:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            raise ValueError("it has no storage")
+
+    assert not is_device_array(Nowhere())
 
 
 @pytest.mark.parametrize("kind", [CaiArray, DlpackArray, PycudaArray])

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda.bindings import driver
-from hostcuda.fake_tensorrt import fake_flavour, write_plan
-from hostcuda.inside import CaiArray, DlpackArray, alive, counts, current, fail_captures, limit_memory
+from hostcuda.fake_tensorrt import Context, Engine, RuntimeCache, RuntimeConfig, fake_flavour, write_plan
+from hostcuda.inside import CaiArray, DlpackArray, alive, counts, current, fail_captures, fail_waits, limit_memory
 from toy_bundle import STRIDE, C, S, write_toy_bundle
 
-from samrt.backends.jit_cache import cache_folder
+from samrt.backends import capture, tensorrt
+from samrt.backends.jit_cache import JitCache, cache_folder
 from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.backends.tensorrt import TensorRtEngine
 from samrt.cuda import DeviceOptions, DeviceSession
@@ -133,7 +134,8 @@ def test_a_graph_is_captured_when_a_shape_comes_again(toy: Any, session: DeviceS
     assert counts()["graphs"] == before["graphs"]
 
 
-def test_few_graphs_are_kept(toy: Any, session: DeviceSession) -> None:
+def test_few_graphs_are_kept(toy: Any, session: DeviceSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "_GRAPHS", 8)
     engine = _open(toy, "decoder", session)
     before = counts()["execs"]
     shapes = [(prompts, points) for prompts in (1, 2, 3) for points in (1, 2, 3, 4)]
@@ -168,6 +170,20 @@ def test_a_failed_capture_turns_graphs_off(toy: Any, session: DeviceSession, cap
     engine.close()
 
 
+def test_a_kernel_that_cannot_be_captured_turns_graphs_off(toy: Any, session: DeviceSession) -> None:
+    engine = _open(toy, "decoder", session)
+    before = counts()
+    for prompts in (1, 2):
+        for seed in range(3):
+            inputs = _prompts(toy, prompts, seed=seed)
+            _same(engine.run(inputs), toy.reference["decoder"].run(inputs))
+        assert counts()["execs"] - before["execs"] == 2 - prompts, "the first shape's graph goes with the second's"
+        engine.fake.fails_in_captures = True
+    assert "a kernel was not to be found" in engine.cuda_graphs
+    assert counts()["graphs"] == before["graphs"]
+    engine.close()
+
+
 def test_too_little_memory_for_a_graph_turns_graphs_off(toy: Any, session: DeviceSession) -> None:
     engine = _open(toy, "decoder", session)
     engine.fake.contexts_left = 0
@@ -179,7 +195,8 @@ def test_too_little_memory_for_a_graph_turns_graphs_off(toy: Any, session: Devic
 
 
 @pytest.mark.parametrize("stream", [0, 1, 2])
-def test_default_streams_are_not_captured(toy: Any, stream: int) -> None:
+def test_default_streams_are_not_captured(toy: Any, stream: int, caplog: pytest.LogCaptureFixture) -> None:
+    tensorrt._warn_once.cache_clear()
     with DeviceSession(DeviceOptions(stream=stream)) as session:
         engine = _open(toy, "decoder", session)
         for seed in range(3):
@@ -187,6 +204,8 @@ def test_default_streams_are_not_captured(toy: Any, stream: int) -> None:
             _same(engine.run(inputs), toy.reference["decoder"].run(inputs))
         assert "default stream" in engine.cuda_graphs
         engine.close()
+        _open(toy, "encoder", session).close()
+    assert [record.getMessage() for record in caplog.records] == [f"CUDA graphs are {engine.cuda_graphs}"]
 
 
 @pytest.mark.parametrize("kind", ["graphs", "plain", "rtx"])
@@ -266,6 +285,27 @@ def test_work_runs_on_the_callers_stream(toy: Any, session: DeviceSession) -> No
     driver.cuStreamDestroy(stream)
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_an_axis_of_one_length_keeps_its_name_and_limit(
+    toy: Any, session: DeviceSession, tmp_path: Path, fixed: bool
+) -> None:
+    for name, limits in (("encoder", {"batch": 1}), ("decoder", {"prompts": 1, "points": 4})):
+        graph, onnx = toy.graphs[name], toy.plans[name].parent / "bundle" / f"{name}.onnx"
+        plan = write_plan(tmp_path / f"{name}.plan", onnx, graph, {**LARGEST, **limits}, reports_fixed=fixed)
+        flavour = fake_flavour()
+        engine = TensorRtEngine(plan, graph, flavour, session)
+        shape = flavour.module.engines[-1].get_tensor_shape(graph.outputs[0].name)
+        assert shape[0] == (1 if fixed else -1), "the stand-in reports what this is about"
+        assert (engine.inputs, engine.outputs, engine.limits) == (graph.inputs, graph.outputs, limits)
+        inputs = _image() if name == "encoder" else _prompts(toy)
+        for _ in range(3):
+            _same(engine.run(inputs), toy.reference[name].run(inputs))
+        too_many = _image(batch=2) if name == "encoder" else _prompts(toy, 2)
+        with pytest.raises(InputError, match=r"this engine takes at most 1; .*samrt build --max-(batch|prompts) 2"):
+            engine.run(too_many)
+        engine.close()
+
+
 @pytest.mark.parametrize(
     ("prompts", "points", "message"),
     [
@@ -299,14 +339,132 @@ def test_wrong_inputs_are_refused(toy: Any, decoder: Any) -> None:
         decoder.run(inputs, on_device=["masks"])
 
 
-def test_a_failure_says_what_tensorrt_said(toy: Any, decoder: Any) -> None:
+def test_a_failure_says_what_tensorrt_said(toy: Any, session: DeviceSession, decoder: Any) -> None:
     inputs = _prompts(toy)
     decoder.run(inputs)
     decoder.fake.fails = True
     with pytest.raises(BackendError, match="a kernel was not to be found"):
         decoder.run(inputs)
+    done = counts()
+    with session.current():
+        session.synchronize()
+    assert counts() == done, "nothing is left that would read the inputs"
     decoder.fake.fails = False
     _same(decoder.run(inputs), toy.reference["decoder"].run(inputs))
+
+
+def test_what_is_no_array_is_refused(toy: Any, decoder: Any) -> None:
+    class NeedsAGradient:
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("call detach() first")
+
+    class OfAnotherType:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            raise ValueError("it is nowhere")
+
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            raise TypeError("there is no bfloat16 here")
+
+    cases = [
+        (NeedsAGradient(), r"has_mask_input cannot be read .*detach\(\) first; hand in a plain float32 array"),
+        (OfAnotherType(), "has_mask_input cannot be read .*no bfloat16 here"),
+        ([[1.0], [1.0, 2.0]], "has_mask_input cannot be read .*inhomogeneous"),
+    ]
+    for given, message in cases:
+        with pytest.raises(InputError, match=message):
+            decoder.run({**_prompts(toy), "has_mask_input": given})
+
+
+def test_work_that_failed_on_the_gpu_is_an_error(toy: Any, decoder: Any) -> None:
+    inputs = _prompts(toy)
+    for _ in range(3):
+        fail_waits(1)
+        with pytest.raises(BackendError, match=r"work on the GPU failed with CUDA_ERROR_LAUNCH_FAILED; .*start again"):
+            decoder.run(inputs)
+        _same(decoder.run(inputs), toy.reference["decoder"].run(inputs))
+
+
+def test_a_refused_address_is_an_error(
+    toy: Any, session: DeviceSession, decoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = _prompts(toy)
+    foreign = {name: CaiArray(session, values) for name, values in inputs.items()}
+    accept = Context.set_tensor_address
+    accepted: list[str] = []
+
+    def refuse_after(context: Context, name: str, address: int) -> bool:
+        accepted.append(name)
+        return len(accepted) < 3 and accept(context, name, address)
+
+    reads_in_place = decoder.cuda_graphs == "off"
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "set_tensor_address", refuse_after)
+        if reads_in_place:
+            with pytest.raises(BackendError, match=r"refuses the address of \w+: it gave no reason"):
+                decoder.run(foreign)
+        with pytest.raises(BackendError, match="refuses the address of"):
+            _open(toy, "decoder", session)
+    # What of the addresses was taken before the refusal is not left behind.
+    other = _prompts(toy, seed=1)
+    _same(decoder.run(other), toy.reference["decoder"].run(other))
+
+
+def test_a_refused_address_for_a_graph_turns_graphs_off(
+    toy: Any, session: DeviceSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _open(toy, "decoder", session)
+    inputs = _prompts(toy)
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "set_tensor_address", lambda *_: False)
+        for _ in range(3):
+            _same(engine.run(inputs), toy.reference["decoder"].run(inputs))
+    assert "refuses the address" in engine.cuda_graphs
+    engine.close()
+
+
+def test_errors_are_those_of_the_thread_that_met_them(toy: Any, session: DeviceSession) -> None:
+    flavour = fake_flavour()
+    engine = TensorRtEngine(toy.plans["decoder"], toy.graphs["decoder"], flavour, session)
+    fake = flavour.module.engines[-1]
+    enqueue, logger = Context.execute_async_v3, fake.logger
+
+    def disturbed(context: Context, stream: int) -> bool:
+        # Another engine's thread reports something while this one fails.
+        threads = [threading.Thread(target=logger.log, args=(logger.Severity.ERROR, "of another engine"))]
+        threads[0].start()
+        threads[0].join()
+        return enqueue(context, stream)
+
+    fake.fails = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Context, "execute_async_v3", disturbed)
+        with pytest.raises(BackendError) as caught:
+            engine.run(_prompts(toy))
+    assert "a kernel was not to be found" in str(caught.value)
+    assert "of another engine" not in str(caught.value)
+    engine.close()
+
+
+@pytest.mark.parametrize("error", [TypeError("no such overload"), OSError(5, "input/output"), MemoryError()])
+def test_what_the_bindings_raise_while_loading_is_a_backend_error(
+    toy: Any, session: DeviceSession, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    gc.collect()
+    before = alive()
+    for kind, name, message in (
+        (Engine, "__init__", r"TensorRT 0 cannot load decoder\.plan"),
+        (Engine, "create_execution_context", r"TensorRT 0 cannot set up decoder\.plan"),
+        (Engine, "get_tensor_shape", r"TensorRT 0 cannot set up decoder\.plan"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, name, fail)
+            with pytest.raises(BackendError, match=message):
+                _open(toy, "decoder", session)
+    gc.collect()
+    assert alive() == before
 
 
 def test_plans_that_cannot_be_loaded_are_refused(toy: Any, session: DeviceSession, tmp_path: Path) -> None:
@@ -354,6 +512,39 @@ def test_closing_gives_back_everything_but_the_results(toy: Any, session: Device
     del result
     # The session's stream for capturing stays.
     assert alive() == {**before, "streams": before["streams"] + 1}
+
+
+@pytest.mark.parametrize("rtx", [False, True])
+def test_a_session_that_is_closed_first_ends_its_engines(toy: Any, rtx: bool) -> None:
+    before = alive()
+    session = DeviceSession()
+    engine = _open(toy, "decoder", session, rtx=rtx)
+    for _ in range(3):
+        engine.run(_prompts(toy))
+    session.close()
+    calls = counts()["calls"]
+    with pytest.raises(BackendError, match="this model is closed"):
+        engine.run(_prompts(toy))
+    with pytest.raises(BackendError, match="this model is closed"):
+        _open(toy, "decoder", session)
+    engine.close()
+    assert counts()["calls"] == calls, "nothing was put on the stream that is gone"
+    gc.collect()
+    assert alive() == before
+
+
+def test_closing_goes_on_where_saving_fails(toy: Any, session: DeviceSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: JitCache) -> None:
+        raise KeyboardInterrupt
+
+    before = alive()
+    engine = _open(toy, "decoder", session, rtx=True)
+    engine.run(_prompts(toy))
+    monkeypatch.setattr(JitCache, "save", fail)
+    with pytest.raises(KeyboardInterrupt):
+        engine.close()
+    assert alive() == before
+    engine.close()
 
 
 def test_an_engine_that_is_dropped_gives_back_everything(toy: Any, session: DeviceSession) -> None:
@@ -459,7 +650,7 @@ def test_what_tensorrt_rtx_compiled_is_kept(
     assert _jit_files() == [file]
 
 
-@pytest.mark.parametrize("harm", ["damaged", "no folder", "no home"])
+@pytest.mark.parametrize("harm", ["damaged", "no folder", "no home", "refused", "not serialised"])
 def test_a_useless_cache_is_no_error(
     toy: Any, session: DeviceSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
@@ -471,6 +662,10 @@ def test_a_useless_cache_is_no_error(
         _jit_files()[0].write_bytes(b"\0 damaged")
     elif harm == "no folder":
         (tmp_path / "cache").write_text("a file")
+    elif harm == "refused":
+        monkeypatch.setattr(RuntimeConfig, "set_runtime_cache", lambda config, _: setattr(config, "cache", _) or False)
+    elif harm == "not serialised":
+        monkeypatch.setattr(RuntimeCache, "serialize", lambda _: {}["lost"])
     else:
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
@@ -480,6 +675,8 @@ def test_a_useless_cache_is_no_error(
         engine.close()
     if harm == "damaged":
         assert _jit_files()[0].read_bytes().startswith(b"[")
+    elif harm in ("refused", "not serialised"):
+        assert _jit_files() == []
 
 
 def test_tensorrt_rtx_captures_by_itself(toy: Any, session: DeviceSession) -> None:
@@ -488,7 +685,7 @@ def test_tensorrt_rtx_captures_by_itself(toy: Any, session: DeviceSession) -> No
     for _ in range(3):
         engine.run(_prompts(toy))
     assert engine._context.config.cuda_graph_strategy == "whole"
-    assert (engine.cuda_graphs, counts()["launches"]) == ("on", before)
+    assert (engine.cuda_graphs, counts()["launches"]) == ("left to TensorRT-RTX", before)
     engine.close()
     plain = _open(toy, "decoder", session, rtx=True, cuda_graphs=False)
     assert plain._context.config.cuda_graph_strategy == "disabled"

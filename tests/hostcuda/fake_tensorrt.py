@@ -36,8 +36,11 @@ def _perform(ticket: int) -> None:
     _work[ticket]()
 
 
-def write_plan(path: Path, onnx: Path, graph: Graph, largest: Mapping[str, int]) -> Path:
-    """A "plan": which graph, and the ranges of its inputs from their smallest (points 0, others 1) to `largest`."""
+def write_plan(path: Path, onnx: Path, graph: Graph, largest: Mapping[str, int], *, reports_fixed: bool = True) -> Path:
+    """A "plan": which graph, and the ranges of its inputs from their smallest (points 0, others 1) to `largest`.
+
+    `reports_fixed`: an axis of one possible length has that length, not -1, where the engine is asked for its shapes.
+    """
     tensors = []
     for tensor in graph.inputs:
         low, high = (
@@ -46,7 +49,8 @@ def write_plan(path: Path, onnx: Path, graph: Graph, largest: Mapping[str, int])
         )
         tensors.append([tensor.name, tensor.dtype, [-1 if isinstance(n, str) else n for n in tensor.shape], low, high])
     outputs = [[t.name, t.dtype, list(t.shape)] for t in graph.outputs]
-    path.write_text(json.dumps({"onnx": str(onnx), "inputs": tensors, "outputs": outputs}))
+    plan = {"onnx": str(onnx), "inputs": tensors, "outputs": outputs, "reports_fixed": reports_fixed}
+    path.write_text(json.dumps(plan))
     return path
 
 
@@ -96,7 +100,7 @@ class Context:
         return tuple(lengths.get(axis, axis) for axis in self.engine.axes[name])
 
     def execute_async_v3(self, stream: int) -> bool:
-        if self.engine.fails:
+        if self.engine.fails or (self.engine.fails_in_captures and _is_capturing(stream)):
             self.engine.logger.log(self.engine.logger.Severity.ERROR, "a kernel was not to be found")
             return False
         aligned = all(address and address % 256 == 0 for address in self.addresses.values())
@@ -122,11 +126,12 @@ class Context:
 class Engine:
     def __init__(self, plan: dict[str, Any], logger: Any) -> None:
         self.logger = logger
-        self.fails = False
+        self.fails = self.fails_in_captures = False
         self.session = _session(plan["onnx"])
         by_name = {each.name: each.shape for each in self.session.get_inputs()}
         self.ranges = {name: (low, high) for name, _, _, low, high in plan["inputs"]}
         self.axes = {**by_name, **{name: shape for name, _, shape in plan["outputs"]}}
+        self.fixed = _fixed_axes(self.ranges, by_name) if plan["reports_fixed"] else {}
         self.dtypes = {name: dtype for name, dtype, *_ in (*plan["inputs"], *plan["outputs"])}
         self.outputs = [name for name, *_ in plan["outputs"]]
         self.names = [*self.ranges, *self.outputs]
@@ -144,11 +149,12 @@ class Engine:
         return str(self.dtypes[name])
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return tuple(-1 if isinstance(n, str) else n for n in self.axes[name])
+        return tuple(self.fixed.get(n, -1) if isinstance(n, str) else n for n in self.axes[name])
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[Any]:
         assert profile == 0
-        low, high = self.ranges[name]
+        # An input whose shape never varies has none, as far as a caller may count on.
+        low, high = self.ranges[name] if -1 in self.get_tensor_shape(name) else ((), ())
         return [low, low, high]
 
     def create_execution_context(self, how: Any) -> Context | None:
@@ -157,6 +163,21 @@ class Engine:
 
     def create_runtime_config(self) -> RuntimeConfig:
         return RuntimeConfig()
+
+
+def _fixed_axes(ranges: Mapping[str, Any], axes: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        axis: low
+        for name, bounds in ranges.items()
+        for axis, low, high in zip(axes[name], *bounds, strict=True)
+        if isinstance(axis, str) and low == high
+    }
+
+
+def _is_capturing(stream: int) -> bool:
+    status = ctypes.c_int()
+    _cuda.cuStreamIsCapturing(ctypes.c_void_p(stream), ctypes.byref(status))
+    return status.value != 0
 
 
 class RuntimeConfig:

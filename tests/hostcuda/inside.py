@@ -36,6 +36,16 @@ def fail_captures(times: int) -> None:
     _library.hostcuda_fail_captures(ctypes.c_long(times))
 
 
+def fail_streams(times: int) -> None:
+    """Let the next streams not be made."""
+    _library.hostcuda_fail_streams(ctypes.c_long(times))
+
+
+def fail_waits(times: int) -> None:
+    """Let the next waits for a stream say that its work failed."""
+    _library.hostcuda_fail_waits(ctypes.c_long(times))
+
+
 def limit_memory(size: int) -> None:
     """Let allocations beyond so many bytes fail."""
     _library.hostcuda_memory_limit(ctypes.c_size_t(size))

@@ -14,7 +14,7 @@
 typedef int CUresult;
 enum {
     OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, NOT_READY = 600,
-    CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901
+    LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901
 };
 #define DEVICES 2
 #define MEMORY ((size_t)1 << 30)
@@ -42,7 +42,7 @@ typedef struct Block { char *memory; size_t size; Context *context; int device_s
 static long counts[12];
 enum { DEVICE_BLOCKS, PINNED_BLOCKS, STREAMS, EVENTS, GRAPHS, EXECS, TO_DEVICE, TO_HOST, ON_DEVICE, LAUNCHES, CALLS,
     BYTES };
-static long fail_captures;
+static long fail_captures, fail_streams, fail_waits;
 static size_t memory_limit = MEMORY;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Context primary[DEVICES] = {{0}, {1}};
@@ -54,6 +54,8 @@ static _Thread_local int depth = 0;
 
 long *hostcuda_counts(void) { return counts; }
 void hostcuda_fail_captures(long n) { fail_captures = n; }
+void hostcuda_fail_streams(long n) { fail_streams = n; }
+void hostcuda_fail_waits(long n) { fail_waits = n; }
 void hostcuda_memory_limit(size_t bytes) { memory_limit = bytes; }
 
 static Context *current(void) { return depth ? stack[depth - 1] : NULL; }
@@ -232,6 +234,7 @@ CUresult cuPointerGetAttributes(unsigned n, int *attributes, void **data, void *
 CUresult cuStreamCreateWithPriority(Stream **s, unsigned flags, int priority) {
     (void)priority;
     if (!current()) return INVALID_CONTEXT;
+    if (fail_streams > 0) { fail_streams--; return OUT_OF_MEMORY; }
     *s = calloc(1, sizeof **s);
     (*s)->context = current();
     (*s)->flags = flags;
@@ -242,6 +245,7 @@ CUresult cuStreamCreate(Stream **s, unsigned flags) { return cuStreamCreateWithP
 CUresult cuStreamSynchronize(void *handle) {
     Stream *s = stream_of(handle);
     if (s->capturing) { s->spoilt = 1; return CAPTURE_UNSUPPORTED; }
+    if (fail_waits > 0) { fail_waits--; return LAUNCH_FAILED; }
     run_until(s, -1);
     return OK;
 }

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -29,33 +30,53 @@ def names(file: str) -> list[str]:
 
 
 def expect_passed(file: str, name: str) -> None:
-    """Fail with what the check `name` of `file` said, if it failed; skip where the driver cannot be compiled."""
+    """Fail with what the check `name` of `file` said, if it failed; skip if it did, or there is no compiler."""
     pytest.importorskip("cuda.core", reason="cuda-core is not installed")
     outcomes, output = _results(file)
-    failures = outcomes.get(name)
-    if failures is None:
+    outcome = outcomes.get(name)
+    if outcome is None:
         pytest.fail(f"{name} did not run:\n{output[-4000:]}")
-    if failures:
-        pytest.fail("\n".join(failures))
+    if outcome.failures:
+        pytest.fail("\n".join(outcome.failures))
+    if outcome.skips:
+        pytest.skip("; ".join(outcome.skips))
+
+
+@dataclass
+class _Outcome:
+    """What a check said in all its cases that failed, and in those that were skipped."""
+
+    failures: list[str] = field(default_factory=list)
+    skips: list[str] = field(default_factory=list)
 
 
 @functools.cache
-def _results(file: str) -> tuple[dict[str, list[str]], str]:
-    """What failed, by the name of the check."""
+def _results(file: str) -> tuple[dict[str, _Outcome], str]:
+    """The outcomes by the name of the check, and what pytest printed."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         environment = {**os.environ, "LD_LIBRARY_PATH": str(_driver()), "XDG_CACHE_HOME": folder}
         arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", str(_FOLDER / file)]
-        done = subprocess.run(
-            [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        output = done.stdout + done.stderr
-        outcomes: dict[str, list[str]] = {}
-        if report.exists():
-            for case in ElementTree.parse(report).iter("testcase"):
-                failed = [node.text or "" for node in case if node.tag in ("failure", "error")]
-                outcomes.setdefault(str(case.get("name")).split("[")[0], []).extend(failed)
-        return outcomes, output
+        try:
+            done = subprocess.run(
+                [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            # Returned, as an error would not be cached, and each check of the file would wait as long.
+            return {}, f"{error}\n{(error.stdout or b'').decode(errors='replace')}"
+        return _outcomes(report), done.stdout + done.stderr
+
+
+def _outcomes(report: Path) -> dict[str, _Outcome]:
+    found: dict[str, _Outcome] = {}
+    for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():
+        outcome = found.setdefault(str(case.get("name")).split("[")[0], _Outcome())
+        for node in case:
+            if node.tag in ("failure", "error"):
+                outcome.failures.append(node.text or str(node.get("message")))
+            elif node.tag == "skipped":
+                outcome.skips.append(str(node.get("message")))
+    return found
 
 
 @functools.cache
