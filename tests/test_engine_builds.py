@@ -38,8 +38,8 @@ pytestmark = pytest.mark.usefixtures("without_gpu")
 # What the parser of TensorRT 10.0 takes at opset 20, of the operators that samrt's graphs have: JetPack 6.2 has 10.3.
 OF_TENSORRT_10 = re.findall(
     r"\w+",
-    "Add Cast Concat Conv Cos Div Einsum Erf Expand Gather Gelu Gemm Greater GreaterOrEqual LayerNormalization MatMul Mul "
-    "Pad Relu Reshape Shape Sin Slice Softmax Split Squeeze Sub Transpose Unsqueeze Where",
+    "Add Cast Concat Conv Cos Div Einsum Erf Expand Gather Gelu Gemm Greater GreaterOrEqual LayerNormalization "
+    "MatMul Mul Pad Relu Reshape Shape Sin Slice Softmax Split Squeeze Sub Transpose Unsqueeze Where",
 )
 HALF = BuildRequest("tensorrt_rtx", "fp16", Limits(max_batch=1, max_prompts=4, max_points=16))
 MIB = 1 << 20
