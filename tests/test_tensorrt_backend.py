@@ -1,6 +1,6 @@
 """The TensorRT backend, as far as it goes without a GPU: no figure here is a GPU's.
 
-`hostcuda/check_engine.py` drives it on a driver whose device memory is host memory, with a TensorRT that computes with
+`hostcuda/check_*.py` drive it on a driver whose device memory is host memory, with a TensorRT that computes with
 ONNX Runtime. The real TensorRT-RTX builds a plan here and refuses to run it.
 """
 
@@ -23,6 +23,13 @@ from samrt.errors import BackendError, InputError
 from samrt.manifest import Graph, Tensor, contract_graph
 from samrt.tensorrt.flavours import Flavour, import_flavour
 
+ON_HOST_MEMORY = (
+    "check_engine.py",
+    "check_engine_failures.py",
+    "check_engine_graphs.py",
+    "check_engine_lifetime.py",
+    "check_model.py",
+)
 DECODER = contract_graph("decoder", "decoder.onnx", 64, (8, 16, 16), 64)
 RANGES = (
     InputRange(Tensor("coords", "float32", ("prompts", "points", 2)), (1, 0, 2), (4, 16, 2)),
@@ -30,14 +37,9 @@ RANGES = (
 )
 
 
-@pytest.mark.parametrize("name", names("check_engine.py"))
-def test_on_host_memory(name: str) -> None:
-    expect_passed("check_engine.py", name)
-
-
-@pytest.mark.parametrize("name", names("check_model.py"))
-def test_the_model_on_host_memory(name: str) -> None:
-    expect_passed("check_model.py", name)
+@pytest.mark.parametrize(("file", "name"), [(file, name) for file in ON_HOST_MEMORY for name in names(file)])
+def test_on_host_memory(file: str, name: str) -> None:
+    expect_passed(file, name)
 
 
 def test_axes_get_the_names_of_the_graph() -> None:
