@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -69,7 +70,7 @@ def build_bundle(
     request = request or BuildRequest()
     if request.precision not in PRECISIONS:
         raise InputError(f"unknown precision {request.precision!r}; choose one of {', '.join(PRECISIONS)}")
-    if Path(path).is_file():
+    if Path(path).is_file() and zipfile.is_zipfile(path):
         raise OutputError(f"{path} is a zip, and engines lie beside a bundle's files: unpack it to a folder first")
     bundle = open_bundle(path)
     form = _buildable(bundle, request.precision)

@@ -22,7 +22,7 @@ from samrt.cli import main
 from samrt.cuda import Gpu
 from samrt.engine_manifest import EngineManifest, platform_name
 from samrt.engine_sets import find_engine_sets
-from samrt.errors import BackendError, InputError, OutputError
+from samrt.errors import BackendError, BundleError, InputError, OutputError
 from samrt.selection import Choice
 from samrt.tensorrt.build import BuildOptions
 from samrt.tensorrt.flavours import Flavour
@@ -244,6 +244,9 @@ def test_a_zip_is_refused(own_bundle: Path, tmp_path: Path) -> None:
     write_zip(own_bundle, tmp_path / "b.zip")
     with pytest.raises(OutputError, match=r"is a zip.*unpack it"):
         build_bundle(tmp_path / "b.zip", FULL)
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
+    with pytest.raises(BundleError, match="neither a folder nor a whole zip"):
+        build_bundle(tmp_path / "photo.jpg", FULL)
 
 
 def test_an_unknown_backend(own_bundle: Path) -> None:
