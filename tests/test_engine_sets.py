@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from changed_json import changed
 from PIL import Image
 from toy_bundle import write_toy_bundle
 
@@ -77,18 +78,6 @@ def with_engines(own_bundle: Path) -> Path:
 def text(with_engines: Path) -> str:
     (path,) = (with_engines / "engines").glob("*/engine.json")
     return path.read_text()
-
-
-def changed(text: str, *keys: Any, to: Any = None, delete: bool = False) -> str:
-    data = json.loads(text)
-    inner = data
-    for key in keys[:-1]:
-        inner = inner[key]
-    if delete:
-        del inner[keys[-1]]
-    else:
-        inner[keys[-1]] = to
-    return json.dumps(data)
 
 
 # engine.json

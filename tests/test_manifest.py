@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from changed_json import changed
 
 from samrt.errors import BundleError
 from samrt.manifest import Manifest, Normalization
@@ -23,18 +24,6 @@ def text(toy_bundle: Path) -> str:
 
 # The one form of the toy bundle.
 FORM = ("forms", 0)
-
-
-def _change(text: str, *keys: Any, to: Any = None, delete: bool = False) -> str:
-    data = json.loads(text)
-    inner = data
-    for key in keys[:-1]:
-        inner = inner[key]
-    if delete:
-        del inner[keys[-1]]
-    else:
-        inner[keys[-1]] = to
-    return json.dumps(data)
 
 
 def test_round_trip(text: str) -> None:
@@ -62,7 +51,7 @@ def test_every_key_of_a_form_is_required_and_documented(text: str) -> None:
     for key in json.loads(text)["forms"][0]:
         assert f"`{key}`" in documented.read_text()
         with pytest.raises(BundleError, match=f"lacks '{key}'"):
-            Manifest.from_json(_change(text, *FORM, key, delete=True))
+            Manifest.from_json(changed(text, *FORM, key, delete=True))
 
 
 def test_forms_are_told_apart_by_precision_and_lowering(text: str) -> None:
@@ -98,9 +87,9 @@ def test_model_id_is_of_checkpoint_and_size(text: str) -> None:
 
 
 def test_unknown_keys_and_axis_names_are_accepted(text: str) -> None:
-    manifest = Manifest.from_json(_change(text, "colour", to="blue"))
+    manifest = Manifest.from_json(changed(text, "colour", to="blue"))
     assert manifest == Manifest.from_json(text)
-    renamed = _change(text, *FORM, "graphs", "encoder", "inputs", 0, "shape", 0, to="n")
+    renamed = changed(text, *FORM, "graphs", "encoder", "inputs", 0, "shape", 0, to="n")
     assert Manifest.from_json(renamed).forms[0].graphs["encoder"].inputs[0].shape == ("n", 3, 64, 64)
 
 
@@ -113,13 +102,13 @@ def test_what_is_not_a_json_object_is_refused(broken: str | bytes) -> None:
 @pytest.mark.parametrize(("version", "remedy"), [(3, "upgrade samrt"), (1, "export the checkpoint again")])
 def test_other_format_versions_are_refused_with_the_remedy(text: str, version: int, remedy: str) -> None:
     with pytest.raises(BundleError, match=f"format version {version}.*reads version 2; {remedy}"):
-        Manifest.from_json(_change(text, "format_version", to=version))
+        Manifest.from_json(changed(text, "format_version", to=version))
 
 
 def test_every_key_is_required(text: str) -> None:
     for key in json.loads(text):
         with pytest.raises(BundleError, match=f"lacks '{key}'"):
-            Manifest.from_json(_change(text, key, delete=True))
+            Manifest.from_json(changed(text, key, delete=True))
 
 
 @pytest.mark.parametrize(
@@ -168,13 +157,13 @@ def test_every_key_is_required(text: str) -> None:
 )
 def test_wrong_values_are_named(text: str, keys: tuple[Any, ...], value: Any, message: str) -> None:
     with pytest.raises(BundleError, match=message):
-        Manifest.from_json(_change(text, *keys, to=value))
+        Manifest.from_json(changed(text, *keys, to=value))
 
 
 @pytest.mark.parametrize("name", ["decoder", "encoder"])
 def test_both_graphs_are_required(text: str, name: str) -> None:
     with pytest.raises(BundleError, match=f"no graph '{name}'"):
-        Manifest.from_json(_change(text, *FORM, "graphs", name, delete=True))
+        Manifest.from_json(changed(text, *FORM, "graphs", name, delete=True))
 
 
 @pytest.mark.parametrize(
@@ -183,11 +172,11 @@ def test_both_graphs_are_required(text: str, name: str) -> None:
 @pytest.mark.parametrize("place", ["files", "graph"])
 def test_only_plain_file_names_are_accepted(text: str, name: str, place: str) -> None:
     if place == "files":
-        changed = _change(text, "files", name, to={"sha256": "0" * 64, "bytes": 1})
+        renamed = changed(text, "files", name, to={"sha256": "0" * 64, "bytes": 1})
     else:
-        changed = _change(text, *FORM, "graphs", "decoder", "file", to=name)
+        renamed = changed(text, *FORM, "graphs", "decoder", "file", to=name)
     with pytest.raises(BundleError, match=r"plain names|not empty"):
-        Manifest.from_json(changed)
+        Manifest.from_json(renamed)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
-import time
 from pathlib import Path
+
+from samrt.cli.progress import timed_progress
 
 DESCRIPTION = """\
 Build TensorRT engines from a bundle's graphs and put them into the bundle's folder, where `samrt segment` finds them.
@@ -63,18 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     from samrt.tensorrt.build import BuildOptions
     from samrt.tensorrt.profiles import Limits
 
-    start = time.perf_counter()
-
-    def progress(line: str) -> None:
-        print(f"[{time.perf_counter() - start:6.1f} s] {line}", file=sys.stderr, flush=True)
-
     request = BuildRequest(
         backend=arguments.backend,
         precision=arguments.precision,
         limits=Limits(arguments.max_batch, arguments.max_prompts, arguments.max_points),
         options=BuildOptions(arguments.compute_capability, arguments.workspace, arguments.timing_cache),
     )
-    build_bundle(arguments.bundle, request, progress)
+    build_bundle(arguments.bundle, request, timed_progress())
     return 0
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
-import time
 from pathlib import Path
 
+from samrt.cli.progress import timed_progress
 from samrt.errors import SamrtError
 
 DESCRIPTION = """\
@@ -75,16 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
     from samrt_export.pipeline import ExportOptions, export
 
-    start = time.perf_counter()
-
-    def progress(line: str) -> None:
-        print(f"[{time.perf_counter() - start:6.1f} s] {line}", file=sys.stderr, flush=True)
-
     options = ExportOptions(
         model=arguments.model,
         image_size=arguments.image_size,
         lowering=arguments.lowering,
         precisions=tuple(arguments.precision.split(",")),
     )
-    export(arguments.checkpoint, arguments.output, options, progress)
+    export(arguments.checkpoint, arguments.output, options, timed_progress())
     return 0
