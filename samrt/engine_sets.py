@@ -53,7 +53,7 @@ class EngineSet:
 
 
 def find_engine_sets(bundle: Path) -> list[EngineSet]:
-    """All engine sets in a bundle's folder, whether they fit or not, the best first: fp16, then TensorRT."""
+    """All engine sets in a bundle's folder, whether they fit or not, the best first: fp16, compared, TensorRT."""
     folder = bundle / ENGINES_FOLDER
     try:
         folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -103,4 +103,4 @@ def _rank(engines: EngineSet) -> tuple[Any, ...]:
     if built is None:
         return (True,)
     unproven = built.verification is None
-    return False, built.precision != "fp16", FLAVOURS.index(built.backend), unproven, engines.folder.name
+    return False, built.precision != "fp16", unproven, FLAVOURS.index(built.backend), engines.folder.name
