@@ -14,17 +14,20 @@ from typing import Any
 from torch import nn
 
 from samrt.backends import open_session
+from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.bundle import check_replaceable, open_bundle, write_zip
 from samrt.engine_sets import ENGINES_FOLDER
 from samrt.errors import ExportError, InputError, OutputError, SamrtError
 from samrt.files import replacing_file, replacing_folder
 from samrt.manifest import PRECISIONS, Form, Manifest, Source
+from samrt.tensorrt.plugin import PLUGIN_LOWERING, PLUGIN_NAME
 from samrt.tolerances import TOLERANCES
 from samrt.verification import SEED, Reference, compare
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import LoadedModel, load_model
 from samrt_export.forms import describe, export_decoder, export_encoder, form_of, write_manifest
 from samrt_export.lowering import resolve
+from samrt_export.lowering.plugin import with_definition
 from samrt_export.verify import check, checkpoint_reference, in_torch
 
 
@@ -32,12 +35,13 @@ from samrt_export.verify import check, checkpoint_reference, in_torch
 class ExportOptions:
     """What to make of a checkpoint; None and "auto" leave the choice to the checkpoint.
 
-    The bundle gets one form per entry of `precisions`: "fp32" for ONNX Runtime on the CPU, "fp16" for GPUs.
+    The bundle gets one form per entry of `precisions`: "fp32" for ONNX Runtime on the CPU, "fp16" for GPUs. `lowering`
+    is that of all forms, or one for each.
     """
 
     model: str | None = None
     image_size: int | None = None
-    lowering: str = "auto"
+    lowering: str | tuple[str, ...] = "auto"
     precisions: tuple[str, ...] = ("fp32",)
 
 
@@ -63,6 +67,7 @@ def export(
     """
     options, output = options or ExportOptions(), Path(output)
     _check_precisions(options.precisions)
+    asked = _lowering_of_each(options)
     check_replaceable(output)
     progress(f"reading {checkpoint}")
     read = read_checkpoint(checkpoint)
@@ -72,7 +77,7 @@ def export(
 
     loaded = load()
     lowerings = {
-        precision: resolve(options.lowering, loaded.sam.image_encoder, precision) for precision in options.precisions
+        precision: resolve(lowering, loaded.sam.image_encoder, precision) for precision, lowering in asked.items()
     }
     parameters = sum(parameter.numel() for parameter in loaded.sam.parameters())
     forms = ", ".join(f"{precision} {lowering}" for precision, lowering in lowerings.items())
@@ -102,6 +107,19 @@ def _check_precisions(precisions: tuple[str, ...]) -> None:
         raise InputError(
             f"unknown precision {','.join(precisions)!r}; choose one of {', '.join(PRECISIONS)}, or several, each once"
         )
+
+
+def _lowering_of_each(options: ExportOptions) -> dict[str, str]:
+    """By precision."""
+    given = (options.lowering,) if isinstance(options.lowering, str) else options.lowering
+    if len(given) == 1:
+        given = given * len(options.precisions)
+    if len(given) != len(options.precisions):
+        raise InputError(
+            f"{len(given)} lowerings ({','.join(given)}) for {len(options.precisions)} precisions "
+            f"({','.join(options.precisions)}); give one for all, or one for each in their order"
+        )
+    return dict(zip(options.precisions, given, strict=True))
 
 
 @contextmanager
@@ -163,6 +181,8 @@ def _verify(
         "seed": SEED,
         "figures": figures,
     }
+    if form.lowering == PLUGIN_LOWERING:
+        verification["attention"] = f"{PLUGIN_NAME} as defined in standard operators; no kernel was run"
     if form.precision == "fp16":
         # On a CPU, ONNX Runtime computes fp16 graphs in float32. Torch does not: here an overflow shows.
         progress("comparing half precision arithmetic, in torch")
@@ -173,7 +193,12 @@ def _verify(
 
 
 def _compare_bundle(folder: Path, draft: Manifest, reference: Reference) -> dict[str, Any]:
-    """Run the bundle as its users will."""
+    """Run the bundle as its users will; where they will need a plugin, with the definition of its node."""
+    (form,) = draft.forms
+    if form.lowering == PLUGIN_LOWERING:
+        with with_definition(folder / form.graphs["encoder"].file) as encoder:
+            runs = [OnnxRuntimeEngine(path).run for path in (encoder, folder / form.graphs["decoder"].file)]
+            return compare(reference, *runs)
     write_manifest(folder, draft)
     with open_session(open_bundle(folder), "onnxruntime") as session:
         return compare(reference, session.encoder.run, session.decoder.run)

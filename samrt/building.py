@@ -28,8 +28,10 @@ from samrt.files import check_target, replacing_folder, sha256_of
 from samrt.manifest import PRECISIONS, FileEntry, Form, Graph, contract_graph
 from samrt.selection import Choice, source_hashes
 from samrt.tensorrt.build import BuildOptions, BuiltEngine, build_engine
-from samrt.tensorrt.flavours import import_flavour, installed_flavours
+from samrt.tensorrt.flavours import Flavour, import_flavour, installed_flavours
+from samrt.tensorrt.plugin import EXPORT_WITH_PLUGIN, PLUGIN, PLUGIN_LOWERING, RequiredPlugin, prepare_plugin
 from samrt.tensorrt.profiles import Limits, ranges
+from samrt.tensorrt.targets import choose_targets
 from samrt.tolerances import TOLERANCES
 from samrt.verification import SEED, Reference, Run, compare, make_reference, past_tolerance
 
@@ -74,10 +76,12 @@ def build_bundle(
         raise OutputError(f"{path} is a zip, and engines lie beside a bundle's files: unpack it to a folder first")
     bundle = open_bundle(path)
     form = _buildable(bundle, request.precision)
+    standard = _standard(bundle, form)
     flavour = import_flavour(_choose_flavour(request.backend))
     engines = bundle.folder / ENGINES_FOLDER
     _make_writable(engines)  # before minutes of building
     remove_leftovers(bundle.folder)
+    plugin = _plugin(form, flavour, request.options, progress)
     progress(f"building {form.name} engines with {flavour.title}")
     graphs = {name: _contract(bundle, form, name) for name in ("encoder", "decoder")}
     built = {}
@@ -100,6 +104,7 @@ def build_bundle(
         limits=request.limits,
         engines={},
         verification=None,
+        plugin=plugin,
     )
     with replacing_folder(engines / draft.name) as folder:
         files = {name: _write_engine(folder, name, graphs[name], one, request.limits) for name, one in built.items()}
@@ -108,7 +113,8 @@ def build_bundle(
             progress("not compared with the bundle: no GPU here can run these engines")
         else:
             progress(f"comparing with the bundle's graphs in ONNX Runtime, on {gpu.name}")
-            manifest = replace(manifest, verification=_verify(bundle, form, EngineSet(folder, manifest), gpu.index))
+            built_set = EngineSet(folder, manifest)
+            manifest = replace(manifest, verification=_verify(bundle, form, standard, built_set, gpu.index))
         (folder / ENGINE_MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     progress(f"wrote {engines / manifest.name}")
     return manifest
@@ -129,6 +135,27 @@ def _buildable(bundle: Bundle, precision: str) -> Form:
     raise BackendError(
         f"{bundle.path} has nothing to build {precision} engines from: {reason}; export it with {remedy}"
     )
+
+
+def _standard(bundle: Bundle, form: Form) -> Form:
+    """The form that engines of `form` are compared with in ONNX Runtime: fp32, else the same."""
+    standard = bundle.manifest.form("fp32") or form
+    if standard.lowering == PLUGIN_LOWERING:
+        raise BackendError(
+            f"{bundle.path} holds {form.name} only, which ONNX Runtime cannot run, so engines of it could not be "
+            f"compared with anything; export the checkpoint with {EXPORT_WITH_PLUGIN}"
+        )
+    return standard
+
+
+def _plugin(form: Form, flavour: Flavour, options: BuildOptions, progress: Progress) -> RequiredPlugin | None:
+    """What engines of this form need besides TensorRT, found, tested and loaded."""
+    if form.lowering != PLUGIN_LOWERING:
+        return None
+    if not flavour.is_rtx:
+        choose_targets(flavour, options.compute_capabilities)  # says best what a machine without a GPU lacks
+    prepare_plugin(flavour, progress)
+    return PLUGIN
 
 
 def _choose_flavour(backend: str) -> str:
@@ -174,11 +201,10 @@ def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, lim
     )
 
 
-def _verify(bundle: Bundle, form: Form, engines: EngineSet, device: int) -> dict[str, Any]:
-    """Figures of the engines against the fp32 form in ONNX Runtime, or theirs, which computes in float32 there too."""
+def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, device: int) -> dict[str, Any]:
+    """Figures of the engines against `standard` in ONNX Runtime, which computes every form in float32 on a CPU."""
     assert engines.manifest is not None
     limits, tolerance = engines.manifest.limits, TOLERANCES[form.precision]
-    standard = bundle.manifest.form("fp32") or form
     with open_onnxruntime(bundle, Choice("onnxruntime", standard)) as session:
         reference = _reference(bundle, session, limits)
     choice = Choice(engines.manifest.backend, form, engines)

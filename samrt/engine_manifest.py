@@ -11,6 +11,7 @@ from samrt.errors import BundleError, InputError
 from samrt.json_reader import JsonReader, is_size
 from samrt.manifest import PRECISIONS, FileEntry, Graph, Tensor, file_entry, plain_name, read_graph
 from samrt.tensorrt.flavours import FLAVOURS
+from samrt.tensorrt.plugin import RequiredPlugin
 from samrt.tensorrt.profiles import Limits, Range
 
 FORMAT = "samrt-engines"
@@ -54,6 +55,7 @@ class EngineManifest:
     limits: Limits
     engines: Mapping[str, EngineFile]
     verification: Mapping[str, Any] | None
+    plugin: RequiredPlugin | None = None
 
     @property
     def name(self) -> str:
@@ -98,6 +100,7 @@ class EngineManifest:
             limits=_limits(root.child("limits")),
             engines={name: _engine_file(name, reader) for name, reader in root.children("engines")},
             verification=None if verification is None else root.value("verification", dict),
+            plugin=None if root.raw("plugin") is None else _plugin(root.child("plugin")),
         )
         missing = {"encoder", "decoder"} - manifest.engines.keys()
         if missing or not manifest.compute_capabilities:
@@ -172,6 +175,10 @@ def _limits(reader: JsonReader) -> Limits:
         return Limits(reader.size("max_batch"), reader.size("max_prompts"), reader.size("max_points"))
     except InputError as error:
         raise BundleError(f"{reader.where}: {error}; {_REMEDY}") from error
+
+
+def _plugin(reader: JsonReader) -> RequiredPlugin:
+    return RequiredPlugin(reader.text("name"), reader.text("version"), reader.size("kernels_version"))
 
 
 def _texts(reader: JsonReader) -> dict[str, str]:

@@ -9,8 +9,9 @@ from samrt.cuda import Gpu, find_gpus
 from samrt.engine_manifest import EngineManifest, platform_name
 from samrt.engine_sets import EngineSet, find_engine_sets
 from samrt.errors import BackendError
-from samrt.manifest import Form, Manifest
+from samrt.manifest import PRECISIONS, Form, Manifest
 from samrt.tensorrt.flavours import FLAVOURS, import_flavour, installed_flavours
+from samrt.tensorrt.plugin import EXPORT_WITH_PLUGIN, PLUGIN, PLUGIN_LOWERING, find_plugin
 
 BACKENDS = ("onnxruntime", *FLAVOURS)
 
@@ -23,7 +24,7 @@ class Machine:
         platform: operating system and processor.
         gpu: the GPU that was asked for, or None.
         versions: of the TensorRT flavours that can be imported.
-        problems: of those that cannot, why.
+        problems: of those that cannot, why; under "plugin", why samrt's plugin for TensorRT cannot be used.
     """
 
     platform: str
@@ -83,9 +84,25 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0) -> Choice:
                 return choice
     if backend in FLAVOURS:
         raise BackendError(_no_engines(bundle, backend, passed_over))
-    form = bundle.manifest.form("fp32", "fp16")
-    assert form is not None  # a manifest has at least one, of these precisions
+    form = _for_onnxruntime(bundle.manifest)
+    if form is None:
+        raise BackendError(_no_form_for_onnxruntime(bundle, passed_over))
     return Choice("onnxruntime", form, passed_over=tuple(passed_over))
+
+
+def _for_onnxruntime(bundle: Manifest) -> Form | None:
+    """The form that ONNX Runtime runs: the more exact of those that do not need TensorRT's plugin."""
+    forms = [form for form in bundle.forms if form.lowering != PLUGIN_LOWERING]
+    return next((form for precision in PRECISIONS for form in forms if form.precision == precision), None)
+
+
+def _no_form_for_onnxruntime(bundle: Bundle, passed_over: list[str]) -> str:
+    held = ", ".join(form.name for form in bundle.manifest.forms)
+    engines = f"; no engines in it can run here: {'; '.join(passed_over)}" if passed_over else ""
+    return (
+        f"{bundle.path} holds {held} only, whose attention is a plugin of TensorRT that ONNX Runtime does not have; "
+        f"export the checkpoint with {EXPORT_WITH_PLUGIN} to have a form for each{engines}"
+    )
 
 
 def _try(bundle: Bundle, engines: EngineSet, backend: str, machine: Machine, passed_over: list[str]) -> Choice | None:
@@ -118,6 +135,11 @@ def this_machine(device: int = 0) -> Machine:
             versions[name] = import_flavour(name).version
         except BackendError as error:
             problems[name] = str(error)
+    if gpu and "tensorrt" in versions and "tensorrt" not in problems:
+        try:
+            find_plugin()
+        except BackendError as error:
+            problems["plugin"] = str(error)
     return Machine(platform_name(), gpu, versions, problems)
 
 
@@ -132,7 +154,11 @@ def misfit(engines: EngineSet, bundle: Manifest, machine: Machine) -> str:
         return f"built from other graphs than the bundle holds now; {again}"
     if built.platform != machine.platform:
         return f"built for {built.platform}, this is {machine.platform}; {again} here"
-    return _other_gpu(built, machine, again) or _other_version(built, machine, again)
+    return (
+        _other_gpu(built, machine, again)
+        or _other_version(built, machine, again)
+        or _other_plugin(built, machine, again)
+    )
 
 
 def _other_version(built: EngineManifest, machine: Machine, again: str) -> str:
@@ -143,6 +169,14 @@ def _other_version(built: EngineManifest, machine: Machine, again: str) -> str:
         return f"needs {built.backend} {built.version}, which is not installed; install it, see `samrt doctor`"
     # An engine is for one version alone, of either flavour.
     return "" if version == built.version else f"built with {built.backend} {built.version}, here is {version}; {again}"
+
+
+def _other_plugin(built: EngineManifest, machine: Machine, again: str) -> str:
+    if built.plugin is None:
+        return ""
+    if built.plugin != PLUGIN:
+        return f"built with {built.plugin}, this samrt has {PLUGIN}; {again}"
+    return machine.problems.get("plugin", "")
 
 
 def _other_gpu(built: EngineManifest, machine: Machine, again: str) -> str:

@@ -449,14 +449,14 @@ def test_export_hands_the_options_on_and_shows_progress(run: Run, monkeypatch: p
     status, out, err = run("export", "sam.pth", "-o", "b")
     assert (status, out) == (0, "")
     assert re.fullmatch(r"\[ +[\d.]+ s\] tracing\n", err)
-    defaults = SimpleNamespace(model=None, image_size=None, lowering="auto", precisions=("fp32",))
+    defaults = SimpleNamespace(model=None, image_size=None, lowering=("auto",), precisions=("fp32",))
     assert calls.pop() == (Path("sam.pth"), Path("b"), defaults)
 
     run(
         "export", "sam.pth", "-o", "b", "--model", "vit_b", "--image-size", "512",
-        "--lowering", "chunked", "--precision", "fp32,fp16",
+        "--lowering", "auto,plugin", "--precision", "fp32,fp16",
     )  # fmt: skip
-    chosen = SimpleNamespace(model="vit_b", image_size=512, lowering="chunked", precisions=("fp32", "fp16"))
+    chosen = SimpleNamespace(model="vit_b", image_size=512, lowering=("auto", "plugin"), precisions=("fp32", "fp16"))
     assert calls.pop()[2] == chosen
 
 
@@ -473,7 +473,7 @@ def test_export_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) 
     )
 
 
-@pytest.mark.parametrize("words", [(), ("--lowering", "x"), ("--image-size", "big")])
+@pytest.mark.parametrize("words", [(), ("--lowering", "auto,x"), ("--image-size", "big")])
 def test_export_refuses_wrong_usage(words: tuple[str, ...]) -> None:
     output = ("-o", "b") if words else ()
     with pytest.raises(SystemExit) as stopped:

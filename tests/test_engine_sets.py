@@ -13,59 +13,18 @@ import pytest
 from changed_json import changed
 from PIL import Image
 from toy_bundle import write_toy_bundle
+from toy_engines import MACHINE, ORIN, write_engines
 
 import samrt
 from samrt import selection
 from samrt.bundle import check_replaceable, open_bundle
 from samrt.cli import main
-from samrt.cuda import Gpu
-from samrt.engine_manifest import EngineFile, EngineManifest, platform_name
+from samrt.engine_manifest import EngineManifest, platform_name
 from samrt.engine_sets import EngineSet, find_engine_sets, is_engines_folder
 from samrt.errors import BackendError, BundleError, OutputError
-from samrt.files import sha256_of
-from samrt.manifest import FileEntry
-from samrt.selection import Machine, choose, misfit, source_hashes
-from samrt.tensorrt.profiles import Limits, ranges
+from samrt.selection import Machine, choose, misfit
 
 pytest_plugins = ("toy_fixtures",)
-
-ORIN = Gpu(0, "Orin", "8.7", 32 << 30)
-LAPTOP = Gpu(0, "RTX 4060", "8.9", 8 << 30)
-MACHINE = Machine(platform_name(), LAPTOP, {"tensorrt": "10.9.0", "tensorrt_rtx": "1.7.1"}, {})
-
-
-def write_engines(folder: Path, **changes: Any) -> EngineManifest:
-    """Add to the bundle in `folder` a set whose engine files hold text."""
-    bundle = open_bundle(folder)
-    form = bundle.manifest.forms[0]
-    limits = Limits()
-    built = EngineManifest(
-        backend="tensorrt_rtx",
-        version="1.7.1",
-        platform=platform_name(),
-        compute_capabilities=("8.6", "8.9"),
-        device=None,
-        precision=form.precision,
-        lowering=form.lowering,
-        sources=source_hashes(bundle.manifest, form),
-        limits=limits,
-        engines={},
-        verification={"figures": {}},
-    )
-    built = replace(built, **changes)
-    target = folder / "engines" / built.name
-    target.mkdir(parents=True)
-    engines = {}
-    for name, graph in form.graphs.items():
-        path = target / f"{name}.engine"
-        path.write_text(f"not really an engine: {name}")
-        content = FileEntry(sha256_of(path), path.stat().st_size)
-        engines[name] = EngineFile(
-            replace(graph, file=path.name), content, ranges(graph, limits), {"scratch_bytes": 0}, 1.5
-        )
-    built = replace(built, engines=engines)
-    (target / "engine.json").write_text(built.to_json())
-    return built
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from samrt.tolerances import TOLERANCES
 from samrt_export.lowering import LOWERINGS, lower, resolve
 from samrt_export.lowering.augmented import LARGEST_WIDTH, AugmentedAttention, augmented_width
 from samrt_export.lowering.chunked import ChunkedAttention, ChunkedMlp
+from samrt_export.lowering.plugin import PluginAttention
 from samrt_export.lowering.stepwise import QUERIES_PER_STEP, SCORES_PER_STEP, Steps
 from samrt_export.models.common import Mlp
 from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
@@ -64,7 +65,8 @@ def lowered(module: nn.Module, lowering: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("lowering", "shape"),
-    [("chunked", shape) for shape in SHAPES] + [("augmented", shape) for shape in SHAPES if "global" in shape],
+    [(lowering, shape) for lowering in ("chunked", "plugin") for shape in SHAPES]
+    + [("augmented", shape) for shape in SHAPES if "global" in shape],
 )
 @pytest.mark.parametrize("batch", [1, 2])
 def test_attention_equals_dense(lowering: str, shape: str, batch: int) -> None:
@@ -94,6 +96,7 @@ FORMS = {
     "dense": (Attention, Attention),
     "chunked": (ChunkedAttention, ChunkedAttention),
     "augmented": (Attention, AugmentedAttention),
+    "plugin": (PluginAttention, PluginAttention),
 }
 
 
@@ -183,7 +186,8 @@ def test_chunked_in_onnx_runtime_equals_dense_in_torch(shape: str, batch: int, t
     assert relative_l2(run_layer(lowered(dense, "chunked"), x, tmp_path), dense(x)) <= BOUND
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+# test_plugin_node.py has the plugin's node, which ONNX Runtime does not know.
+@pytest.mark.parametrize("lowering", [each for each in LOWERINGS if each != "plugin"])
 def test_in_half_precision(lowering: str, tmp_path: Path) -> None:
     dense = attention(16, 2, 20, 0)
     x = normal(2, 20, 20, 32)
@@ -232,16 +236,16 @@ def test_encoders_without_relative_position_are_dense(lowering: str, precision: 
     assert resolve(lowering, TinyViT(SMALL_TINY_VIT), precision) == "dense"
 
 
-@pytest.mark.parametrize("lowering", ["chunked", "augmented"])
+@pytest.mark.parametrize("lowering", ["chunked", "augmented", "plugin"])
 def test_refuses_a_lowering_that_the_encoder_does_not_have(lowering: str) -> None:
     with pytest.raises(InputError, match=f"lowering '{lowering}' .* TinyViT has none: use --lowering auto or dense"):
         resolve(lowering, TinyViT(SMALL_TINY_VIT), "fp32")
 
 
-@pytest.mark.parametrize("lowering", ["", "Dense", "plugin"])
+@pytest.mark.parametrize("lowering", ["", "Dense", "auto,plugin"])
 def test_refuses_an_unknown_lowering(lowering: str) -> None:
     with (
         torch.device("meta"),
-        pytest.raises(InputError, match=r"unknown lowering .*auto, dense, chunked, augmented"),
+        pytest.raises(InputError, match=r"unknown lowering .*auto, dense, chunked, augmented, plugin"),
     ):
         resolve(lowering, ImageEncoderViT(SMALL_VIT), "fp32")

@@ -29,6 +29,7 @@ ON_HOST_MEMORY = (
     "check_engine_graphs.py",
     "check_engine_lifetime.py",
     "check_model.py",
+    "check_plugin.py",
 )
 DECODER = contract_graph("decoder", "decoder.onnx", 64, (8, 16, 16), 64)
 RANGES = (

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from torch import nn
 
 from samrt.errors import InputError
+from samrt.tensorrt.plugin import PLUGIN_LOWERING
 from samrt_export.lowering.augmented import augment
 from samrt_export.lowering.chunked import ChunkedAttention, ChunkedMlp
 from samrt_export.lowering.folded import fold
+from samrt_export.lowering.plugin import PluginAttention, check_plugin_fits
 from samrt_export.models.common import Mlp
 from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
 from samrt_export.models.tiny_vit import ConvNorm
@@ -22,6 +24,7 @@ REPLACEMENTS: dict[str, dict[type[nn.Module], Callable[..., nn.Module]]] = {
     "dense": {ConvNorm: fold},
     "chunked": {Attention: ChunkedAttention, Mlp: ChunkedMlp},
     "augmented": {Attention: augment},
+    PLUGIN_LOWERING: {Attention: PluginAttention},
 }
 LOWERINGS = tuple(REPLACEMENTS)
 
@@ -32,7 +35,7 @@ def resolve(lowering: str, encoder: nn.Module, precision: str) -> str:
     Encoders without decomposed relative position have one form, `dense`.
 
     Raises:
-        InputError: an unknown lowering, or one that this encoder does not have.
+        InputError: an unknown lowering, or one that this encoder does not have, in this precision.
     """
     if lowering not in ("auto", *LOWERINGS):
         raise InputError(f"unknown lowering {lowering!r}; choose one of auto, {', '.join(LOWERINGS)}")
@@ -43,6 +46,8 @@ def resolve(lowering: str, encoder: nn.Module, precision: str) -> str:
                 f"{type(encoder).__name__} has none: use --lowering auto or dense"
             )
         return "dense"
+    if lowering == PLUGIN_LOWERING:
+        check_plugin_fits(encoder, precision)
     if lowering != "auto":
         return lowering
     return "augmented" if precision == "fp16" else "chunked"

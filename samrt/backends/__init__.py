@@ -15,6 +15,7 @@ from samrt.errors import BundleError
 from samrt.manifest import Graph, Tensor
 from samrt.selection import Choice, choose
 from samrt.tensorrt.flavours import import_flavour
+from samrt.tensorrt.plugin import register_plugin
 
 _logger = logging.getLogger(__name__)
 
@@ -96,6 +97,8 @@ def open_engines(choice: Choice, options: DeviceOptions) -> Session:
     assert engines.manifest is not None
     built = engines.manifest.engines
     flavour = import_flavour(choice.backend)
+    if engines.manifest.plugin is not None:
+        register_plugin(flavour)
     opened = ExitStack()
     device = DeviceSession(options)
     opened.callback(device.close)

@@ -21,10 +21,13 @@ examples:
   samrt export lite_medsam.pth -o lite_medsam
   samrt export sam_vit_b_01ec64.pth -o vit_b_512 --image-size 512     faster, coarser
   samrt export sam_vit_b_01ec64.pth -o vit_b --precision fp32,fp16    for CPUs, and for `samrt build` on a GPU
+  samrt export sam_vit_b_01ec64.pth -o vit_b --precision fp32,fp16 --lowering auto,plugin
+                                         the same, with samrt's TensorRT plugin for attention
 
 Needs torch, onnx and onnxscript: in a checkout of samrt, pip install '.[export]'
 """
 
+_LOWERINGS = ("auto", "dense", "chunked", "augmented", "plugin")
 _NEEDED = ("torch", "onnx", "onnxscript")
 
 
@@ -52,9 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lowering",
-        choices=("auto", "dense", "chunked", "augmented"),
-        default="auto",
-        help="form of the encoder's attention (default: auto, chosen by the model)",
+        metavar="L[,L]",
+        type=_lowerings,
+        default=("auto",),
+        help=f"form of the encoder's attention: {', '.join(_LOWERINGS)}; one for all precisions, or one for each "
+        "(default: auto, chosen by model and precision)",
     )
     parser.add_argument(
         "--precision",
@@ -82,3 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     export(arguments.checkpoint, arguments.output, options, timed_progress())
     return 0
+
+
+def _lowerings(text: str) -> tuple[str, ...]:
+    lowerings = tuple(text.split(","))
+    if not set(lowerings) <= set(_LOWERINGS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of {', '.join(_LOWERINGS)}")
+    return lowerings

@@ -108,6 +108,8 @@ def _engine_rows(built: EngineManifest) -> Iterator[Row]:
     for name, engine in built.engines.items():
         memory = ", ".join(f"{what.removesuffix('_bytes')} {_size(size)}" for what, size in engine.memory.items())
         yield name, f"{_size(engine.content.bytes)}, built in {engine.build_seconds:.0f} s; {memory}"
+    if built.plugin is not None:
+        yield "needs", str(built.plugin)
     if built.verification is None:
         yield "compared", "not with the bundle yet: it was built where no GPU could run it"
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from samrt.errors import BackendError, BundleError
 from samrt.tensorrt.flavours import Flavour
+from samrt.tensorrt.plugin import EXPORT_WITHOUT_PLUGIN, PLUGIN_NAME
 
 _WEIGHTS_FILE = re.compile(r"file: (.+?)(?: \(offset=.*)?$")
 
@@ -55,6 +56,11 @@ def _refusal(flavour: Flavour, logger: Any, path: Path, errors: list[Any]) -> Ba
     if "Scan" in operators:
         return BackendError(
             f"{said}; the chunked lowering is for ONNX Runtime; export with --precision fp16, or --lowering augmented"
+        )
+    if PLUGIN_NAME in operators:
+        return BackendError(
+            f"{said}; {PLUGIN_NAME} is samrt's plugin, which stock TensorRT needs to have loaded and TensorRT-RTX "
+            f"cannot: build with `samrt build --backend tensorrt`, or export with {EXPORT_WITHOUT_PLUGIN}"
         )
     if any("initializer" in error.desc() for error in errors):
         files = dict.fromkeys(Path(m[1]).name for m in map(_WEIGHTS_FILE.search, logger.errors) if m)

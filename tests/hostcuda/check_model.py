@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostcuda.fake_tensorrt import fake_flavour, write_plan
+from hostcuda.fake_tensorrt import fake_flavour
 from hostcuda.inside import CaiArray, DlpackArray, alive, counts
+from hostcuda.written_engines import write_engines
 from toy_bundle import MEAN_STD, C, S, write_toy_bundle
 
 import samrt
@@ -21,12 +22,10 @@ from samrt import backends, selection
 from samrt.backends import Session
 from samrt.cuda import DeviceOptions, DeviceSession, find_gpus
 from samrt.device_array import DeviceArray
-from samrt.engine_manifest import EngineFile, EngineManifest, platform_name
+from samrt.engine_manifest import platform_name
 from samrt.errors import BackendError, InputError
-from samrt.files import sha256_of
-from samrt.manifest import FileEntry, Manifest
 from samrt.model import Model
-from samrt.tensorrt.profiles import Limits, ranges
+from samrt.tensorrt.profiles import Limits
 from samrt.transforms import normalize_and_pad, resize_longest_side
 
 # The defaults of `samrt build`, but for fewer points: the batch has one length only.
@@ -38,33 +37,6 @@ POINTS, LABELS, BOX = [[30.0, 20.0], [70.0, 5.0]], [1, 0], [10.0, 5.0, 60.0, 35.
 FLAVOURS = ["tensorrt", "tensorrt_rtx"]
 
 Load = Callable[..., Model]
-
-
-def _write_engines(bundle: Path, backend: str, limits: Limits) -> None:
-    manifest = Manifest.from_json((bundle / "manifest.json").read_text())
-    (form,) = manifest.forms
-    built = EngineManifest(
-        backend=backend,
-        version="0",
-        platform=platform_name(),
-        compute_capabilities=("8.7",),
-        device=None,
-        precision=form.precision,
-        lowering=form.lowering,
-        sources=selection.source_hashes(manifest, form),
-        limits=limits,
-        engines={},
-        verification={"figures": {}},
-    )
-    folder = bundle / "engines" / built.name
-    folder.mkdir(parents=True)
-    largest = {"batch": limits.max_batch, "prompts": limits.max_prompts, "points": limits.max_points}
-    engines = {}
-    for name, graph in form.graphs.items():
-        path = write_plan(folder / f"{name}.engine", bundle / graph.file, graph, largest)
-        content = FileEntry(sha256_of(path), path.stat().st_size)
-        engines[name] = EngineFile(replace(graph, file=path.name), content, ranges(graph, limits), {}, 1.0)
-    (folder / "engine.json").write_text(replace(built, engines=engines).to_json())
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +51,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
     def load_(backend: str = "tensorrt", limits: Limits = LIMITS, options: DeviceOptions | None = None) -> Model:
         bundle = write_toy_bundle(tmp_path / backend)
-        _write_engines(bundle, backend, limits)
+        write_engines(bundle, backend, limits)
         machine = selection.Machine(platform_name(), find_gpus()[0], {backend: "0"}, {})
         monkeypatch.setattr(selection, "this_machine", lambda *_: machine)
         flavour = fake_flavour(rtx=backend == "tensorrt_rtx")

@@ -22,6 +22,7 @@ import onnxruntime
 
 from samrt.manifest import Graph
 from samrt.tensorrt.flavours import Flavour
+from samrt.tensorrt.plugin import PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION
 
 _cuda = ctypes.CDLL("libcuda.so.1")
 _HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -36,10 +37,19 @@ def _perform(ticket: int) -> None:
     _work[ticket]()
 
 
-def write_plan(path: Path, onnx: Path, graph: Graph, largest: Mapping[str, int], *, reports_fixed: bool = True) -> Path:
+def write_plan(
+    path: Path,
+    onnx: Path,
+    graph: Graph,
+    largest: Mapping[str, int],
+    *,
+    reports_fixed: bool = True,
+    plugin: bool = False,
+) -> Path:
     """A "plan": which graph, and the ranges of its inputs from their smallest (points 0, others 1) to `largest`.
 
     `reports_fixed`: an axis of one possible length has that length, not -1, where the engine is asked for its shapes.
+    `plugin`: it has a layer of samrt's plugin.
     """
     tensors = []
     for tensor in graph.inputs:
@@ -49,7 +59,13 @@ def write_plan(path: Path, onnx: Path, graph: Graph, largest: Mapping[str, int],
         )
         tensors.append([tensor.name, tensor.dtype, [-1 if isinstance(n, str) else n for n in tensor.shape], low, high])
     outputs = [[t.name, t.dtype, list(t.shape)] for t in graph.outputs]
-    plan = {"onnx": str(onnx), "inputs": tensors, "outputs": outputs, "reports_fixed": reports_fixed}
+    plan = {
+        "onnx": str(onnx),
+        "inputs": tensors,
+        "outputs": outputs,
+        "reports_fixed": reports_fixed,
+        "plugin": [PLUGIN_NAME, PLUGIN_VERSION, PLUGIN_NAMESPACE] if plugin else None,
+    }
     path.write_text(json.dumps(plan))
     return path
 
@@ -227,9 +243,29 @@ class ILogger:
         INFO = 3
 
 
+class PluginRegistry:
+    """Of one process; every file that is there is a library with samrt's plugin."""
+
+    def __init__(self) -> None:
+        self.libraries: list[str] = []
+        self.creators: set[tuple[str, str, str]] = set()
+
+    def load_library(self, path: str) -> object | None:
+        self.libraries.append(path)
+        name = (PLUGIN_NAME, PLUGIN_VERSION, PLUGIN_NAMESPACE)
+        if name in self.creators or not Path(path).is_file():
+            return None
+        self.creators.add(name)
+        return object()
+
+    def get_creator(self, kind: str, version: str, namespace: str = "") -> object | None:
+        return object() if (kind, version, namespace) in self.creators else None
+
+
 def fake_flavour(*, rtx: bool = False) -> Flavour:
-    """The stand-in as samrt sees it; `module.engines` lists what was deserialised."""
+    """The stand-in as samrt sees it; `module.engines` lists what was deserialised, `module.registry` holds plugins."""
     engines: list[Engine] = []
+    registry = PluginRegistry()
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
@@ -244,7 +280,11 @@ def fake_flavour(*, rtx: bool = False) -> Flavour:
 
         def deserialize_cuda_engine(self, plan: Any) -> Engine | None:
             try:
-                engine = Engine(json.loads(bytes(plan)), self.logger)
+                content = json.loads(bytes(plan))
+                if content["plugin"] and registry.get_creator(*content["plugin"]) is None:
+                    self.logger.log(self.logger.Severity.ERROR, f"Cannot find plugin: {content['plugin'][0]}")
+                    return None
+                engine = Engine(content, self.logger)
             except ValueError:
                 self.logger.log(self.logger.Severity.ERROR, "the plan has a wrong magic tag")
                 return None
@@ -261,6 +301,8 @@ def fake_flavour(*, rtx: bool = False) -> Flavour:
         TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"),
         nptype=lambda name: np.dtype(name).type,
         engines=engines,
+        registry=registry,
+        get_plugin_registry=lambda: registry,
     )
     return Flavour("tensorrt_rtx" if rtx else "tensorrt", _Module(module), "0")
 
