@@ -61,8 +61,9 @@ int check_sizes(const samrt_attention_args& args) {
     return fail(SAMRT_KERNELS_INVALID, "attention: windows have at most %d tokens along a side, not %d",
                 kLargestWindow, args.window);
   }
-  // Offsets within an image are 32 bits wide.
-  if (int64_t{args.grid_h} * args.grid_w * 3 * args.heads * args.head_dim > INT32_MAX) {
+  // Offsets within an image are 32 bits wide. All sizes in one product could pass 64.
+  const int64_t tokens = int64_t{args.grid_h} * args.grid_w, token = int64_t{3} * args.heads * args.head_dim;
+  if (tokens > INT32_MAX / token) {
     return fail(SAMRT_KERNELS_INVALID, "attention: a grid of %d x %d with %d heads of %d is past 2^31 elements",
                 args.grid_h, args.grid_w, args.heads, args.head_dim);
   }

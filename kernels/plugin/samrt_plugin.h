@@ -1,0 +1,50 @@
+// The TensorRT plugin in libsamrt_plugin.so: attention with SAM's decomposed relative position as one layer.
+//
+// For TensorRT 10.0 and later (IPluginV3); nothing of TensorRT is linked, and merely opening the library registers
+// nothing. TensorRT registers it when it is told to load it, before a graph is parsed or a plan deserialised:
+//
+//   C++       IPluginRegistry::loadLibrary("libsamrt_plugin.so")
+//   Python    tensorrt.get_plugin_registry().load_library("libsamrt_plugin.so")
+//   trtexec   --dynamicPlugins=libsamrt_plugin.so
+//
+// TensorRT also takes such libraries into plans (IBuilderConfig::setPluginsToSerialize); with this one it is not tried.
+//
+// Layer "SamrtRelPosAttention", version "1", namespace "" (in ONNX: op type SamrtRelPosAttention)
+//
+//   attributes, all needed, one int32 each
+//     num_heads     at least 1
+//     head_dim      64 or 80
+//     window_size   side of a window in tokens; 0: attention over the whole grid
+//
+//   inputs, all float16 or all bfloat16, linear format; C = num_heads * head_dim
+//     0 qkv         [B, H, W, 3 * C]         bias included; the last axis is [3, num_heads, head_dim]
+//     1 qkv_bias    [3 * C]                  query, key and value of the tokens that fill the last windows
+//     2 rel_pos_h   [2 * side_h - 1, head_dim]   side_h is window_size, or H
+//     3 rel_pos_w   [2 * side_w - 1, head_dim]   side_w is window_size, or W
+//
+//   output, of the inputs' type
+//     0             [B, H, W, C]
+//
+// B, H and W may be dynamic as far as the tables' sizes allow: with windows all three, else B. Partition into windows,
+// padding, scale and un-partition are the layer's; sums are float32. It needs no workspace.
+//
+// Its tactics are the kernel's tile shapes, timed by the builder. A plan keeps the version of the kernels; a library of
+// another version refuses it. Errors go to TensorRT's logger, and to the error recorder of an execution context.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include "../samrt_kernels.h"
+
+namespace samrt {
+
+constexpr const char* kPluginName = "SamrtRelPosAttention";
+constexpr const char* kPluginVersion = "1";
+constexpr const char* kPluginNamespace = "";
+
+}  // namespace samrt
+
+// What TensorRT looks for in a plugin library; also for programs that register the creators themselves.
+// (TensorRT's own TENSORRTAPI exports nothing outside of TensorRT's build.)
+extern "C" SAMRT_KERNELS_API void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
+extern "C" SAMRT_KERNELS_API nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);

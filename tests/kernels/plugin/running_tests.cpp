@@ -1,0 +1,105 @@
+// enqueue on host memory, with the host build of the kernels.
+#include "layer.h"
+#include "samrt_kernels.h"
+
+namespace {
+
+using nvinfer1::TensorRTPhase;
+
+constexpr AttentionCase kGlobal{2, 3, 19, 2, 64, 0, false};
+constexpr AttentionCase kWindowed{1, 9, 8, 2, 80, 7, true};
+
+// The plugin as an execution context has it: built, written into a plan, loaded, attached.
+struct Attached {
+  explicit Attached(const AttentionCase& c) : context(&recorder) {
+    const auto built = create(graph_fields(c));
+    const nvinfer1::PluginFieldCollection* fields = runtime(*built).getFieldsToSerialize();
+    const auto loaded = create(Fields(fields->fields, fields->fields + fields->nbFields), TensorRTPhase::kRUNTIME);
+    plugin.reset(runtime(*loaded).attachToContext(&context));
+  }
+  int32_t run(AttentionData& data, const Descriptions& descriptions) {
+    const void* inputs[] = {data.qkv.data(), data.qkv_bias.data(), data.rel_pos_h.data(), data.rel_pos_w.data()};
+    void* outputs[] = {data.out.data()};
+    return runtime(*plugin).enqueue(descriptions.data(), descriptions.data() + kInputs, inputs, outputs, nullptr,
+                                    nullptr);
+  }
+  ErrorRecorder recorder;
+  ResourceContext context;
+  std::unique_ptr<nvinfer1::IPluginV3> plugin;
+};
+
+// What rounding the probabilities and the result makes of values up to 2, and a quarter more for the float32 sums.
+double allowed_error(const AttentionCase& c) { return 2.5 * 2 * (c.bfloat16 ? 0x1p-8 : 0x1p-11); }
+
+void computes_attention(const AttentionCase& c) {
+  Attached attached(c);
+  const Descriptions descriptions = describe(c);
+  for (int32_t tactic = 0; tactic <= samrt_attention_tiles(); ++tactic) {
+    const int format = c.bfloat16 ? SAMRT_KERNELS_BF16 : SAMRT_KERNELS_FP16;
+    if (tactic > 0 && !samrt_attention_has_tile(format, c.head_dim, tactic - 1, 1)) continue;
+    AttentionData data(c);
+    CHECK(runtime(*attached.plugin).setTactic(tactic) == 0);
+    CHECK(runtime(*attached.plugin).onShapeChange(descriptions.data(), kInputs, descriptions.data() + kInputs, 1) == 0);
+    CHECK(attached.run(data, descriptions) == 0);
+    CHECK(data.largest_error() <= allowed_error(c));
+  }
+  CHECK(attached.recorder.getNbErrors() == 0);
+}
+
+// On a device with hardly any shared memory the kernels refuse, and say which tile shape they were to run.
+void runs_the_tactic() {
+  Attached attached(kGlobal);
+  AttentionData data(kGlobal);
+  samrt_host_set_device(90, 1024);
+  for (int32_t tactic = 1; tactic <= samrt_attention_tiles(); ++tactic) {
+    CHECK(runtime(*attached.plugin).setTactic(tactic) == 0);
+    CHECK(attached.run(data, describe(kGlobal)) != 0);
+    CHECK(logged(std::string("with tile ") + samrt_attention_tile_name(tactic - 1) + ","));
+  }
+  samrt_host_set_device(90, kSharedBytes);
+}
+
+void takes_an_empty_batch() {
+  AttentionCase c = kWindowed;
+  c.batch = 0;
+  AttentionData data(c);
+  CHECK(Attached(c).run(data, describe(c)) == 0);
+}
+
+void refuses_to_run() {
+  Attached attached(kGlobal);
+  AttentionData data(kGlobal);
+  Descriptions other = describe(kGlobal);
+  other[0].dims.d[2] = 20;
+  CHECK(attached.run(data, other) != 0);
+  CHECK(logged("rel_pos_w is [37, 64]; its dimension 0 has to be 39"));
+  CHECK(attached.recorder.getNbErrors() == 1);
+  CHECK(std::string(attached.recorder.getErrorDesc(0)).find("rel_pos_w") == 0);
+  CHECK(data.out == AttentionData(kGlobal).out);
+
+  // Attached to another context, it reports to that one's recorder.
+  ErrorRecorder second;
+  ResourceContext context(&second);
+  const std::unique_ptr<nvinfer1::IPluginV3> reattached(runtime(*attached.plugin).attachToContext(&context));
+  CHECK(runtime(*reattached).setTactic(99) != 0);
+  CHECK(second.getNbErrors() == 1 && attached.recorder.getNbErrors() == 1);
+  CHECK(logged("tactic 99"));
+
+  // What the kernels refuse arrives with their reason.
+  const Descriptions descriptions = describe(kGlobal);
+  const void* inputs[] = {data.qkv.data() + 1, data.qkv_bias.data(), data.rel_pos_h.data(), data.rel_pos_w.data()};
+  void* outputs[] = {data.out.data()};
+  CHECK(runtime(*attached.plugin).enqueue(descriptions.data(), descriptions.data() + kInputs, inputs, outputs, nullptr,
+                                          nullptr) != 0);
+  CHECK(logged("not aligned to 16 bytes"));
+}
+
+}  // namespace
+
+void test_running() {
+  computes_attention(kGlobal);
+  computes_attention(kWindowed);
+  runs_the_tactic();
+  takes_an_empty_batch();
+  refuses_to_run();
+}
