@@ -197,15 +197,15 @@ def test_a_phase_gets_its_limit_or_what_is_not_reserved() -> None:
     assert allowed(phase, (), 50) == 50
 
 
-def test_torch_is_timed_even_when_every_phase_before_it_takes_all_it_may() -> None:
+def test_what_is_reserved_is_granted_even_when_every_phase_before_takes_all_it_may() -> None:
     left = 570.0
     granted = {}
     for index, phase in enumerate(PHASES):
         granted[phase.name] = max(0.0, allowed(phase, PHASES[index + 1 :], left))
         left -= granted[phase.name]
 
-    assert granted["torch_eager"] >= 60
-    assert granted["engines"] == 150
+    for name in ("kernels_build", "kernels_correct", "kernels_time", "bundles", "engines", "torch_eager"):
+        assert granted[name] >= 60, name
 
 
 class _Recorder:

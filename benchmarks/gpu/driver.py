@@ -14,6 +14,7 @@ from typing import Any
 _LIBRARY = "libcuda.so.1"
 _COMPUTE_MAJOR, _COMPUTE_MINOR, _L2_BYTES, _MULTIPROCESSORS = 75, 76, 38, 16
 _CLOCK_KHZ, _MEMORY_CLOCK_KHZ, _MEMORY_BUS_BITS, _INTEGRATED = 13, 36, 37, 18
+_SHARED_BYTES = 97  # that a block may ask for
 _ATTRIBUTES = {
     "multiprocessors": _MULTIPROCESSORS,
     "l2_bytes": _L2_BYTES,
@@ -21,6 +22,7 @@ _ATTRIBUTES = {
     "memory_clock_khz": _MEMORY_CLOCK_KHZ,
     "memory_bus_bits": _MEMORY_BUS_BITS,
     "integrated": _INTEGRATED,
+    "shared_bytes_per_block": _SHARED_BYTES,
 }
 
 
@@ -75,6 +77,11 @@ class Driver:
     def l2_bytes(self) -> int:
         return self._attribute(_L2_BYTES)
 
+    @property
+    def shared_bytes(self) -> int:
+        """The most shared memory that a block may ask for."""
+        return self._attribute(_SHARED_BYTES)
+
     def free_memory(self) -> int:
         """Bytes of device memory that are free now, for all processes."""
         free, total = c_size_t(), c_size_t()
@@ -83,13 +90,22 @@ class Driver:
 
     @contextmanager
     def memory(self, size: int) -> Iterator[int]:
+        """The address of `size` bytes of device memory, until the end of the block."""
+        address = self.allocate(size)
+        try:
+            yield address
+        finally:
+            self.release(address)
+
+    def allocate(self, size: int) -> int:
         """The address of `size` bytes of device memory."""
         address = c_uint64()
         self._call("cuMemAlloc_v2", byref(address), c_size_t(size))
-        try:
-            yield address.value
-        finally:
-            self._call("cuMemFree_v2", address)
+        return address.value
+
+    def release(self, address: int) -> None:
+        """Give back memory, once the device is done with it."""
+        self._call("cuMemFree_v2", c_uint64(address))
 
     def upload(self, address: int, data: bytes) -> None:
         self._call("cuMemcpyHtoD_v2", c_uint64(address), data, c_size_t(len(data)))
@@ -106,6 +122,15 @@ class Driver:
     def copy(self, target: int, source: int, size: int, stream: int) -> None:
         """Copy on the device, in the stream's order."""
         self._call("cuMemcpyDtoDAsync_v2", c_uint64(target), c_uint64(source), c_size_t(size), c_void_p(stream))
+
+    def run_ptx(self, source: str, kernel: str, threads: int, address: int) -> None:
+        """Compile PTX and run one block of a kernel whose only parameter is an address; waits for it."""
+        module, function, argument = c_void_p(), c_void_p(), c_uint64(address)
+        self._call("cuModuleLoadData", byref(module), source.encode())
+        self._call("cuModuleGetFunction", byref(function), module, kernel.encode())
+        arguments = (c_void_p * 1)(ctypes.addressof(argument))
+        self._call("cuLaunchKernel", function, 1, 1, 1, threads, 1, 1, 0, None, arguments, None)
+        self._call("cuCtxSynchronize")
 
     def new_stream(self) -> int:
         stream = c_void_p()

@@ -49,9 +49,17 @@ def _count(module: Any, inputs: tuple[Any, ...]) -> dict[str, int]:
 
 def floor(found: dict[str, Any], model: str, graph: str) -> dict[str, Any]:
     """The floor of one graph, from what the phase `floors` recorded; the reason where it has none."""
-    rates, counted = found.get("rates", {}), found.get("models", {}).get(model, {}).get(graph)
-    if counted is None or not {"half_operations_per_s", "bytes_per_s"} <= rates.keys():
+    counted = found.get("models", {}).get(model, {}).get(graph)
+    if counted is None:
         return {"absent": "the phase `floors` has no rates or no counts"}
-    arithmetic = counted["operations"] / rates["half_operations_per_s"] * 1e3
-    memory = counted["bytes"] / rates["bytes_per_s"] * 1e3
+    return at_rates(found, counted["operations"], counted["bytes"])
+
+
+def at_rates(found: dict[str, Any], operations: int, moved_bytes: int) -> dict[str, Any]:
+    """What so many operations and bytes take at the rates that the phase `floors` recorded, whichever is longer."""
+    rates = found.get("rates", {})
+    if not {"half_operations_per_s", "bytes_per_s"} <= rates.keys():
+        return {"absent": "the phase `floors` has no rates or no counts"}
+    arithmetic = operations / rates["half_operations_per_s"] * 1e3
+    memory = moved_bytes / rates["bytes_per_s"] * 1e3
     return {"ms": round(max(arithmetic, memory), 5), "bound_by": "arithmetic" if arithmetic >= memory else "memory"}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import kernel_library
 from work import NotHereError, Work, WrongResultError
+
+from samrt.kernels import KERNELS_VARIABLE
 
 _ROOT = Path(__file__).resolve().parents[3]
 _MESSAGE = 600
@@ -23,7 +27,13 @@ def run(work: Work) -> None:
     report = work.folder / "gpu_tests.xml"
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
     limit = work.seconds_left - _MARGIN_S
-    ended = subprocess.run(command, cwd=_ROOT, timeout=limit, capture_output=True, text=True, check=False)
+    environment = dict(os.environ)
+    library = kernel_library.path_of(work)
+    if library is not None:
+        environment[KERNELS_VARIABLE] = library
+    ended = subprocess.run(
+        command, cwd=_ROOT, env=environment, timeout=limit, capture_output=True, text=True, check=False
+    )
     if not report.exists():
         raise WrongResultError(f"pytest ended with {ended.returncode}: {(ended.stdout + ended.stderr)[-_MESSAGE:]}")
     outcomes: dict[str, list[str]] = {"passed": [], "skipped": [], "failed": []}

@@ -1,0 +1,134 @@
+"""One attention layer as samrt's kernels compute it and as torch can, each a call without arguments, to be timed.
+
+All take the projected q, k, v and give tokens [B, H, W, heads * d], as the layer's two linear operations have them. In
+windows torch must cut the normalised tokens before the first of these and put the results together before the second:
+both are timed with it, the linear operations are with nobody.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torch_forms
+from goals import BIAS_BUILT, BIAS_READY, FLASH, NO_BIAS, TABLE
+from kernel_library import AttentionKernel
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch_attention import Inputs, by_kernel, dense, heads_of, rel_pos_terms, tokens_of
+
+from samrt_export.models.windows import partition
+
+Call = Callable[[], Tensor]
+
+AUGMENTED, FLEX = "torch SDPA on augmented q and k", "torch flex_attention"
+
+
+def of_samrt(inputs: Inputs, kernels: list[AttentionKernel]) -> dict[str, Call]:
+    """Our kernels, by name: the table's choice, every tile shape, and those without bias."""
+    plain = replace(inputs, rel_pos_h=None, rel_pos_w=None)
+    calls = {}
+    for kernel in kernels:
+        name = f"{NO_BIAS}, {kernel.tile_name}" if not kernel.with_bias else f"samrt, {kernel.tile_name}"
+        calls[TABLE if kernel.tile < 0 else name] = functools.partial(
+            by_kernel, inputs if kernel.with_bias else plain, kernel.tile
+        )
+    return calls
+
+
+def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
+    """torch's forms. Each is made when it is called for, as the dense bias takes gigabytes."""
+    tables = _tables(inputs)
+    # What the linear operation leaves; with windows [B * windows, ...], which torch has at this point.
+    q, k, v = _separately(inputs)
+
+    def bias_built() -> Call:
+        return lambda: torch_forms.sdpa_bias(q, k, v, *rel_pos_terms(q, *tables))
+
+    def bias_ready() -> Call:
+        rel_h, rel_w = rel_pos_terms(q, *tables)
+        mask = (rel_h[..., :, None] + rel_w[..., None, :]).flatten(-2)
+        return lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    def augmented() -> Call:
+        return lambda: torch_forms.sdpa_augmented(q, k, v, *rel_pos_terms(q, *tables))
+
+    def flash() -> Call:
+        def call() -> Tensor:
+            with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+                return F.scaled_dot_product_attention(q, k, v)
+
+        return call
+
+    makers = {FLASH: flash, BIAS_READY: bias_ready, BIAS_BUILT: bias_built, AUGMENTED: augmented}
+    return {name: functools.partial(_in_tokens, inputs, make) for name, make in makers.items()}
+
+
+def compiled_flex(inputs: Inputs) -> Call:
+    """torch's flex_attention with the decomposed bias in its kernel; the first call compiles it, for seconds."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor) -> Tensor:
+        return torch_forms.flex(q, k, v, *rel_pos_terms(q, rel_pos_h, rel_pos_w))
+
+    torch.compiler.reset()
+    compiled: Any = torch.compile(attend, fullgraph=True, dynamic=False)
+    q, k, v = _separately(inputs)
+    tables = _tables(inputs)
+    return _in_tokens(inputs, lambda: lambda: compiled(q, k, v, *tables))
+
+
+def float32_reference(inputs: Inputs, with_bias: bool) -> Tensor:
+    """The definition in float32, of the first image, one head at a time as all scores would take gigabytes."""
+    heads = []
+    for head in range(inputs.qkv.shape[4]):
+        one = replace(inputs, qkv=inputs.qkv[:1, ..., head : head + 1, :], qkv_bias=inputs.qkv_bias[:, head : head + 1])
+        one = one if with_bias else replace(one, rel_pos_h=None, rel_pos_w=None)
+        heads.append(dense(one.to(torch.float32)))
+    return torch.cat(heads, dim=-1)
+
+
+def operations(inputs: Inputs) -> int:
+    """Of the dense mathematics: scores, bias terms and weighted values, windows padded as published."""
+    q, _, _ = heads_of(inputs)
+    windows, heads, tokens, head_dim = q.shape
+    sides = sum((table.shape[0] + 1) // 2 for table in _tables(inputs))
+    return 2 * windows * heads * tokens * head_dim * (2 * tokens + sides)
+
+
+def moved_bytes(inputs: Inputs) -> int:
+    """Bytes that cannot but cross memory: q, k, v and tables in, the result out."""
+    tensors = (inputs.qkv, inputs.qkv_bias, *_tables(inputs))
+    out = inputs.qkv.numel() // 3
+    return inputs.qkv.element_size() * (sum(tensor.numel() for tensor in tensors) + out)
+
+
+def _tables(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    assert inputs.rel_pos_h is not None
+    assert inputs.rel_pos_w is not None
+    return inputs.rel_pos_h, inputs.rel_pos_w
+
+
+def _separately(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v as views of one packed tensor of their own."""
+    if not inputs.window:
+        return heads_of(inputs)
+    packed = torch.stack([tensor.transpose(1, 2) for tensor in heads_of(inputs)], dim=2)
+    q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
+
+
+def _in_tokens(inputs: Inputs, make: Callable[[], Call]) -> Call:
+    attend = make()
+    if not inputs.window:
+        return lambda: tokens_of(attend(), inputs)
+    tokens = inputs.qkv[..., 0, :, :].flatten(3).contiguous()  # stands in for the normalised tokens
+
+    def call() -> Tensor:
+        partition(tokens, inputs.window)
+        return tokens_of(attend(), inputs)
+
+    return call

@@ -1,0 +1,110 @@
+"""The pre- and postprocessing kernels at a camera's size, each a call on a stream, to be timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samrt.image_kernels import (
+    MASK_STATS,
+    ImagePlanes,
+    MaskGeometry,
+    MaskOutputs,
+    Preprocessing,
+    masks_workspace_bytes,
+    prepare_preprocess,
+    preprocess,
+    preprocess_workspace_bytes,
+    write_masks,
+)
+from samrt.kernels import Kernels
+from samrt.manifest import Normalization
+from samrt.transforms import resize_shape
+
+_META = Normalization("mean_std", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+_PIXELS: dict[Any, float] = {"rgb": 3.0, "nv12_bt601": 1.5}  # bytes of each
+_PRECISIONS: dict[Any, int] = {"fp16": 2, "fp32": 4}
+_RUNS = 8192  # room for the COCO runs of a mask
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is timed: the original, the model's input and its logits, and how many masks at once."""
+
+    original: tuple[int, int] = (1080, 1920)
+    image_size: int = 1024
+    low_res: int = 256
+    masks: tuple[int, ...] = (1, 64)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a kernel, and the bytes that cannot but cross memory for it; None where the values decide them."""
+
+    name: str
+    call: Callable[[], None]
+    moved_bytes: int | None
+
+
+def preprocessing(kernels: Kernels, memory: Any, sizes: Sizes, stream: int) -> Iterator[Job]:
+    """Each format of pixels and of results; `memory` is a `guarded_memory.GuardedMemory`."""
+    height, width = sizes.original
+    for pixels, bytes_per_pixel in _PIXELS.items():
+        rows = int(height * bytes_per_pixel) if pixels != "rgb" else height
+        pitch = 3 * width if pixels == "rgb" else width
+        noise = np.random.default_rng(0).integers(0, 256, (rows, pitch), np.uint8)
+        address = memory.put(noise)
+        planes = ImagePlanes(address, pitch)
+        if pixels != "rgb":
+            planes = ImagePlanes(address, pitch, address + height * width, width)
+        for precision, element in _PRECISIONS.items():
+            what = Preprocessing(sizes.original, sizes.image_size, _META, pixels, precision)
+            out = memory.room(3 * sizes.image_size**2 * element)
+            workspace = memory.room(preprocess_workspace_bytes(kernels, what))
+            prepare_preprocess(kernels, what, workspace, stream)
+
+            def call(what: Any = what, planes: Any = planes, out: int = out, workspace: int = workspace) -> None:
+                preprocess(kernels, what, planes, out, workspace, stream)
+
+            yield Job(f"{pixels} to {precision}", call, noise.nbytes + 3 * sizes.image_size**2 * element)
+
+
+def postprocessing(kernels: Kernels, memory: Any, sizes: Sizes, stream: int) -> Iterator[Job]:
+    """Masks alone, with their figures, with both and COCO runs, and runs instead of masks, from float32 logits."""
+    height, width = sizes.original
+    for count in sizes.masks:
+        geometry = MaskGeometry(
+            count, sizes.low_res, sizes.image_size, resize_shape(height, width, sizes.image_size), sizes.original
+        )
+        logits = memory.put(_blobs(count, sizes.low_res))
+        masks = memory.room(count * height * width)
+        stats = memory.room(count * MASK_STATS.itemsize)
+        runs = memory.room(4 * count * _RUNS)
+        workspace = memory.room(masks_workspace_bytes(kernels, geometry))
+        plain = count * (4 * sizes.low_res**2 + height * width)
+        with_figures = plain + count * MASK_STATS.itemsize
+        forms: dict[str, tuple[MaskOutputs, int | None]] = {
+            "masks": (MaskOutputs(masks), plain),
+            "masks, figures": (MaskOutputs(masks, stats), with_figures),
+            "masks, figures, runs": (MaskOutputs(masks, stats, runs, _RUNS), with_figures),  # runs are few
+            "figures, runs": (MaskOutputs(0, stats, runs, _RUNS), None),
+        }
+        for name, (outputs, moved) in forms.items():
+
+            def call(
+                geometry: Any = geometry, logits: int = logits, outputs: Any = outputs, workspace: int = workspace
+            ) -> None:
+                write_masks(kernels, geometry, logits, outputs, workspace, stream)
+
+            yield Job(f"{count} to {name}", call, moved)
+
+
+def _blobs(count: int, side: int) -> NDArray[np.float32]:
+    """Logits with a few round masks in each."""
+    y, x = np.mgrid[0 : 1 : 1j * side, 0 : 1 : 1j * side]
+    frequencies = np.random.default_rng(0).uniform(3, 12, (count, 2))
+    return np.stack([12 * np.sin(a * x) * np.cos(b * y) for a, b in frequencies]).astype(np.float32)

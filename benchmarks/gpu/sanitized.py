@@ -1,0 +1,69 @@
+"""The program that compute-sanitizer watches: the kernels at small sizes, or a planted fault.
+
+python sanitized.py kernels LIBRARY | planted TOOL
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import kernel_checks
+import planted_faults
+from driver import Driver
+
+# By module of tests/kernels: each way through the kernels, at sizes that take a sanitizer no minute.
+SMALL = {
+    "check_attention": (
+        "5x7",
+        "9x33",
+        "3x65",
+        "40x4",
+        "windows of 14, padded",
+        "addresses aligned to 16",
+        "without bias, 9x33",
+        "without bias, windows of 14",
+    ),
+    "check_image": (
+        "down by 7.3",
+        "up by 3, odd sizes",
+        "one pixel",
+        "odd rows, unaligned",
+        "fp16, odd side",
+        "min and max",
+        "nv12",
+        "nv12, unaligned",
+        "tall tiles",
+    ),
+    "check_masks": (
+        "portrait, tiles cut at the edges",
+        "words not aligned by address",
+        "one pixel",
+        "many columns",
+        "fp16",
+        "more runs than there is room for",
+        "parts",
+    ),
+}
+
+
+def main(what: str, which: str) -> None:
+    if what == "planted":
+        planted_faults.run(which)
+        return
+    from samrt.kernels import load_kernels
+
+    kernels, where = load_kernels(Path(which)), kernel_checks.device(Driver())
+    for module, names in SMALL.items():
+        try:
+            kernel_checks.names(module)
+        except ImportError as error:
+            print(f"left out {module}: {error}", flush=True)
+            continue
+        for name in names:
+            kernel_checks.run(module, name, kernels, where)
+    print("ran to the end", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
