@@ -94,18 +94,27 @@ __device__ inline float exp2_approximate(float x) {
   return result;
 }
 
-// Launch `kernel`; returns what CUDA says of it.
+// Launch `kernel`, which has no shared memory but dynamic_shared(); returns what CUDA says of this launch.
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                    Arguments... arguments) {
   if (shared_bytes > 48 * 1024) {
-    // Per kernel and device; cheap, and a device may be another one than last time.
-    cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                              static_cast<int>(shared_bytes));
+    // All that the device has, not shared_bytes: another thread may be launching the same kernel with more.
+    int device = 0, most = 0;
+    cudaError_t status = cudaGetDevice(&device);
+    if (status == cudaSuccess) status = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (status == cudaSuccess) {
+      status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    }
     if (status != cudaSuccess) return status;
   }
-  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
-  return cudaGetLastError();
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  // Unlike <<<>>> and cudaGetLastError, it never reports an earlier call's error.
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
 }  // namespace samrt
