@@ -18,9 +18,10 @@ define check_python
 @"$(PYTHON)" -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "samrt needs Python 3.10 or newer, and $(PYTHON) is %d.%d; name another, as in: make PYTHON=python3.12" % sys.version_info[:2])'
 endef
 
+# The demo runs on the CPU; compiling the CUDA kernels would take longer than all the rest.
 demo:
 	$(check_python)
-	@"$(PYTHON)" examples/demo.py
+	@SAMRT_CUDA_ARCHITECTURES=none "$(PYTHON)" examples/demo.py
 
 # The released weights are a few tests' only; without them those are skipped, with the reason.
 test: lint
@@ -37,18 +38,19 @@ bench: .venv/bench
 	$(TEST_PYTHON) benchmarks/cpu_decoder.py
 
 # mypy does not follow the import hook of an editable install, so samrt_export is laid where its search path leads.
-.venv/installed: pyproject.toml
+# The CUDA kernels are compiled by their tests, in .venv/kernels.
+.venv/installed: pyproject.toml setup.py
 	$(check_python)
 	"$(PYTHON)" -m venv --clear .venv
-	$(TEST_PYTHON) -m pip install --disable-pip-version-check -e ".[test]"
+	SAMRT_CUDA_ARCHITECTURES=none $(TEST_PYTHON) -m pip install --disable-pip-version-check -e ".[test]"
 	mkdir -p .venv/typing
 	ln -s ../../export .venv/typing/samrt_export
 	touch $@
 
 .venv/bench: .venv/installed
-	$(TEST_PYTHON) -m pip install --disable-pip-version-check -e ".[bench]"
+	SAMRT_CUDA_ARCHITECTURES=none $(TEST_PYTHON) -m pip install --disable-pip-version-check -e ".[bench]"
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo demo benchmarks/.cache build dist samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-demo demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,7 +2,8 @@
  *
  * Pointers are device memory unless said otherwise; all work is put on `stream` and not waited for; no function
  * allocates or keeps device memory. A function returns 0, or one of SAMRT_KERNELS_* with the reason in
- * samrt_kernels_last_error(). Each is safe to call from several threads. The device is the current one.
+ * samrt_kernels_last_error(). Each is safe to call from several threads. The device is the current one. A call may be
+ * captured into a CUDA graph once the same was called outside of one: CUDA loads a kernel at its first use.
  */
 #ifndef SAMRT_KERNELS_H
 #define SAMRT_KERNELS_H
@@ -41,7 +42,8 @@ SAMRT_KERNELS_API int samrt_kernels_version(void);
 /* The reason of the last failure in this thread, one line; "" before the first. Valid until the next call. */
 SAMRT_KERNELS_API const char* samrt_kernels_last_error(void);
 
-/* The architectures that were compiled, as "80;86;87;89;90;100;110;120". */
+/* The architectures that were compiled, as "80;86;87;89;90;100;110;120;120-ptx", the last being PTX;
+ * "host" for the tests' build. */
 SAMRT_KERNELS_API const char* samrt_kernels_architectures(void);
 
 /* Multi-head attention with decomposed relative position, over the whole grid or in windows.
@@ -57,7 +59,8 @@ typedef struct samrt_attention_args {
   const void* qkv;       /* [batch, grid_h * grid_w, 3, heads, head_dim], bias included */
   const void* qkv_bias;  /* [3, heads, head_dim]: q, k and v of the tokens that fill the last windows; NULL where
                             window is 0 or divides both sides of the grid */
-  const void* rel_pos_h; /* [2 * side_h - 1, head_dim]; side_h is the window, or grid_h. NULL with rel_pos_w: no bias */
+  const void* rel_pos_h; /* [2 * side_h - 1, head_dim]; side_h is the window, or grid_h. NULL with rel_pos_w: no bias, which
+                            is compiled for measurements only: fp16, grids more than 32 wide */
   const void* rel_pos_w; /* [2 * side_w - 1, head_dim] */
   void* out;             /* [batch, grid_h * grid_w, heads * head_dim] */
   int32_t batch;         /* 0 does nothing */
@@ -83,7 +86,8 @@ SAMRT_KERNELS_API const char* samrt_attention_tile_name(int32_t tile);
 /* 1 where this library has a kernel of this tile shape, 0 where not. */
 SAMRT_KERNELS_API int32_t samrt_attention_has_tile(int32_t format, int32_t head_dim, int32_t tile, int32_t with_bias);
 
-/* Dynamic shared memory per block in bytes, for an attention over so many rows of tokens; 0 for an unknown tile. */
+/* Dynamic shared memory per block in bytes, for an attention over so many rows of tokens; 0 for an unknown tile or
+ * sizes that are none. */
 SAMRT_KERNELS_API size_t samrt_attention_shared_bytes(int32_t head_dim, int32_t tile, int32_t rows);
 
 #ifdef __cplusplus

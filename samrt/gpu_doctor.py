@@ -1,4 +1,4 @@
-"""What of an NVIDIA GPU can be used here: its driver, CUDA's Python bindings, TensorRT, and what they make possible."""
+"""What of an NVIDIA GPU can be used here: driver, CUDA bindings, TensorRT, our kernels, and what they make possible."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from samrt.errors import BackendError
 from samrt.findings import Finding, install_extra, version_of
 from samrt.jetson import examine_jetson
+from samrt.kernel_doctor import examine_kernels
 from samrt.tensorrt.flavours import FLAVOURS, import_flavour, installed_flavours
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def examine_gpu() -> tuple[list[Finding], list[Finding]]:
     cuda, gpus = _cuda_core(supported), _gpus()
     flavours = {name: _flavour(name, on_jetson=bool(jetson)) for name in FLAVOURS}
     backends = [_backend(name, flavours, (driver, cuda), gpus) for name in FLAVOURS]
-    return [*jetson, driver, cuda, *_described(gpus, driver, cuda), *flavours.values()], backends
+    described = _described(gpus, driver, cuda)
+    return [*jetson, driver, cuda, *described, *flavours.values(), *examine_kernels(gpus)], backends
 
 
 def _driver(on_jetson: bool) -> tuple[Finding, int]:

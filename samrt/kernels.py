@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from samrt.errors import BackendError
+from samrt.errors import BackendError, InputError
 
 KERNELS_VERSION = 1  # SAMRT_KERNELS_VERSION of kernels/samrt_kernels.h; a test compares them
 
@@ -24,6 +24,8 @@ KERNELS_VARIABLE = "SAMRT_KERNELS_LIBRARY"
 PLUGIN_VARIABLE = "SAMRT_PLUGIN_LIBRARY"
 
 _FORMATS = {"fp16": 0, "bf16": 1}
+# Compute capabilities of Jetsons: Orin, Thor.
+_TEGRA = {"8.7", "11.0"}
 _TILE_OF_THE_TABLE = -1
 _INSTALL_AGAIN = "in a checkout of samrt: pip install -v ."
 _REMEDY = f"Install samrt again, or correct what named this file ({KERNELS_VARIABLE}, {PLUGIN_VARIABLE})"
@@ -113,8 +115,11 @@ class Kernels:
         for architecture in self.architectures:
             number, _, form = architecture.partition("-")
             made_for = divmod(int(number), 10) if number.isdigit() else (major + 1, 0)
-            # Machine code runs within its major version, PTX on everything newer.
-            if made_for <= (major, minor) and (form == "ptx" or made_for[0] == major):
+            # PTX runs on everything newer. Machine code runs within its major version, on a Tegra on its own alone.
+            if made_for == (major, minor) or (form == "ptx" and made_for < (major, minor)):
+                return True
+            tegra = _TEGRA & {f"{major}.{minor}", f"{made_for[0]}.{made_for[1]}"}
+            if made_for < (major, minor) and made_for[0] == major and not tegra:
                 return True
         return False
 
@@ -130,10 +135,14 @@ class Kernels:
             tile: index of a tile shape of `attention_tiles`, for tests and tuning; None for the table's choice.
 
         Raises:
+            InputError: an unknown precision, or a size past 2^31.
             BackendError: the sizes are refused, or CUDA reported an error; the message says which.
         """
+        for name, size in vars(shape).items():
+            if isinstance(size, int) and abs(size) >= 2**31:  # ctypes would cut it
+                raise InputError(f"attention takes sizes below 2^31, not {name}={size}")
         if shape.precision not in _FORMATS:
-            raise BackendError(f"attention takes the precisions {', '.join(_FORMATS)}, not {shape.precision!r}")
+            raise InputError(f"attention takes the precisions {', '.join(_FORMATS)}, not {shape.precision!r}")
         arguments = AttentionArgs(
             qkv=tensors.qkv or None,
             qkv_bias=tensors.qkv_bias or None,
@@ -157,7 +166,7 @@ class Kernels:
         return tuple(name(ctypes.c_int32(index)).decode() for index in range(self._count("samrt_attention_tiles")))
 
     def self_test(self, stream: int = 0) -> None:
-        """Run the library's own check of its kernels on the current GPU, and wait for it; milliseconds.
+        """Run the library's own check of its kernels on the current GPU, and wait for it.
 
         Raises:
             BackendError: a kernel does not run on this GPU, or computes something else than it should.

@@ -129,7 +129,8 @@ def test_the_kernels_are_tested_and_loaded_before_anything_is_built(
     plugin_bundle: Path, events: list[str], library: Path
 ) -> None:
     def progress(line: str) -> None:
-        events.append("test") if line.startswith(f"testing the kernels in {library}") else None
+        if line.startswith(f"testing the kernels in {library}"):
+            events.append("test")
 
     built = build_bundle(plugin_bundle, STOCK, progress)
     assert events == ["test", "load libsamrt_plugin.so", "build encoder", "build decoder", "open fp16-plugin"]

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../common/error.h"
+#include "../common/cuda_result.h"
 #include "attention_launch.h"
 
 namespace samrt {
@@ -64,7 +64,7 @@ int check_sizes(const samrt_attention_args& args) {
   // Offsets within an image are 32 bits wide. All sizes in one product could pass 64.
   const int64_t tokens = int64_t{args.grid_h} * args.grid_w, token = int64_t{3} * args.heads * args.head_dim;
   if (tokens > INT32_MAX / token) {
-    return fail(SAMRT_KERNELS_INVALID, "attention: a grid of %d x %d with %d heads of %d is past 2^31 elements",
+    return fail(SAMRT_KERNELS_INVALID, "attention: a grid of %d x %d with %d heads of %d is past 2^31 elements; take a smaller image",
                 args.grid_h, args.grid_w, args.heads, args.head_dim);
   }
   return SAMRT_KERNELS_OK;
@@ -130,19 +130,15 @@ cudaError_t current_device(Device& device) {
   return status;
 }
 
-int cuda_failed(cudaError_t status) {
-  return fail(SAMRT_KERNELS_CUDA, "attention: CUDA: %s", cudaGetErrorString(status));
-}
-
 // Which kernel these sizes get on the current device.
 int choose_instance(const samrt_attention_args& args, const AttentionParameters& parameters, bool rel_pos,
                     const Instance*& instance) {
   if (int64_t{args.batch} * parameters.windows > 65535 || args.heads > 65535) {
-    return fail(SAMRT_KERNELS_INVALID, "attention: %d images of %d windows, %d heads: at most 65535 windows and heads",
+    return fail(SAMRT_KERNELS_INVALID, "attention: %d images of %d windows, %d heads: at most 65535 windows and heads; give fewer images at once",
                 args.batch, parameters.windows, args.heads);
   }
   Device device;
-  if (cudaError_t status = current_device(device); status != cudaSuccess) return cuda_failed(status);
+  if (int code = cuda_result("attention", current_device(device))) return code;
   const int tile = args.tile >= 0 ? args.tile : choose_tile(device.architecture, parameters.side_h, parameters.side_w,
                                                             args.head_dim, device.shared_bytes);
   const size_t shared_bytes = kTileShapes[tile].shared_bytes(args.head_dim, parameters.side_h);
@@ -150,14 +146,14 @@ int choose_instance(const samrt_attention_args& args, const AttentionParameters&
     return fail(SAMRT_KERNELS_UNSUPPORTED,
                 "attention: with tile %s, %d rows of tokens need %zu bytes of shared memory, and this device has %d; %s",
                 kTileShapes[tile].name, parameters.side_h, shared_bytes, device.shared_bytes,
-                args.tile >= 0 ? "take tile -1" : "take a smaller image");
+                args.tile >= 0 ? "take tile -1, or a smaller image" : "take a smaller image");
   }
   instance = find_instance(args.format, args.head_dim, tile, rel_pos);
   if (instance) return SAMRT_KERNELS_OK;
   return fail(SAMRT_KERNELS_UNSUPPORTED,
-              "attention: no kernel was compiled for %s, head dimension %d, tile %s, %s bias",
+              "attention: no kernel was compiled for %s, head dimension %d, tile %s, %s bias; %s",
               args.format == SAMRT_KERNELS_FP16 ? "fp16" : "bf16", args.head_dim, kTileShapes[tile].name,
-              rel_pos ? "with" : "without");
+              rel_pos ? "with" : "without", rel_pos ? "take tile -1" : "give rel_pos_h and rel_pos_w");
 }
 
 int check(const samrt_attention_args& args) {
@@ -173,8 +169,7 @@ int attention(const samrt_attention_args& args, cudaStream_t stream) {
   const AttentionParameters parameters = derive(args);
   const Instance* instance = nullptr;
   if (int code = choose_instance(args, parameters, args.rel_pos_h != nullptr, instance)) return code;
-  const cudaError_t status = instance->launch(parameters, stream);
-  return status == cudaSuccess ? SAMRT_KERNELS_OK : cuda_failed(status);
+  return cuda_result("attention", instance->launch(parameters, stream));
 }
 
 }  // namespace
@@ -201,6 +196,6 @@ extern "C" int32_t samrt_attention_has_tile(int32_t format, int32_t head_dim, in
 }
 
 extern "C" size_t samrt_attention_shared_bytes(int32_t head_dim, int32_t tile, int32_t rows) {
-  if (tile < 0 || tile >= samrt::kTileShapeCount) return 0;
+  if (tile < 0 || tile >= samrt::kTileShapeCount || head_dim < 1 || rows < 1) return 0;
   return samrt::kTileShapes[tile].shared_bytes(head_dim, rows);
 }

@@ -19,6 +19,7 @@
 
 #include "../common/device.cuh"
 #include "../common/elements.cuh"
+#include "../common/launch.cuh"
 #include "attention_launch.h"
 
 namespace samrt {

@@ -22,7 +22,12 @@ struct Case {
 };
 
 // No side is a multiple of a tile; the windows are padded below and right.
-constexpr Case kCases[] = {{2, 3, 19, 2, 0}, {1, 13, 15, 2, 14}};
+constexpr Case kCases[] = {
+    {2, 3, 19, 2, 0},
+    {1, 13, 15, 2, 14},
+    {1, 66, 1, 1, 0},  // more shared memory than a kernel may have unasked
+    {1, 1, 70, 1, 0},  // two strips of columns
+};
 constexpr int kHeadDims[] = {64, 80};
 
 template <typename T>

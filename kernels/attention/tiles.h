@@ -31,8 +31,8 @@ struct TileShape {
 };
 
 // A row tile costs a thread key_columns / 2 registers for its column terms, keys() / 2 for its scores, head_dim / 2 for
-// its results and head_dim / 4 for its queries. Past about 180 in sum the compiler spills, so two row tiles go with heads
-// of 64 only. They read each key from shared memory half as often, which is what limits one row tile where tensor cores
+// its results and head_dim / 4 for its queries. Past 160 in sum the compiler spills, so two row tiles go with heads of 64
+// only. They read each key from shared memory half as often, which is what limits one row tile where tensor cores
 // are fast. instances.def says which shapes are compiled for which heads.
 constexpr TileShape kTileShapes[] = {
     {"64x1x64", 4, 1, 1, 64, 2, 2},   // a grid row of 64 keys at once; two blocks fit into 100 KB

@@ -1,4 +1,4 @@
-// What the kernels need of the GPU beyond plain C++: tensor cores, asynchronous copies, shared memory, launches.
+// What the kernels need of the GPU beyond plain C++: tensor cores, asynchronous copies, shared memory.
 //
 // Every PTX instruction is here and nowhere else. tests/kernels replaces this file by one that executes the same
 // functions on the CPU, with the fragment layouts that the PTX ISA documents; so a kernel may use nothing else of the
@@ -92,29 +92,6 @@ __device__ inline float exp2_approximate(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(result) : "f"(x));
   return result;
-}
-
-// Launch `kernel`, which has no shared memory but dynamic_shared(); returns what CUDA says of this launch.
-template <typename... Parameters, typename... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
-                   Arguments... arguments) {
-  if (shared_bytes > 48 * 1024) {
-    // All that the device has, not shared_bytes: another thread may be launching the same kernel with more.
-    int device = 0, most = 0;
-    cudaError_t status = cudaGetDevice(&device);
-    if (status == cudaSuccess) status = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (status == cudaSuccess) {
-      status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
-    }
-    if (status != cudaSuccess) return status;
-  }
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  // Unlike <<<>>> and cudaGetLastError, it never reports an earlier call's error.
-  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
 }  // namespace samrt

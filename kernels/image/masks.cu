@@ -4,7 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "../common/error.h"
+#include "../common/cuda_result.h"
+#include "../common/launch.cuh"
 #include "mask_runs.cuh"
 #include "workspace.h"
 
@@ -82,11 +83,6 @@ Layout layout_of(const samrt_masks_args& args, void* begin) {
   return {bits, counts, count_words, workspace.bytes()};
 }
 
-int report(cudaError_t status) {
-  if (status == cudaSuccess) return SAMRT_KERNELS_OK;
-  return fail(SAMRT_KERNELS_CUDA, "masks: CUDA: %s", cudaGetErrorString(status));
-}
-
 template <typename T>
 int run(const samrt_masks_args& args, cudaStream_t stream) {
   const Layout layout = layout_of(args, args.workspace);
@@ -109,7 +105,7 @@ int run(const samrt_masks_args& args, cudaStream_t stream) {
     status =
         launch(mask_runs_kernel, dim3(args.masks), dim3(kRunThreads), kRunWarps * sizeof(MaskTotals), stream, runs);
   }
-  return report(status);
+  return cuda_result("masks", status);
 }
 
 }  // namespace

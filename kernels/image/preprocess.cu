@@ -4,7 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "../common/error.h"
+#include "../common/cuda_result.h"
+#include "../common/launch.cuh"
 #include "../samrt_image.h"
 #include "workspace.h"
 
@@ -118,11 +119,6 @@ Layout layout_of(const samrt_preprocess_args& args, void* begin) {
   return {{rows, columns}, extremes, workspace.bytes()};
 }
 
-int report(cudaError_t status) {
-  if (status == cudaSuccess) return SAMRT_KERNELS_OK;
-  return fail(SAMRT_KERNELS_CUDA, "preprocess: CUDA: %s", cudaGetErrorString(status));
-}
-
 template <typename T, typename Source>
 int run(const samrt_preprocess_args& args, const Source& source, cudaStream_t stream) {
   const Layout layout = layout_of(args, args.workspace);
@@ -154,7 +150,7 @@ int run(const samrt_preprocess_args& args, const Source& source, cudaStream_t st
     status = launch(min_max_kernel<T>, dim3(args.input_height, 3), dim3(kThreads), kWarps * sizeof(Extremes), stream,
                     out.planes, out.extremes, static_cast<int>(tiles.x * tiles.y), side, args.input_width);
   }
-  return report(status);
+  return cuda_result("preprocess", status);
 }
 
 template <typename T>
@@ -211,8 +207,8 @@ extern "C" int samrt_preprocess_prepare(const samrt_preprocess_args* args, samrt
   const samrt::ResizeWeights weights = samrt::layout_of(*args, args->workspace).weights;
   const int threads = 64;
   const dim3 blocks(samrt::divided_up(args->input_height + args->input_width, threads));
-  return samrt::report(samrt::launch(samrt::resize_weights_kernel, blocks, dim3(threads), 0,
-                                     static_cast<cudaStream_t>(stream), weights));
+  return samrt::cuda_result("preprocess", samrt::launch(samrt::resize_weights_kernel, blocks, dim3(threads), 0,
+                                                        static_cast<cudaStream_t>(stream), weights));
 }
 
 extern "C" int samrt_preprocess(const samrt_preprocess_args* args, samrt_stream stream) {

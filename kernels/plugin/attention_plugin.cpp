@@ -53,7 +53,7 @@ AttentionDims dims_of(const DimsExprs* inputs) {
 
 template <typename Body>
 int32_t AttentionPlugin::attempt(Body body) const noexcept {
-  return guarded(layer_.c_str(), recorder_, 1, [&body] {
+  return guarded(layer_.c_str(), recorder(), 1, [&body] {
     body();
     return 0;
   });
@@ -76,12 +76,12 @@ nvinfer1::IPluginCapability* AttentionPlugin::getCapabilityInterface(nvinfer1::P
     case nvinfer1::PluginCapabilityType::kRUNTIME:
       return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
   }
-  report_error(layer_.c_str(), "TensorRT asks for a capability this plugin does not know", recorder_);
+  report_error(layer_.c_str(), "TensorRT asks for a capability this plugin does not know", recorder());
   return nullptr;
 }
 
 nvinfer1::IPluginV3* AttentionPlugin::clone() noexcept {
-  return guarded<nvinfer1::IPluginV3*>(layer_.c_str(), recorder_, nullptr,
+  return guarded<nvinfer1::IPluginV3*>(layer_.c_str(), recorder(), nullptr,
                                        [this] { return new AttentionPlugin(*this); });
 }
 
@@ -112,7 +112,7 @@ int32_t AttentionPlugin::getOutputShapes(const DimsExprs* inputs, int32_t input_
 
 bool AttentionPlugin::supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc* descriptions,
                                                 int32_t input_count, int32_t output_count) noexcept {
-  return guarded(layer_.c_str(), recorder_, false, [&] {
+  return guarded(layer_.c_str(), recorder(), false, [&] {
     check_counts(input_count, output_count);
     const PluginTensorDesc& description = descriptions[position].desc;
     if (description.format != nvinfer1::TensorFormat::kLINEAR) return false;
@@ -197,9 +197,9 @@ int32_t AttentionPlugin::enqueue(const PluginTensorDesc* input_descriptions, con
 }
 
 nvinfer1::IPluginV3* AttentionPlugin::attachToContext(nvinfer1::IPluginResourceContext* context) noexcept {
-  return guarded<nvinfer1::IPluginV3*>(layer_.c_str(), recorder_, nullptr, [this, context] {
+  return guarded<nvinfer1::IPluginV3*>(layer_.c_str(), recorder(), nullptr, [this, context] {
     auto* attached = new AttentionPlugin(*this);
-    attached->recorder_ = context ? context->getErrorRecorder() : nullptr;
+    attached->context_ = context;
     return attached;
   });
 }

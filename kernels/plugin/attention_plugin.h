@@ -62,13 +62,15 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
   // `body` returns nothing; 0, or 1 with a report where it throws.
   template <typename Body>
   int32_t attempt(Body body) const noexcept;
+  // Asked for anew each time: a context may get another one at any time.
+  nvinfer1::IErrorRecorder* recorder() const noexcept { return context_ ? context_->getErrorRecorder() : nullptr; }
 
   std::string layer_;
   AttentionFields fields_;
   std::string description_;       // of the fields, for the timing cache and for the engine inspector
   std::vector<int32_t> tactics_;  // tile shapes, each plus one, that fit all of the profile last configured
   int32_t tile_ = -1;             // -1: the table's choice
-  nvinfer1::IErrorRecorder* recorder_ = nullptr;  // of the execution context
+  nvinfer1::IPluginResourceContext* context_ = nullptr;  // the execution context's, once attached
 
   std::array<nvinfer1::PluginField, kFieldNames.size()> plan_fields_{};
   nvinfer1::PluginFieldCollection plan_field_collection_{};

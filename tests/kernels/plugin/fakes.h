@@ -62,6 +62,7 @@ class ErrorRecorder final : public nvinfer1::IErrorRecorder {
 class ResourceContext final : public nvinfer1::IPluginResourceContext {
  public:
   explicit ResourceContext(nvinfer1::IErrorRecorder* recorder) : recorder_(recorder) {}
+  void set_recorder(nvinfer1::IErrorRecorder* recorder) { recorder_ = recorder; }
   nvinfer1::IGpuAllocator* getGpuAllocator() const noexcept override { return nullptr; }
   nvinfer1::IErrorRecorder* getErrorRecorder() const noexcept override { return recorder_; }
 

@@ -85,6 +85,12 @@ void refuses_to_run() {
   CHECK(second.getNbErrors() == 1 && attached.recorder.getNbErrors() == 1);
   CHECK(logged("tactic 99"));
 
+  // A recorder that the context got later takes the place of the one before.
+  ErrorRecorder third;
+  context.set_recorder(&third);
+  CHECK(runtime(*reattached).setTactic(99) != 0);
+  CHECK(third.getNbErrors() == 1 && second.getNbErrors() == 1);
+
   // What the kernels refuse arrives with their reason.
   const Descriptions descriptions = describe(kGlobal);
   const void* inputs[] = {data.qkv.data() + 1, data.qkv_bias.data(), data.rel_pos_h.data(), data.rel_pos_w.data()};

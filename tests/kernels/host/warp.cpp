@@ -1,0 +1,162 @@
+#include "warp.hpp"
+
+#include <cmath>
+#include <cstdint>
+
+namespace samrt::host {
+namespace {
+
+template <typename Operands>
+Operands& of(void* const (&operands)[32], unsigned lane) {
+  return *static_cast<Operands*>(operands[lane]);
+}
+
+// ldmatrix.m8n8.x4: lanes 8m .. 8m + 7 name the rows of matrix m. Without .trans, lane l receives of each matrix the
+// elements (l / 4, 2 * (l % 4)) and (l / 4, 2 * (l % 4) + 1); with it, those at the mirrored places.
+void load_matrices(void* const (&operands)[32], const Site (&sites)[32], bool transposed) {
+  uint16_t matrices[4][8][8];
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    const void* row = of<LoadMatrices>(operands, lane).row;
+    check_shared_row(row, "ldmatrix", sites[lane], lane);
+    memcpy(matrices[lane / 8][lane % 8], row, 16);
+  }
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      const unsigned row = lane / 4, column = 2 * (lane % 4);
+      const auto& m = matrices[matrix];
+      const uint32_t low = transposed ? m[column][row] : m[row][column];
+      const uint32_t high = transposed ? m[column + 1][row] : m[row][column + 1];
+      of<LoadMatrices>(operands, lane).registers[matrix] = low | high << 16;
+    }
+  }
+}
+
+double sum_cut_off(const double (&addends)[17]) {
+  double exact = 0, largest = 0;
+  for (double addend : addends) {
+    exact += addend;
+    largest = std::fmax(largest, std::fabs(addend));
+  }
+  if (!std::isfinite(exact) || largest == 0) return exact;
+  // Times this, the largest has 24 bits before the point.
+  const double scale = std::ldexp(1.0, 23 - std::ilogb(largest));
+  int64_t sum = 0;
+  for (double addend : addends) sum += static_cast<int64_t>(addend * scale);
+  return static_cast<double>(sum) / scale;
+}
+
+// mma.m16n8k16. In the PTX ISA's words, with groupID = lane / 4 and threadID_in_group = lane % 4:
+//   a_i: row groupID, + 8 where i is 2, 3, 6 or 7; column threadID_in_group * 2 + i % 2, + 8 where i >= 4
+//   b_i: row threadID_in_group * 2 + i % 2, + 8 where i >= 2; column groupID
+//   c_i: row groupID, + 8 where i >= 2; column threadID_in_group * 2 + i % 2
+// Elements 2r and 2r + 1 are the lower and the upper half of register r. How the sum is rounded on its way is not
+// specified. Here it is at its worst: every addend is cut off, not rounded, at the last bit that the largest has in float32.
+template <float (*value)(uint16_t)>
+void multiply_add(void* const (&operands)[32]) {
+  double a[16][16], b[16][8], c[16][8];
+  const auto element = [](const uint32_t* registers, unsigned i) {
+    return value(static_cast<uint16_t>(registers[i / 2] >> (16 * (i % 2))));
+  };
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    const MultiplyAdd& mine = of<MultiplyAdd>(operands, lane);
+    const unsigned group = lane / 4, in_group = lane % 4;
+    for (unsigned i = 0; i < 8; ++i) {
+      const unsigned row = group + (i == 2 || i == 3 || i == 6 || i == 7 ? 8 : 0);
+      a[row][in_group * 2 + i % 2 + (i >= 4 ? 8 : 0)] = element(mine.a, i);
+    }
+    for (unsigned i = 0; i < 4; ++i) {
+      b[in_group * 2 + i % 2 + (i >= 2 ? 8 : 0)][group] = element(mine.b, i);
+      c[group + (i >= 2 ? 8 : 0)][in_group * 2 + i % 2] = mine.c[i];
+    }
+  }
+  for (int row = 0; row < 16; ++row) {
+    for (int column = 0; column < 8; ++column) {
+      double addends[17] = {c[row][column]};
+      for (int k = 0; k < 16; ++k) addends[k + 1] = a[row][k] * b[k][column];
+      c[row][column] = sum_cut_off(addends);
+    }
+  }
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    float* mine = of<MultiplyAdd>(operands, lane).c;
+    for (unsigned i = 0; i < 4; ++i) {
+      mine[i] = static_cast<float>(c[lane / 4 + (i >= 2 ? 8 : 0)][lane % 4 * 2 + i % 2]);
+    }
+  }
+}
+
+// The lane that `lane` reads from; itself where that lies outside its segment of `width` lanes.
+unsigned source(Kind kind, unsigned lane, const Shuffle& mine) {
+  const unsigned width = static_cast<unsigned>(mine.width), first = lane / width * width;
+  const unsigned operand = static_cast<unsigned>(mine.operand);
+  switch (kind) {
+    case Kind::kShuffleUp: return lane - first >= operand ? lane - operand : lane;
+    case Kind::kShuffleDown: return operand < width && lane - first + operand < width ? lane + operand : lane;
+    // Earlier segments may be read, later ones not.
+    case Kind::kShuffleXor: return ((lane ^ operand) & 31u) < first + width ? (lane ^ operand) & 31u : lane;
+    default: return first + operand % width;
+  }
+}
+
+void shuffle(Kind kind, uint32_t mask, void* const (&operands)[32]) {
+  uint64_t received[32];
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    if (!(mask >> lane & 1u)) continue;
+    const Shuffle& mine = of<Shuffle>(operands, lane);
+    if (mine.width < 1 || mine.width > 32 || (mine.width & (mine.width - 1))) {
+      fail_lane(lane, "shuffle: a width of %d is none of 1, 2, 4, 8, 16, 32", mine.width);
+    }
+    const unsigned from = source(kind, lane, mine);
+    // Of a lane that takes no part CUDA leaves the value undefined: NaN, and no likely integer.
+    received[lane] = mask >> from & 1u ? of<Shuffle>(operands, from).bits : ~uint64_t{0};
+  }
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    if (mask >> lane & 1u) of<Shuffle>(operands, lane).bits = received[lane];
+  }
+}
+
+void vote(uint32_t mask, void* const (&operands)[32]) {
+  uint32_t ballot = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    if (mask >> lane & 1u && of<Vote>(operands, lane).predicate) ballot |= 1u << lane;
+  }
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    if (mask >> lane & 1u) of<Vote>(operands, lane).ballot = ballot;
+  }
+}
+
+}  // namespace
+
+void execute(Kind kind, uint32_t mask, void* const (&operands)[32], const Site (&sites)[32]) {
+  switch (kind) {
+    case Kind::kLoadMatrices: return load_matrices(operands, sites, false);
+    case Kind::kLoadMatricesTransposed: return load_matrices(operands, sites, true);
+    case Kind::kMultiplyAddHalf: return multiply_add<half_value>(operands);
+    case Kind::kMultiplyAddBfloat16: return multiply_add<bfloat16_value>(operands);
+    case Kind::kShuffle:
+    case Kind::kShuffleUp:
+    case Kind::kShuffleDown:
+    case Kind::kShuffleXor: return shuffle(kind, mask, operands);
+    case Kind::kBallot: return vote(mask, operands);
+    case Kind::kSyncWarp:
+    case Kind::kSyncThreads: return;
+  }
+}
+
+const char* name_of(Kind kind) {
+  switch (kind) {
+    case Kind::kSyncThreads: return "__syncthreads";
+    case Kind::kSyncWarp: return "__syncwarp";
+    case Kind::kLoadMatrices: return "ldmatrix";
+    case Kind::kLoadMatricesTransposed: return "ldmatrix.trans";
+    case Kind::kMultiplyAddHalf: return "mma f16";
+    case Kind::kMultiplyAddBfloat16: return "mma bf16";
+    case Kind::kShuffle: return "__shfl_sync";
+    case Kind::kShuffleUp: return "__shfl_up_sync";
+    case Kind::kShuffleDown: return "__shfl_down_sync";
+    case Kind::kShuffleXor: return "__shfl_xor_sync";
+    case Kind::kBallot: return "a vote";
+  }
+  return "?";
+}
+
+}  // namespace samrt::host
