@@ -40,6 +40,9 @@ _NVCC_WHEELS = ("nvidia-cuda-nvcc==13.*", "nvidia-cuda-cccl==13.*")
 _OLDEST_CMAKE = (3, 24)  # as CMakeLists.txt says
 _CMAKE_WHEEL = "cmake>={}.{}".format(*_OLDEST_CMAKE)
 
+# Not the names of source files, which make prints.
+_ERROR = re.compile(r"^CMake Error|\b(error|fatal)( #\d+(-\w+)?)?\s*:", re.IGNORECASE)
+
 _AGAIN = "in a checkout of samrt: pip install -v ."
 _GET_NVCC = f"install CUDA's nvcc, or let pip fetch it: SAMRT_NVCC=wheels, then {_AGAIN}"
 _GET_HEADERS = f"install TensorRT's headers (libnvinfer-headers-dev), then {_AGAIN}"
@@ -193,7 +196,7 @@ def _run(failure: str, command: Sequence[str], environment: dict[str, str]) -> N
 
 def _reason(lines: Sequence[str]) -> str:
     """The first error in what CMake or a compiler said, in one line."""
-    first = next((index for index, line in enumerate(lines) if "error" in line.lower()), None)
+    first = next((index for index, line in enumerate(lines) if _ERROR.search(line)), None)
     if first is None:
         return next((line for line in reversed(lines) if line), "")
     if not lines[first].startswith("CMake Error"):

@@ -34,7 +34,7 @@ for argument in "$@"; do
 done
 if [ -n "$target" ]; then
   case "$BROKEN" in
-    *"$target"*) echo "made of nothing"; echo "x.cu(7): error: expected a ;"; exit 2 ;;
+    *"$target"*) echo "[  3%] Building CXX object common/error.cpp.o"; echo "x.cu(7): error: expected a ;"; exit 2 ;;
   esac
   echo library > "$folder/lib$target.so"
 elif [ "$BROKEN" = configure ]; then

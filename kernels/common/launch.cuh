@@ -24,7 +24,7 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  // Its result is this launch's. cudaGetLastError after <<<>>> would also report earlier calls' errors.
+  // cudaGetLastError after <<<>>> would also report what earlier calls were refused for.
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
