@@ -47,9 +47,10 @@ enum {
  * passes; the resized values are equal to Pillow's bit for bit, larger and smaller. Normalisation is in IEEE float32
  * (as `samrt.transforms.normalize_and_pad`), rounded to nearest even for fp16.
  *
- * Which pass comes first changes some values by one. Pillow up to 12 always began with the rows; Pillow 13 begins with
- * the columns where height - input_height > 0 and > 2 * (width - input_width): tall images that become smaller.
- * `vertical_first` does so here, correctly and without much care for speed.
+ * Which pass comes first changes some values by one. Pillow up to 12.1 always began with the rows. Tall images that
+ * become smaller begin with the columns in 12.2 and 12.3 where height > input_height and height > 100 * width; in 13
+ * where height - input_height > 0 and > 2 * (width - input_width). `vertical_first` does so here, correctly and without
+ * much care for speed.
  */
 typedef struct samrt_preprocess_args {
   const void* image;      /* its first row; NV12: the luma. Rows of 4-byte alignment are read fastest */
@@ -111,7 +112,8 @@ typedef struct samrt_masks_args {
   uint32_t* runs;            /* [masks, run_capacity], COCO: lengths of runs down the columns, column after column,
                                 of 0 and 1 by turns, of 0 first (which may be 0 long). Or NULL. Needs `stats`: a mask
                                 whose stats.runs exceeds run_capacity has its first run_capacity runs here. */
-  void* workspace;           /* samrt_masks_workspace, aligned to 16 bytes */
+  void* workspace;           /* samrt_masks_workspace, aligned to 16 bytes; calls that share one must not overlap in
+                                time */
   int32_t masks;             /* 0 does nothing */
   int32_t low_res_size;      /* L, at most S */
   int32_t image_size;        /* S */

@@ -21,7 +21,7 @@ from samrt.transforms import Size, resize_shape
 _PIXELS = {"rgb": 0, "bgr": 1, "nv12_bt601": 2, "nv12_bt709": 3}
 _FORMATS = {"fp16": 0, "fp32": 2}
 _MEAN_STD, _MIN_MAX = 0, 1
-_PILLOW_MAJOR = int(PIL.__version__.split(".")[0])
+_PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])
 
 MASK_STATS = np.dtype(
     [("area", "<u4"), ("above_high", "<u4"), ("above_low", "<u4"), ("box", "<i4", 4), ("runs", "<u4")]
@@ -59,11 +59,14 @@ class Preprocessing:
     def vertical_first(self) -> bool:
         """Whether the installed Pillow resizes such images down their columns first, which changes some values by one.
 
-        From Pillow 13 on: where the height loses more than twice as many pixels as the width.
+        From Pillow 13 on: where the height loses more than twice as many pixels as the width. In 12.2 and 12.3: where
+        it shrinks and is more than 100 times the width. Never before.
         """
         (height, width), (input_height, input_width) = self.original_size, self.input_size
         lost = height - input_height
-        return _PILLOW_MAJOR >= 13 and lost > 0 and lost > 2 * (width - input_width)
+        if _PILLOW >= (13, 0):
+            return lost > 0 and lost > 2 * (width - input_width)
+        return _PILLOW >= (12, 2) and lost > 0 and height > 100 * width
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,13 @@ def preprocess_workspace_bytes(kernels: Kernels, what: Preprocessing) -> int:
     return size.value
 
 
+def preprocess_floor_bytes(kernels: Kernels, what: Preprocessing) -> int:
+    """Bytes that cannot but cross memory: image in, model input out. Raises `BackendError` for bad sizes."""
+    size = ctypes.c_int64()
+    kernels.call("samrt_preprocess_floor", ctypes.byref(_preprocess_args(what)), ctypes.byref(size))
+    return size.value
+
+
 def prepare_preprocess(kernels: Kernels, what: Preprocessing, workspace: int, stream: int = 0) -> None:
     """Fill the workspace with the filter's weights, which serve every image of these sizes; not waited for.
 
@@ -221,6 +231,17 @@ def masks_workspace_bytes(kernels: Kernels, geometry: MaskGeometry) -> int:
     """Bytes of device memory, aligned to 16, that `write_masks` needs. Raises `BackendError` for bad sizes."""
     size = ctypes.c_size_t()
     kernels.call("samrt_masks_workspace", ctypes.byref(_masks_args(geometry)), ctypes.byref(size))
+    return size.value
+
+
+def masks_floor_bytes(kernels: Kernels, geometry: MaskGeometry, outputs: MaskOutputs) -> int:
+    """Bytes that cannot but cross memory: logits in, masks and stats out where `outputs` wants them.
+
+    Runs, whose number depends on the masks, are not counted. Raises `BackendError` for bad sizes.
+    """
+    size = ctypes.c_int64()
+    args = _masks_args(geometry, out=outputs.masks or None, stats=outputs.stats or None)
+    kernels.call("samrt_masks_floor", ctypes.byref(args), ctypes.byref(size))
     return size.value
 
 

@@ -6,6 +6,7 @@ What is checked is in tests/kernels/check_image.py and check_masks.py, which a G
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kernel_builds import ROOT, host_build, sanitized_environment
+from pycocotools import mask as coco
 
 import samrt.image_kernels
 from samrt.errors import BackendError
@@ -30,12 +32,17 @@ from samrt.image_kernels import (
 from samrt.kernels import Kernels
 from samrt.manifest import Normalization
 
+_CHECKS = ROOT / "tests" / "kernels"
+sys.path.append(str(_CHECKS))
+
+import check_masks  # noqa: E402
+
 META = Normalization("mean_std", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _SECONDS = 600
 
 
 def _run_checks(script: str, library: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, str(ROOT / "tests" / "kernels" / script), str(library)]
+    command = [sys.executable, str(_CHECKS / script), str(library)]
     done = subprocess.run(
         command,
         env=environment,
@@ -47,9 +54,9 @@ def _run_checks(script: str, library: Path, environment: dict[str, str]) -> None
     )
     assert done.returncode == 0, done.stdout[-4000:]
     lines = done.stdout.splitlines()
-    begun = [line for line in lines if line.startswith("check ")]
-    assert len(begun) > 20
-    assert len([line for line in lines if line.startswith("passed in ")]) == len(begun)
+    every = importlib.import_module(Path(script).stem).CHECKS
+    assert [line for line in lines if line.startswith("check ")] == [f"check {name}" for name in every]
+    assert len([line for line in lines if line.startswith("passed in ")]) == len(every)
 
 
 @pytest.mark.parametrize("script", ["check_image.py", "check_masks.py"])
@@ -62,6 +69,17 @@ def test_the_kernels_do_as_the_cpu_path_and_stay_within_memory(script: str) -> N
 def test_no_two_threads_race(script: str) -> None:
     library = host_build("samrt_kernels_races") / "libsamrt_kernels_races.so"
     _run_checks(script, library, dict(os.environ))
+
+
+# pycocotools' arrays do not know numpy 2's copy keyword.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.98, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (61, 47)])
+def test_the_run_lengths_of_the_checks_are_cocos(shape: tuple[int, int], share: float) -> None:
+    mask = (np.random.default_rng(1).random(shape) < share).astype(np.uint8)
+    lengths = check_masks.run_lengths(mask).tolist()
+    ours = coco.frPyObjects({"size": list(shape), "counts": lengths}, *shape)
+    assert ours == coco.encode(np.asfortranarray(mask))
 
 
 _STUB = """
@@ -141,14 +159,30 @@ def test_unknown_names_are_refused(stub: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "first"),
-    # 200 x 60 loses 136 rows and 41 columns; 200 x 100 loses 136 and 68; a larger result loses none.
-    [((200, 60), True), ((200, 100), False), ((60, 200), False), ((50, 10), False)],
+    ("pillow", "size", "first"),
+    # 200 x 60 loses 136 rows and 41 columns; 200 x 100 loses 136 and 68; a larger result loses none. 601 x 6 is
+    # above 100 : 1, 600 x 6 is not.
+    [
+        ((13, 0), (200, 60), True),
+        ((13, 0), (200, 100), False),
+        ((13, 0), (60, 200), False),
+        ((13, 0), (50, 10), False),
+        ((12, 3), (200, 60), False),
+        ((12, 3), (601, 6), True),
+        ((12, 3), (600, 6), False),
+        ((12, 2), (601, 6), True),
+        ((12, 2), (6, 601), False),
+        ((12, 1), (601, 6), False),
+        ((10, 4), (601, 6), False),
+    ],
 )
 def test_tall_images_go_down_first_where_pillow_does(
-    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], first: bool
+    monkeypatch: pytest.MonkeyPatch, pillow: tuple[int, int], size: tuple[int, int], first: bool
 ) -> None:
-    monkeypatch.setattr(samrt.image_kernels, "_PILLOW_MAJOR", 13)
+    monkeypatch.setattr(samrt.image_kernels, "_PILLOW", pillow)
     assert Preprocessing(size, 64, META).vertical_first is first
-    monkeypatch.setattr(samrt.image_kernels, "_PILLOW_MAJOR", 12)
-    assert not Preprocessing(size, 64, META).vertical_first
+
+
+def test_long_images_that_grow_do_not_go_down_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samrt.image_kernels, "_PILLOW", (12, 3))
+    assert not Preprocessing((101, 1), 128, META).vertical_first

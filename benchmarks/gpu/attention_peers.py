@@ -2,7 +2,8 @@
 
 All take the projected q, k, v and give tokens [B, H, W, heads * d], as the layer's two linear operations have them. In
 windows torch must cut the normalised tokens before the first of these and put the results together before the second:
-both are timed with it, the linear operations are with nobody.
+both are timed with it, the linear operations are with nobody. What depends on the weights and the grid alone (the
+tables by offset, one-hot rows) torch has before, and a bias that is said to be ready: made with the call, not in it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from goals import BIAS_BUILT, BIAS_READY, FLASH, NO_BIAS, TABLE
 from kernel_library import AttentionKernel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch_attention import Inputs, by_kernel, dense, heads_of, rel_pos_terms, tokens_of
+from torch_attention import Inputs, by_kernel, by_offset, dense, heads_of, rel_pos_terms, tokens_of
 
 from samrt_export.models.windows import partition
 
@@ -42,7 +43,7 @@ def of_samrt(inputs: Inputs, kernels: list[AttentionKernel]) -> dict[str, Call]:
 
 def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
     """torch's forms. Each is made when it is called for, as the dense bias takes gigabytes."""
-    tables = _tables(inputs)
+    tables = _tables_by_offset(inputs)
     # What the linear operation leaves; with windows [B * windows, ...], which torch has at this point.
     q, k, v = _separately(inputs)
 
@@ -51,11 +52,24 @@ def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
 
     def bias_ready() -> Call:
         rel_h, rel_w = rel_pos_terms(q, *tables)
-        mask = (rel_h[..., :, None] + rel_w[..., None, :]).flatten(-2)
+        mask = _in_aligned_rows((rel_h[..., :, None] + rel_w[..., None, :]).flatten(-2))
         return lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
     def augmented() -> Call:
-        return lambda: torch_forms.sdpa_augmented(q, k, v, *rel_pos_terms(q, *tables))
+        side_h, side_w = (table.shape[0] for table in tables)
+        d, wanted = q.shape[-1], side_h + side_w
+        fill = -(d + wanted) % 16
+        of_key = _one_hot_rows(side_h, side_w, fill, q)
+        of_query = q.new_zeros(fill).expand(*q.shape[:3], -1)
+
+        def call() -> Tensor:
+            """`torch_forms.sdpa_augmented`, with the one-hot rows and the padding at hand."""
+            wide_q = torch.cat([q * d**-0.5, *rel_pos_terms(q, *tables), of_query], dim=-1)
+            wide_k = torch.cat([k, of_key], dim=-1)
+            wide_v = F.pad(v, (0, wanted + fill))
+            return F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)[..., :d]
+
+        return call
 
     def flash() -> Call:
         def call() -> Tensor:
@@ -71,13 +85,13 @@ def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
 def compiled_flex(inputs: Inputs) -> Call:
     """torch's flex_attention with the decomposed bias in its kernel; the first call compiles it, for seconds."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor) -> Tensor:
-        return torch_forms.flex(q, k, v, *rel_pos_terms(q, rel_pos_h, rel_pos_w))
+    def attend(q: Tensor, k: Tensor, v: Tensor, table_h: Tensor, table_w: Tensor) -> Tensor:
+        return torch_forms.flex(q, k, v, *rel_pos_terms(q, table_h, table_w))
 
     torch.compiler.reset()
     compiled: Any = torch.compile(attend, fullgraph=True, dynamic=False)
     q, k, v = _separately(inputs)
-    tables = _tables(inputs)
+    tables = _tables_by_offset(inputs)
     return _in_tokens(inputs, lambda: lambda: compiled(q, k, v, *tables))
 
 
@@ -110,6 +124,24 @@ def _tables(inputs: Inputs) -> tuple[Tensor, Tensor]:
     assert inputs.rel_pos_h is not None
     assert inputs.rel_pos_w is not None
     return inputs.rel_pos_h, inputs.rel_pos_w
+
+
+def _tables_by_offset(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    rel_pos_h, rel_pos_w = _tables(inputs)
+    return by_offset(rel_pos_h), by_offset(rel_pos_w)
+
+
+def _in_aligned_rows(mask: Tensor) -> Tensor:
+    """The same mask with rows a multiple of 8 apart: torch's memory-efficient kernel copies any other in each call."""
+    keys = mask.shape[-1]
+    return F.pad(mask, (0, -keys % 8))[..., :keys] if keys % 8 else mask
+
+
+def _one_hot_rows(side_h: int, side_w: int, fill: int, like: Tensor) -> Tensor:
+    """For each key 1 at its row and at its column, then zeros: [B * windows, heads, tokens, side_h + side_w + fill]."""
+    rows = torch.eye(side_h, dtype=like.dtype, device=like.device).repeat_interleave(side_w, dim=0)
+    columns = torch.eye(side_w, dtype=like.dtype, device=like.device).repeat(side_h, 1)
+    return F.pad(torch.cat([rows, columns], dim=-1), (0, fill)).expand(*like.shape[:2], -1, -1)
 
 
 def _separately(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:

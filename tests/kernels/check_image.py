@@ -28,6 +28,7 @@ from samrt.image_kernels import (
     Preprocessing,
     prepare_preprocess,
     preprocess,
+    preprocess_floor_bytes,
     preprocess_workspace_bytes,
 )
 from samrt.kernels import Kernels
@@ -67,13 +68,15 @@ CASES = {
     "one pixel": case(1, 1, 33),
     "height stays": case(40, 64, 64),
     "aspect 200": case(3, 600, 64),
-    # Pillow 13 resizes these down their columns first.
+    # Pillow 13 resizes these down their columns first, 12.2 and 12.3 the sliver alone.
+    "sliver": case(601, 5, 64),
     "tall": case(420, 90, 64),
     "tall, in pieces": case(2500, 70, 65),
     "tall, bgr, unaligned, fp16, min and max": case(
         301, 67, 70, pad=2, offset=3, norm=MIN_MAX, pixels="bgr", precision="fp16"
     ),
     "tall, nv12": case(300, 42, 90, pixels="nv12_bt601"),
+    "tall, nv12, fp16": case(300, 42, 90, pixels="nv12_bt601", precision="fp16"),
     "just not tall": case(300, 149, 100),
     "odd rows, unaligned": case(101, 133, 96),
     "rows padded by 5": case(50, 61, 64, pad=5),
@@ -89,6 +92,8 @@ CASES = {
     "nv12, unaligned": case(64, 70, 128, pixels="nv12_bt601", pad=3, offset=1),
     # The kernel with tall tiles is for inputs of half a megapixel.
     "tall tiles": case(24, 40, 1024),
+    "tall tiles, fp16": case(24, 40, 1024, precision="fp16"),
+    "tall tiles, nv12": case(40, 26, 1024, pixels="nv12_bt601"),
     "tall tiles, nv12, fp16": case(40, 26, 1024, pixels="nv12_bt709", precision="fp16"),
 }
 
@@ -147,7 +152,7 @@ def check_case(case: Case, kernels: Kernels, device: Device) -> None:
     """Resized values, normalised, padded."""
     what, side = case.what, case.what.image_size
     with GuardedMemory(device) as memory:
-        workspace = memory.room(preprocess_workspace_bytes(kernels, what))
+        workspace = memory.scratch(preprocess_workspace_bytes(kernels, what))
         prepare_preprocess(kernels, what, workspace)
         # The second image through the same weights.
         for seed in (1, 2):
@@ -184,7 +189,7 @@ def check_order(down_first: bool, kernels: Kernels, device: Device) -> None:
     resized = PIL.Image.fromarray(rgb).resize(between, bilinear).resize((input_width, input_height), bilinear)
     wanted = normalize_and_pad(np.asarray(resized), 64, META)[0]
     with GuardedMemory(device) as memory:
-        workspace, out = memory.room(preprocess_workspace_bytes(kernels, what)), memory.room(wanted.nbytes)
+        workspace, out = memory.scratch(preprocess_workspace_bytes(kernels, what)), memory.room(wanted.nbytes)
         prepare_preprocess(kernels, what, workspace)
         preprocess(kernels, what, ImagePlanes(memory.put(planes[0]), 3 * width), out, workspace)
         compare(memory.read(out, wanted.shape, np.float32), wanted)
@@ -194,7 +199,7 @@ def check_plain(kernels: Kernels, device: Device) -> None:
     """An image of one colour has no range for min_max: all zeros, as on the CPU."""
     what = Preprocessing((20, 30), 32, MIN_MAX)
     with GuardedMemory(device) as memory:
-        workspace = memory.room(preprocess_workspace_bytes(kernels, what))
+        workspace = memory.scratch(preprocess_workspace_bytes(kernels, what))
         prepare_preprocess(kernels, what, workspace)
         out = memory.room(4 * 3 * 32 * 32)
         image = memory.put(np.full((20, 90), 200, np.uint8))
@@ -212,7 +217,7 @@ def check_far_rows(kernels: Kernels, device: Device) -> None:
         for row in (0, 1):
             device.upload(far + row * pitch, planes[0][row].tobytes())
         with GuardedMemory(device) as memory:
-            workspace, out = memory.room(preprocess_workspace_bytes(kernels, what)), memory.room(wanted.nbytes)
+            workspace, out = memory.scratch(preprocess_workspace_bytes(kernels, what)), memory.room(wanted.nbytes)
             prepare_preprocess(kernels, what, workspace)
             preprocess(kernels, what, ImagePlanes(far, pitch), out, workspace)
             compare(memory.read(out, wanted.shape, np.float32), wanted)
@@ -243,6 +248,13 @@ def check_input_size(kernels: Kernels, _: Device) -> None:
         result = ctypes.c_int32(), ctypes.c_int32()
         kernels.call("samrt_input_size", *map(ctypes.c_int32, (height, width, side)), *map(ctypes.byref, result))
         assert (result[0].value, result[1].value) == Preprocessing((height, width), side, META).input_size
+
+
+def check_floor(kernels: Kernels, _: Device) -> None:
+    """Bytes of the image, and of the planes in their precision."""
+    assert preprocess_floor_bytes(kernels, Preprocessing((20, 30), 16, META)) == 20 * 30 * 3 + 3 * 16 * 16 * 4
+    nv12 = Preprocessing((20, 30), 16, META, "nv12_bt709", "fp16")
+    assert preprocess_floor_bytes(kernels, nv12) == 20 * 30 + 10 * 15 * 2 + 3 * 16 * 16 * 2
 
 
 def check_refusals(kernels: Kernels, _: Device) -> None:
@@ -292,6 +304,7 @@ CHECKS: dict[str, Check] = {
     "far rows": check_far_rows,
     "bt709": check_bt709,
     "input size": check_input_size,
+    "floor": check_floor,
     "refusals": check_refusals,
 }
 

@@ -24,6 +24,7 @@ from samrt.image_kernels import (
     MaskGeometry,
     MaskOutputs,
     MasksArgs,
+    masks_floor_bytes,
     masks_workspace_bytes,
     write_masks,
 )
@@ -75,7 +76,7 @@ def run_masks(
     room = memory.room(sizes.masks * height * width + offset)
     stats = memory.room(sizes.masks * MASK_STATS.itemsize)
     runs = memory.room(4 * sizes.masks * capacity)
-    workspace = memory.room(masks_workspace_bytes(kernels, sizes))
+    workspace = memory.scratch(masks_workspace_bytes(kernels, sizes))
     outputs = MaskOutputs(room + offset, stats, runs, capacity)
     write_masks(kernels, sizes, memory.put(logits), outputs, workspace)
     masks = memory.read(room, (sizes.masks * height * width + offset,), np.uint8)[offset:].reshape(shape)
@@ -101,6 +102,12 @@ def rounding(sizes: MaskGeometry, logits: NDArray[Any]) -> float:
     return float(largest * (sizes.low_res_size * 2.0**-22 + 2.0**-20))
 
 
+def run_lengths(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """COCO's, of uint8 [H, W] of 0 and 1: down the columns, a run of zeros first, which may be empty."""
+    changes = np.flatnonzero(np.diff(mask.T.ravel(), prepend=np.uint8(0)))
+    return np.diff(changes, prepend=0, append=mask.size)
+
+
 def check_figures(result: Results) -> None:
     """Area, box and runs against numpy, from the masks that were written."""
     for mask, stats, runs in zip(result.masks, result.stats, result.runs, strict=True):
@@ -109,10 +116,7 @@ def check_figures(result: Results) -> None:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         box = [columns[0], rows[0], columns[-1], rows[-1]] if mask.any() else [0, 0, 0, 0]
         assert stats["box"].tolist() == box, f"box {stats['box']} for {box}"
-        # COCO's: down the columns, a run of zeros first, which may be empty.
-        changes = np.flatnonzero(np.diff(mask.T.ravel(), prepend=np.uint8(0)))
-        lengths = np.diff(changes, prepend=0, append=mask.size)
-        assert runs[: stats["runs"]].tolist() == lengths.tolist(), "run lengths"
+        assert runs[: stats["runs"]].tolist() == run_lengths(mask).tolist(), "run lengths"
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ def check_parts(kernels: Kernels, device: Device) -> None:
     logits = smooth_logits(sizes)
     with GuardedMemory(device) as memory:
         together = run_masks(kernels, memory, sizes, logits, 61 * 85 + 1)
-        source, workspace = memory.put(logits), memory.room(masks_workspace_bytes(kernels, sizes))
+        source, workspace = memory.put(logits), memory.scratch(masks_workspace_bytes(kernels, sizes))
         masks, stats = memory.room(2 * 61 * 85), memory.room(2 * MASK_STATS.itemsize)
         write_masks(kernels, sizes, source, MaskOutputs(masks=masks), workspace)
         assert np.array_equal(memory.read(masks, (2, 61, 85), np.uint8), together.masks)
@@ -215,6 +219,16 @@ def check_parts(kernels: Kernels, device: Device) -> None:
         nothing = replace(sizes, masks=0)
         assert masks_workspace_bytes(kernels, nothing) == 0
         write_masks(kernels, nothing, 0, MaskOutputs(), 0)
+
+
+def check_floor(kernels: Kernels, _: Device) -> None:
+    """Bytes of the logits, and of what is wanted but the runs."""
+    sizes = geometry(90, 150, masks=3, precision="fp16")
+    logits, pixels, stats = 3 * 16 * 16 * 2, 3 * 90 * 150, 3 * MASK_STATS.itemsize
+    assert masks_floor_bytes(kernels, sizes, MaskOutputs(masks=16)) == logits + pixels
+    assert masks_floor_bytes(kernels, sizes, MaskOutputs(stats=16, runs=16, run_capacity=9)) == logits + stats
+    everything = MaskOutputs(16, 16, 16, 9)
+    assert masks_floor_bytes(kernels, replace(sizes, precision="fp32"), everything) == 2 * logits + pixels + stats
 
 
 def check_refusals(kernels: Kernels, _: Device) -> None:
@@ -277,6 +291,7 @@ CHECKS: dict[str, Check] = {
     "not finite": check_not_finite,
     "more runs than there is room for": check_overflow,
     "parts": check_parts,
+    "floor": check_floor,
     "refusals": check_refusals,
 }
 

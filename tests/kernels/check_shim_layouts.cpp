@@ -8,7 +8,7 @@ namespace {
 
 using namespace samrt;
 
-// Every finite value comes back, what lies between two neighbours goes to the nearer one, and the middle to the even one.
+// Every finite value comes back; what lies between two neighbours goes to the nearer one, the middle to the even one.
 template <float (*value)(uint16_t), uint16_t (*bits)(float)>
 void rounds_to_nearest_even(unsigned infinity) {
   for (unsigned i = 0; i < infinity; ++i) {
@@ -188,6 +188,28 @@ void extreme_product() {
   }
 }
 
+// What lies below the last bit of the largest addend is cut off: nearer to zero, and each addend for itself.
+void cut_off_kernel(float* out) {
+  const int lane = threadIdx.x, t = lane % 4;
+  // Row 0 of a times the first column of b: 2048 * 2048, and four times 0.75.
+  const uint32_t large = Element<__half>::pack(2048.f, 0.f);
+  const uint32_t a[4] = {lane == 0 ? large : lane < 3 ? Element<__half>::pack(.75f, .75f) : 0u, 0u, 0u, 0u};
+  const uint32_t b = lane == 0 ? large : lane < 3 ? Element<__half>::pack(1.f, 1.f) : 0u;
+  float c[4] = {t == 0 ? -4.f * 0x1p22f : 0.f, 0.f, 0.f, 0.f};
+  multiply_add<__half>(c, a, b, 0u);
+  if (lane == 0) out[0] = c[0];
+  for (float& value : c) value = 0.f;
+  multiply_add<__half>(c, a, b, 0u);
+  if (lane == 0) out[1] = c[0];
+}
+
+void cut_off() {
+  float out[2];
+  run_block(cut_off_kernel, 32, 0, out);
+  // The largest is 2^24 with steps of 2^1; then 2^22 with steps of a half.
+  EXPECT(out[0] == -3.f * 0x1p22f && out[1] == 0x1p22f + 4 * .5f);
+}
+
 void exponential() {
   EXPECT(exp2_approximate(3.f) == 8.f && exp2_approximate(-INFINITY) == 0.f && exp2_approximate(0.f) == 1.f);
   EXPECT(exp2_approximate(-126.f) == 0x1p-126f && exp2_approximate(-126.5f) == 0.f);
@@ -321,6 +343,7 @@ const std::vector<Check> kLayoutChecks = {
     {"mma_bfloat16", mma<__nv_bfloat16>},
     {"matrix_product", matrix_product},
     {"extreme_product", extreme_product},
+    {"cut_off", cut_off},
     {"exponential", exponential},
     {"shuffles", shuffles},
     {"half_warps", half_warps},

@@ -1,7 +1,7 @@
 """Device memory for the checks in this folder, which run on the host build of the kernels and on a GPU alike.
 
-What a kernel reads lies in allocations of exactly its size, so that a sanitizer sees each byte beyond. What it writes
-lies between guard zones, and is filled with a pattern before.
+What a kernel reads lies in allocations of exactly its size, so that a sanitizer sees each byte beyond; so does what
+kernels alone write and read. Results lie between guard zones, and are filled with a pattern before.
 """
 
 from __future__ import annotations
@@ -76,6 +76,14 @@ class GuardedMemory:
         self._device.upload(address, guard + bytes([_FILLING]) * size + guard)
         self._rooms[address + _GUARD_BYTES] = size
         return address + _GUARD_BYTES
+
+    def scratch(self, size: int) -> int:
+        """The address of `size` bytes that kernels alone write and read.
+
+        An allocation of exactly that size, which nobody has written: a sanitizer sees accesses beyond it, and on a GPU
+        also reads of what no kernel wrote.
+        """
+        return self._allocate(size)
 
     def read(self, address: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """A copy of what was written to a room. Raises AssertionError where a guard zone of any room was."""

@@ -31,18 +31,33 @@ void load_matrices(void* const (&operands)[32], const Site (&sites)[32], bool tr
   }
 }
 
-double sum_cut_off(const double (&addends)[17]) {
-  double exact = 0, largest = 0;
-  for (double addend : addends) {
-    exact += addend;
-    largest = std::fmax(largest, std::fabs(addend));
+// Sums of 17 addends, eight sums at a time. Each addend is cut off at the last of the 24 bits that the largest of its sum
+// has in float32.
+void sum_cut_off(const double (&addends)[17][8], double (&sums)[8]) {
+  double exact[8] = {}, largest[8] = {}, scale[8];
+  for (const auto& eight : addends) {
+    for (int i = 0; i < 8; ++i) {
+      const double magnitude = std::fabs(eight[i]);
+      exact[i] += eight[i];
+      largest[i] = magnitude > largest[i] ? magnitude : largest[i];
+    }
   }
-  if (!std::isfinite(exact) || largest == 0) return exact;
-  // Times this, the largest has 24 bits before the point.
-  const double scale = std::ldexp(1.0, 23 - std::ilogb(largest));
-  int64_t sum = 0;
-  for (double addend : addends) sum += static_cast<int64_t>(addend * scale);
-  return static_cast<double>(sum) / scale;
+  // By their bits, as ilogb and ldexp take ten times as long. Times 2^shift the largest has 24 bits before the point.
+  const auto power_of_two = [](int exponent) { return bits_as<double>(static_cast<uint64_t>(exponent + 1023) << 52); };
+  int shift[8];
+  for (int i = 0; i < 8; ++i) {
+    const bool plain = std::isfinite(exact[i]) && largest[i] > 0;
+    shift[i] = plain ? 23 + 1023 - static_cast<int>(bits_as<uint64_t>(largest[i]) >> 52) : 0;
+    scale[i] = plain ? power_of_two(shift[i]) : 0;
+  }
+  int32_t cut_off[8] = {};  // 17 numbers below 2^24 each
+  for (const auto& eight : addends) {
+    for (int i = 0; i < 8; ++i) {
+      const double scaled = eight[i] * scale[i];
+      cut_off[i] += static_cast<int32_t>(std::isnan(scaled) ? 0.0 : scaled);  // infinity times 0
+    }
+  }
+  for (int i = 0; i < 8; ++i) sums[i] = scale[i] > 0 ? cut_off[i] * power_of_two(-shift[i]) : exact[i];
 }
 
 // mma.m16n8k16. In the PTX ISA's words, with groupID = lane / 4 and threadID_in_group = lane % 4:
@@ -50,7 +65,8 @@ double sum_cut_off(const double (&addends)[17]) {
 //   b_i: row threadID_in_group * 2 + i % 2, + 8 where i >= 2; column groupID
 //   c_i: row groupID, + 8 where i >= 2; column threadID_in_group * 2 + i % 2
 // Elements 2r and 2r + 1 are the lower and the upper half of register r. How the sum is rounded on its way is not
-// specified. Here it is at its worst: every addend is cut off, not rounded, at the last bit that the largest has in float32.
+// specified. Here it is at its worst: every addend is cut off, not rounded, at the last bit that the largest has in
+// float32.
 template <float (*value)(uint16_t)>
 void multiply_add(void* const (&operands)[32]) {
   double a[16][16], b[16][8], c[16][8];
@@ -70,11 +86,12 @@ void multiply_add(void* const (&operands)[32]) {
     }
   }
   for (int row = 0; row < 16; ++row) {
-    for (int column = 0; column < 8; ++column) {
-      double addends[17] = {c[row][column]};
-      for (int k = 0; k < 16; ++k) addends[k + 1] = a[row][k] * b[k][column];
-      c[row][column] = sum_cut_off(addends);
+    double addends[17][8];
+    memcpy(addends[16], c[row], sizeof c[row]);
+    for (int k = 0; k < 16; ++k) {
+      for (int column = 0; column < 8; ++column) addends[k][column] = a[row][k] * b[k][column];
     }
+    sum_cut_off(addends, c[row]);
   }
   for (unsigned lane = 0; lane < 32; ++lane) {
     float* mine = of<MultiplyAdd>(operands, lane).c;
