@@ -77,34 +77,7 @@ struct dim3 {
 struct uint3 {
   unsigned x, y, z;
 };
-// Aligned as CUDA's are, so that the sanitizer sees a piece that is not.
-struct alignas(2) uchar2 {
-  unsigned char x, y;
-};
-struct uchar3 {
-  unsigned char x, y, z;
-};
-struct alignas(4) uchar4 {
-  unsigned char x, y, z, w;
-};
-struct alignas(8) int2 {
-  int x, y;
-};
-struct alignas(16) int4 {
-  int x, y, z, w;
-};
-struct alignas(8) uint2 {
-  unsigned x, y;
-};
+// Aligned as CUDA's is, so that the sanitizer sees a piece that is not.
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
-};
-struct alignas(8) float2 {
-  float x, y;
-};
-struct float3 {
-  float x, y, z;
-};
-struct alignas(16) float4 {
-  float x, y, z, w;
 };

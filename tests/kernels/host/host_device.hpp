@@ -21,11 +21,8 @@
 
 #define __global__
 #define __device__
-#define __host__
-#define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
-#define __restrict__ __restrict
 // One for all blocks, as they run one after another. Unlike dynamic shared memory it is not filled with NaN.
 #define __shared__ static
 

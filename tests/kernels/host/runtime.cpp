@@ -11,27 +11,19 @@ int capability = 90, shared_bytes = 227 * 1024;
 std::mutex allowed_mutex;
 std::map<const void*, size_t> allowed;  // dynamic shared memory, by kernel
 
-struct Named {
+struct Meaning {
   cudaError_t error;
-  const char *name, *meaning;
+  const char* meaning;
 };
 
-constexpr Named kErrors[] = {
-    {cudaSuccess, "cudaSuccess", "no error"},
-    {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
-    {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
-    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument"},
-    {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
-    {cudaErrorNoKernelImageForDevice, "cudaErrorNoKernelImageForDevice", "no kernel image is available"},
+constexpr Meaning kMeanings[] = {
+    {cudaSuccess, "no error"},
+    {cudaErrorInvalidValue, "invalid argument"},
+    {cudaErrorMemoryAllocation, "out of memory"},
+    {cudaErrorInvalidConfiguration, "invalid configuration argument"},
+    {cudaErrorInvalidDevice, "invalid device ordinal"},
+    {cudaErrorNoKernelImageForDevice, "no kernel image is available"},
 };
-
-const Named& named(cudaError_t error) {
-  static constexpr Named kUnknown{cudaSuccess, "unknown", "unrecognized error code"};
-  for (const Named& one : kErrors) {
-    if (one.error == error) return one;
-  }
-  return kUnknown;
-}
 
 }  // namespace
 
@@ -55,8 +47,12 @@ size_t samrt::host::allowed_shared(const void* kernel) {
   return found == allowed.end() ? 48 * 1024 : found->second;
 }
 
-const char* cudaGetErrorString(cudaError_t error) { return named(error).meaning; }
-const char* cudaGetErrorName(cudaError_t error) { return named(error).name; }
+const char* cudaGetErrorString(cudaError_t error) {
+  for (const Meaning& one : kMeanings) {
+    if (one.error == error) return one.meaning;
+  }
+  return "unrecognized error code";
+}
 
 cudaError_t cudaGetDevice(int* device) {
   *device = 0;
@@ -66,7 +62,6 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device != 0) return cudaErrorInvalidDevice;
   switch (attribute) {
-    case cudaDevAttrMultiProcessorCount: *value = 4; return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor: *value = capability / 10; return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor: *value = capability % 10; return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = shared_bytes; return cudaSuccess;

@@ -129,11 +129,6 @@ T atomicAnd(T* address, samrt::host::Value<T> value) {
   return samrt::host::atomic(address, [=](T old) { return old & value; });
 }
 
-template <typename T>
-T __ldg(const T* address) {
-  return *address;
-}
-
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __clz(int bits) { return bits ? __builtin_clz(static_cast<unsigned>(bits)) : 32; }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
