@@ -5,11 +5,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
-#include <stdexcept>
 #include <vector>
 
+#include "../common/cuda_result.h"
 #include "../common/device.cuh"
-#include "../common/error.h"
 
 namespace samrt {
 namespace {
@@ -52,7 +51,7 @@ struct Format<__nv_bfloat16> {
 };
 
 void throw_on(cudaError_t status) {
-  if (status != cudaSuccess) throw std::runtime_error(cudaGetErrorString(status));
+  if (int code = cuda_result("attention self test", status)) throw code;
 }
 
 // A tensor on the host as numbers that its format holds exactly, and on the device.
@@ -228,6 +227,8 @@ int self_test(cudaStream_t stream) {
 extern "C" int samrt_attention_self_test(samrt_stream stream) {
   try {
     return samrt::self_test(static_cast<cudaStream_t>(stream));
+  } catch (int code) {  // of cuda_result
+    return code;
   } catch (const std::exception& error) {
     return samrt::fail(SAMRT_KERNELS_CUDA, "attention self test: %s", error.what());
   }

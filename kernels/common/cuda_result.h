@@ -15,6 +15,12 @@ inline int cuda_result(const char* what, cudaError_t status) {
                 "kernels again on this machine",
                 what, samrt_kernels_architectures());
   }
+  if (status == cudaErrorInsufficientDriver) {
+    return fail(SAMRT_KERNELS_UNSUPPORTED,
+                "%s: there is no NVIDIA driver here, or one older than the CUDA that compiled this library: install a "
+                "newer driver",
+                what);
+  }
   return fail(SAMRT_KERNELS_CUDA, "%s: CUDA: %s", what, cudaGetErrorString(status));
 }
 
