@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from samrt_export.models.config import DecoderConfig, TinyVitConfig, VitConfig
-from samrt_export.models.image_encoder_vit import ImageEncoderViT
+from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
 from samrt_export.models.sam import Sam
 from samrt_export.models.tiny_vit import TinyViT
 
@@ -81,6 +81,18 @@ def seeded_checkpoint(
 def seeded_state(module: nn.Module, seed: int) -> dict[str, Tensor]:
     """Random values for a module's parameters and buffers; each depends on its name, its shape and the seed alone."""
     return {name: _values(name, tensor, seed) for name, tensor in module.state_dict().items()}
+
+
+def seeded_attention(head_dim: int, heads: int, grid: int, window: int) -> Attention:
+    """One attention layer of a ViT encoder."""
+    module = Attention(heads * head_dim, head_dim, grid, window)
+    module.load_state_dict(seeded_state(module, seed=4))
+    return module.eval().requires_grad_(False)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Normally distributed numbers."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _values(name: str, like: Tensor, seed: int) -> Tensor:

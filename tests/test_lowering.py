@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import torch
-from seeded import SMALL_TINY_VIT, SMALL_VIT, seeded_state
+from seeded import SMALL_TINY_VIT, SMALL_VIT, normal, seeded_attention, seeded_state
 from torch import Tensor, nn
 
 from samrt.errors import InputError
@@ -47,16 +47,6 @@ def relative_l2(value: Tensor, truth: Tensor) -> float:
     return float((value.double() - truth.double()).norm() / truth.double().norm())
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def attention(head_dim: int, heads: int, grid: int, window: int) -> Attention:
-    module = Attention(heads * head_dim, head_dim, grid, window)
-    module.load_state_dict(seeded_state(module, seed=4))
-    return module.eval().requires_grad_(False)
-
-
 def lowered(module: nn.Module, lowering: str) -> nn.Module:
     holder = nn.Sequential(module)
     lower(holder, lowering)
@@ -71,7 +61,7 @@ def lowered(module: nn.Module, lowering: str) -> nn.Module:
 @pytest.mark.parametrize("batch", [1, 2])
 def test_attention_equals_dense(lowering: str, shape: str, batch: int) -> None:
     head_dim, heads, grid, window = SHAPES[shape]
-    dense = attention(head_dim, heads, grid, window)
+    dense = seeded_attention(head_dim, heads, grid, window)
     x = normal(batch, grid, grid, heads * head_dim)
     expected = dense(x)
     replaced = lowered(dense, lowering)
@@ -129,7 +119,7 @@ def test_augmented_query_key_and_value_have_one_width(monkeypatch: pytest.Monkey
     """TensorRT fuses attention only then."""
     products = []
     monkeypatch.setattr(Tensor, "__matmul__", lambda a, b: products.append((a.shape, b.shape)) or torch.matmul(a, b))
-    lowered(attention(20, 1, 9, 0), "augmented")(normal(1, 9, 9, 20))
+    lowered(seeded_attention(20, 1, 9, 0), "augmented")(normal(1, 9, 9, 20))
     scores, values = products[-2:]
     assert scores == ((1, 1, 81, 48), (1, 1, 48, 81))
     assert values == ((1, 1, 81, 81), (1, 1, 81, 48))
@@ -181,7 +171,7 @@ class InHalf(nn.Module):
 def test_chunked_in_onnx_runtime_equals_dense_in_torch(shape: str, batch: int, tmp_path: Path) -> None:
     """In the graph the loop is a function of its own: what torch computed above says nothing about it."""
     head_dim, heads, grid, window = SHAPES[shape]
-    dense = attention(head_dim, heads, grid, window)
+    dense = seeded_attention(head_dim, heads, grid, window)
     x = normal(batch, grid, grid, heads * head_dim)
     assert relative_l2(run_layer(lowered(dense, "chunked"), x, tmp_path), dense(x)) <= BOUND
 
@@ -189,7 +179,7 @@ def test_chunked_in_onnx_runtime_equals_dense_in_torch(shape: str, batch: int, t
 # test_plugin_node.py has the plugin's node, which ONNX Runtime does not know.
 @pytest.mark.parametrize("lowering", [each for each in LOWERINGS if each != "plugin"])
 def test_in_half_precision(lowering: str, tmp_path: Path) -> None:
-    dense = attention(16, 2, 20, 0)
+    dense = seeded_attention(16, 2, 20, 0)
     x = normal(2, 20, 20, 32)
     expected = dense(x)
     error = relative_l2(run_layer(InHalf(lowered(dense, lowering)), x, tmp_path), expected)

@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from seeded import seeded_state
+from seeded import normal, seeded_attention
 from torch import Tensor, nn
 
 from samrt.manifest import Graph
@@ -24,7 +24,6 @@ from samrt.manifest import Tensor as Spec
 from samrt.tensorrt import plugin as names
 from samrt.tolerances import TOLERANCES
 from samrt_export.lowering.plugin import DEFINITION, PluginAttention, Sizes, attend, with_definition
-from samrt_export.models.image_encoder_vit import Attention
 from samrt_export.onnx_export import export_graph
 
 BOUND = TOLERANCES["fp32"].embedding_relative_l2
@@ -44,16 +43,6 @@ def relative_l2(value: Any, truth: Any) -> float:
     value, truth = (np.asarray(each, np.float64) for each in (value, truth))
     assert value.shape == truth.shape
     return float(np.linalg.norm(value - truth) / np.linalg.norm(truth))
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def attention(head_dim: int, heads: int, grid: int, window: int) -> Attention:
-    module = Attention(heads * head_dim, head_dim, grid, window)
-    module.load_state_dict(seeded_state(module, seed=4))
-    return module.eval().requires_grad_(False)
 
 
 class InHalf(nn.Module):
@@ -86,7 +75,7 @@ def run_defined(path: Path, x: Tensor) -> NDArray[np.float32]:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_defined_in_onnx_it_equals_dense_attention(shape: str, tmp_path: Path) -> None:
     head_dim, heads, grid, window = SHAPES[shape]
-    dense = attention(head_dim, heads, grid, window)
+    dense = seeded_attention(head_dim, heads, grid, window)
     path = exported(PluginAttention(dense), normal(1, grid, grid, heads * head_dim), tmp_path)
     for batch in (1, 3):
         x = normal(batch, grid, grid, heads * head_dim)
@@ -97,7 +86,7 @@ def test_defined_in_onnx_it_equals_dense_attention(shape: str, tmp_path: Path) -
 @pytest.mark.parametrize("shape", ["global", "padded windows", "padded windows, heads of 80"])
 def test_in_half_precision(shape: str, tmp_path: Path) -> None:
     head_dim, heads, grid, window = SHAPES[shape]
-    dense = attention(head_dim, heads, grid, window)
+    dense = seeded_attention(head_dim, heads, grid, window)
     x = normal(2, grid, grid, heads * head_dim)
     expected = dense(x)
     half = InHalf(PluginAttention(dense))
