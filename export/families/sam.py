@@ -28,8 +28,8 @@ RELEASED = {
 }
 
 # Of RGB values in 0..255, as Meta trained it.
-_PIXEL_MEAN = (123.675, 116.28, 103.53)
-_PIXEL_STD = (58.395, 57.12, 57.375)
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
 
 _ENCODER = "image_encoder"
 _POS_EMBED = f"{_ENCODER}.pos_embed"
@@ -62,7 +62,7 @@ def build(state: State, image_size: int | None) -> LoadedModel:
     sam = load_strictly(
         lambda: Sam(ImageEncoderViT(config), decoder), _resized(state, trained, config), _layout(config)
     )
-    normalization = Normalization(kind="mean_std", mean=_PIXEL_MEAN, std=_PIXEL_STD)
+    normalization = Normalization(kind="mean_std", mean=PIXEL_MEAN, std=PIXEL_STD)
     return LoadedModel(FAMILY, variant_of(config), sam, normalization, config.image_size)
 
 

@@ -31,7 +31,7 @@ class RandomPositionEncoding(nn.Module):
 
     def of_grid(self, side: int) -> Tensor:
         """The encoding of the centres of a `side` x `side` grid: `[side * side, embed_dim]`, row by row."""
-        centres = (torch.arange(side) + 0.5) / side
+        centres = (torch.arange(side, device=self.positional_encoding_gaussian_matrix.device) + 0.5) / side
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         return self(torch.stack([x, y], dim=-1).reshape(side * side, 2))
 

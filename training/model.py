@@ -1,0 +1,128 @@
+"""The model in training: where its weights start from, and both halves on batches of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD, build
+from samrt_export.models.image_encoder_vit import ImageEncoderViT
+from samrt_export.models.sam import Sam
+from training.attention import train_fused
+from training.losses import mask_losses, true_iou
+from training.recipes import Recipe
+
+DECODER_PARTS = ("prompt_encoder.", "mask_decoder.")
+
+
+def initial_state(recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor) -> dict[str, Tensor]:
+    """The state dict that a run starts from, at its first stage's side.
+
+    Args:
+        decoder: LiteMedSAM's state dict, of which the prompt encoder and the mask decoder are taken.
+        patches: float [N, 3, patch, patch], normalised patches of training images, which the first layer whitens.
+    """
+    side = recipe.stages[0].side
+    torch.manual_seed(recipe.seed)
+    sam = Sam(ImageEncoderViT(recipe.encoder(side)), recipe.decoder(side))
+    encoder = sam.image_encoder
+    assert isinstance(encoder, ImageEncoderViT)
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    grid = encoder.config.grid
+    encoder.pos_embed.data = sine_positions(grid, recipe.width)
+    weight, bias = whitening(patches, recipe.width)
+    encoder.patch_embed.proj.weight.data, encoder.patch_embed.proj.bias.data = weight, bias
+    state = sam.state_dict()
+    state.update({name: tensor for name, tensor in decoder.items() if name.startswith(DECODER_PARTS)})
+    return state
+
+
+def sine_positions(grid: int, width: int) -> Tensor:
+    """Sines and cosines of row and column (Vaswani et al., arXiv:1706.03762): `[1, grid, grid, width]`, small."""
+    frequencies = torch.exp(-math.log(100.0) * torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(grid)[:, None] * frequencies
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows, columns = line[:, None].expand(-1, grid, -1), line[None].expand(grid, -1, -1)
+    return 0.1 * torch.cat([rows, columns], dim=2)[None]
+
+
+def whitening(patches: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a patch embedding whose outputs are uncorrelated and about as large as one another.
+
+    In photographs nearly all variance is brightness; edges, which masks follow, would drown under the LayerNorm.
+    """
+    flat = patches.flatten(1).double()
+    mean = flat.mean(0)
+    values, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
+    values, vectors = values.flip(0)[:width], vectors.flip(1)[:, :width]
+    # Not all the way, which would make noise as loud as edges.
+    matrix = (vectors / (values + 1e-3 * values.sum()).sqrt()).T
+    missing = width - len(matrix)
+    if missing > 0:
+        matrix = torch.cat([matrix, torch.zeros(missing, matrix.shape[1], dtype=matrix.dtype)])
+    weight = matrix.reshape(width, *patches.shape[1:])
+    return weight.float(), (-matrix @ mean).float()
+
+
+class PromptableModel(nn.Module):
+    """A `Sam` in training."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, state: Mapping[str, Tensor], side: int) -> None:
+        """From a state dict of any side; its position tables are resized to `side` as an export would."""
+        super().__init__()
+        loaded = build({name: tensor.detach().clone() for name, tensor in state.items()}, side)
+        self.side = side
+        self.sam = loaded.sam.requires_grad_(True)
+        train_fused(self.sam.image_encoder)
+        self.attempt = self._attempt
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).reshape(3, 1, 1), persistent=False)
+
+    def compile_parts(self) -> None:
+        """Let torch fuse what a step does to each number: minutes once, for steps in two thirds of the time."""
+        self.sam.image_encoder.compile(dynamic=False)
+        self.attempt = torch.compile(self._attempt, dynamic=False)
+
+    def encode(self, images: Tensor, valid: Tensor) -> Tensor:
+        """uint8 `[B, 3, S, S]` RGB, of which `valid` bool `[B, 1, S, S]` is not padding, to `[B, h*w, C]` tokens."""
+        normalised = (images.float() - self.pixel_mean) / self.pixel_std * valid
+        return self.sam.image_encoder(normalised).flatten(2).transpose(1, 2)
+
+    def decode(self, tokens: Tensor, points: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Masks of P prompts, each with its own image.
+
+        Args:
+            tokens: `[P, h*w, C]`.
+            points: float32 `[P, N, 2]`, (x, y) in pixels of the padded input.
+            labels: int64 `[P, N]`; 1 foreground, 0 background, 2 and 3 box corners, -1 padding.
+            mask: float32 `[P, 1, L, L]` logits of the round before, or None.
+
+        Returns:
+            logits `[P, 4, L, L]` and predicted IoU `[P, 4]`, both float32.
+        """
+        prompts = self.sam.prompt_encoder
+        with torch.autocast(tokens.device.type, enabled=False):
+            prompt = prompts.embed_points(points, labels)
+            image_pe = prompts.pe_layer.of_grid(prompts.embedding_size)
+        if mask is None:
+            dense = prompts.no_mask_embed.weight
+        else:
+            dense = prompts.mask_downscaling(mask).flatten(2).transpose(1, 2)
+        masks, iou = self.sam.mask_decoder(tokens + dense, image_pe, prompt)
+        return masks.float(), iou.float()
+
+    def _attempt(
+        self, tokens: Tensor, points: Tensor, labels: Tensor, mask: Tensor | None, targets: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`decode`, and each mask's loss and true IoU, `[P, 4]`, against coverages `[P, L, L]`."""
+        logits, predicted = self.decode(tokens, points, labels, mask)
+        return logits, predicted, mask_losses(logits, targets), true_iou(logits, targets)

@@ -1,0 +1,139 @@
+"""Data sets to one file that fits everywhere: pictures made smaller, as JPEG, and their id maps as PNG.
+
+    python -m training.pack DATA -o .cache/packed.npz
+
+DATA holds one folder per data set, with `images/`, `masks/` (PNG of instance ids, 0 unlabelled) and `index.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from samrt.errors import InputError
+from samrt.files import replacing_file, sha256_of
+from samrt.transforms import resize_longest_side, resize_shape
+
+SIDE = 448
+_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One annotated photograph.
+
+    Attributes:
+        image: uint8 [H, W, 3] RGB.
+        id_maps: uint8 [H, W] each, 0 unlabelled; one per annotator.
+    """
+
+    image: NDArray[np.uint8]
+    id_maps: tuple[NDArray[np.uint8], ...]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", metavar="DATA", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz")
+    arguments = parser.parse_args()
+    try:
+        pack(arguments.data, arguments.output)
+    except InputError as error:
+        print(f"training.pack: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{arguments.output}: {arguments.output.stat().st_size / 2**20:.1f} MiB, sha256 {sha256_of(arguments.output)}"
+    )
+    return 0
+
+
+def pack(data: Path, output: Path) -> None:
+    """Write the packed file; the same data gives the same bytes.
+
+    Raises:
+        InputError: there is no data set, or a file of it is missing or damaged.
+        OutputError: the file cannot be written.
+    """
+    indices = sorted(data.glob("*/index.json"))
+    if not indices:
+        raise InputError(f"there is no data set in {data}: none of its folders holds an index.json")
+    content: dict[str, NDArray[np.uint8]] = {}
+    for index in indices:
+        entries = json.loads(index.read_text(encoding="utf-8"))["images"]
+        for number, entry in enumerate(entries):
+            key = f"{index.parent.name}/{number:05d}"
+            image = resize_longest_side(_read(index.parent / "images" / entry["file"], cv2.IMREAD_COLOR_RGB), SIDE)
+            content[f"{key}/image"] = _encoded(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+            for annotator, name in enumerate(entry["masks"]):
+                ids = _renumbered(_read(index.parent / "masks" / name, cv2.IMREAD_UNCHANGED))
+                height, width = resize_shape(*ids.shape, SIDE)
+                ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+                content[f"{key}/ids{annotator}"] = _encoded(".png", ids, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        print(f"{index.parent.name}: {len(entries)} images", file=sys.stderr)
+    with replacing_file(output) as fresh:
+        np.savez(fresh, **content)
+
+
+def unpack(path: Path) -> dict[str, list[Picture]]:
+    """Every picture of a packed file, decoded, by data set.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no packed data at {path}; make it with `python -m training.pack`")
+    pictures: dict[str, list[Picture]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            for name, members in _grouped(content.files):
+                image, *maps = (content[member] for member in members)
+                pictures.setdefault(name, []).append(
+                    Picture(
+                        cv2.imdecode(image, cv2.IMREAD_COLOR_RGB),
+                        tuple(cv2.imdecode(ids, cv2.IMREAD_UNCHANGED) for ids in maps),
+                    )
+                )
+    except Exception as error:  # numpy and OpenCV raise anything for a damaged file
+        raise InputError(f"{path} is damaged ({error}); make it again with `python -m training.pack`") from error
+    return pictures
+
+
+def _grouped(names: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """The members of each picture, its image first, with the name of its data set."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition("/")[0], []).append(name)
+    for key, members in groups.items():
+        yield key.partition("/")[0], sorted(members, key=lambda name: ("ids" in name, name))
+
+
+def _read(path: Path, flags: int) -> NDArray[np.uint8]:
+    pixels = cv2.imread(str(path), flags)
+    if pixels is None:
+        raise InputError(f"{path} is missing or damaged; copy it again")
+    return pixels  # type: ignore[return-value]
+
+
+def _renumbered(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Ids 1, 2, ... in one byte; a map with more than 255 of them loses the smallest regions."""
+    values, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    order = [int(i) for i in np.argsort(-counts, kind="stable") if values[i] != 0][:255]
+    table = np.zeros(len(values), np.uint8)
+    table[order] = np.arange(1, len(order) + 1)
+    return table[inverse].reshape(ids.shape)
+
+
+def _encoded(kind: str, pixels: NDArray[np.uint8], options: list[int]) -> NDArray[np.uint8]:
+    return cv2.imencode(kind, pixels, options)[1]  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

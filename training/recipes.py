@@ -1,0 +1,101 @@
+"""The recipes: everything that decides what a run learns, besides the code and the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from samrt_export.models.config import DecoderConfig, VitConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run at one image side; position tables are resized between stages.
+
+    Attributes:
+        side: of the square input in pixels, a multiple of the patch.
+        images: per step.
+        objects: prompted per image.
+        steps: of the optimizer.
+        encoder_lr, decoder_lr: reached after `warmup` steps and held, as this is what a later stage starts from; the
+            last stage lets both fall to zero over its last `cooldown` steps.
+        synthetic: probability that an image is a drawn scene instead of a photograph.
+    """
+
+    side: int
+    images: int
+    objects: int
+    steps: int
+    encoder_lr: float
+    decoder_lr: float
+    synthetic: float = 0.35
+    warmup: int = 100
+    cooldown: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes of the encoder and the stages of its training; the decoder is LiteMedSAM's.
+
+    Attributes:
+        rounds: probabilities of one, two, ... rounds of prompts in a step; each after the first adds a point where the
+            mask was wrong and feeds the mask back.
+        sources: probability of each data set among the photographs.
+    """
+
+    width: int
+    depth: int
+    head_dim: int
+    patch: int
+    window: int
+    global_blocks: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    rounds: tuple[float, ...] = (0.4, 0.35, 0.25)
+    sources: tuple[tuple[str, float], ...] = (("coco", 0.33), ("bsds", 0.34), ("clothing", 0.18), ("carparts", 0.15))
+    weight_decay: float = 0.05
+    seed: int = 0
+
+    def encoder(self, side: int) -> VitConfig:
+        """The encoder's sizes at an image side."""
+        return VitConfig(
+            image_size=side,
+            patch_size=self.patch,
+            embed_dim=self.width,
+            depth=self.depth,
+            head_dim=self.head_dim,
+            mlp_dim=4 * self.width,
+            out_chans=256,
+            window_size=self.window,
+            global_blocks=self.global_blocks,
+        )
+
+    def decoder(self, side: int) -> DecoderConfig:
+        """LiteMedSAM's decoder, which is SAM's, at an image side."""
+        return DecoderConfig(
+            embed_dim=256,
+            image_size=side,
+            embedding_size=side // self.patch,
+            mask_in_chans=16,
+            depth=2,
+            mlp_dim=2048,
+            num_mask_tokens=4,
+            iou_head_hidden_dim=256,
+            iou_head_depth=3,
+        )
+
+
+RECIPES = {
+    # Two cores and an hour and a half.
+    "cpu": Recipe(
+        width=192,
+        depth=8,
+        head_dim=64,
+        patch=8,
+        window=8,
+        global_blocks=(3, 7),
+        stages=(
+            Stage(128, images=24, objects=8, steps=400, encoder_lr=8e-4, decoder_lr=2e-4),
+            Stage(256, images=8, objects=8, steps=600, encoder_lr=6e-4, decoder_lr=1.5e-4),
+            Stage(384, images=4, objects=8, steps=350, encoder_lr=4e-4, decoder_lr=1e-4, cooldown=300),
+        ),
+    ),
+}
