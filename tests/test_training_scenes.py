@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from training.scenes import STYLES, scene
 from training.scenes.camera import lens

@@ -20,6 +20,7 @@ from samrt.errors import SamrtError
 _COMMANDS = {
     "segment": "turn points, boxes or a painted mask on an image into masks",
     "info": "show what a bundle holds and check its files",
+    "eval": "score a bundle's masks on data sets with known masks, beside baselines or another bundle",
     "doctor": "show what works on this machine and how to get what does not",
     "export": "turn a checkpoint into a verified bundle (needs the export extra)",
     "build": "turn a bundle's graphs into TensorRT engines (needs TensorRT or TensorRT-RTX)",
@@ -28,6 +29,9 @@ _COMMANDS = {
 _DESCRIPTION = "Promptable segmentation (Segment Anything) without torch: checkpoints to bundles, prompts to masks."
 
 _EPILOG = """\
+an object on a photograph, with the model that comes with samrt:
+  samrt segment photo.jpg --point 420,310
+
 from a checkpoint to masks:
   samrt export sam_vit_b_01ec64.pth -o vit_b
   samrt segment photo.jpg --bundle vit_b --point 420,310

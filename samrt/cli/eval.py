@@ -1,0 +1,105 @@
+"""`samrt eval`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from samrt.default_model import default_bundle
+from samrt.errors import SamrtError
+
+DESCRIPTION = """\
+Score a bundle's masks on data sets whose masks are known, by the protocol of the SAM paper: one box per object, or
+points that each go where the answer before was most wrong. Baselines that see no image stand beside every score.
+
+DATA is a folder with an index.json, a folder of such folders, or a COCO JSON file (instances or panoptic)."""
+
+EPILOG = """\
+examples:
+  samrt eval data/fruit                                                 the model that comes with samrt
+  samrt eval data/fruit --bundle vit_b --prompts box                    boxes alone, the quickest
+  samrt eval data --bundle vit_b --prompts points:9 -o points           1, 2, 3, 5 and 9 points, every data set in data
+  samrt eval data --bundle vit_b --compare vit_b_512                    what another export costs
+  samrt eval data --bundle vit_b --compare-backend onnxruntime          what another backend costs
+  samrt eval coco/annotations/instances_val2017.json --bundle vit_b --limit 500
+
+The tables go to stdout, progress to stderr. The output folder holds results.json, results.md, pictures of the best,
+median and worst masks, and the scores and masks of every object (instances.jsonl). An evaluation that was interrupted
+goes on when the same command is given again. What is measured: docs/evaluation.md
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("data", metavar="DATA", type=Path, help="a data set's folder, several in one, or COCO's JSON")
+    parser.add_argument(
+        "--bundle", metavar="B", type=Path, help="the model: a bundle's folder or zip (default: the one in samrt)"
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar="P[,P]",
+        default="box,points:5",
+        help="box, point, or points:N, which reports all of 1, 2, 3, 5, 9 points up to N (default: box,points:5)",
+    )
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        default="auto",
+        help="what runs the model: onnxruntime, tensorrt, tensorrt_rtx or auto (default: auto)",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, help="where results go (default: eval_ and the bundle's name)"
+    )
+    parser.add_argument("--limit", metavar="N", type=int, help="the first N images of each data set only")
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew where DIR holds an evaluation of something else"
+    )
+    others = parser.add_argument_group("comparison, with a paired bootstrap interval")
+    others.add_argument("--compare", metavar="B", type=Path, help="another bundle, evaluated on the same prompts")
+    others.add_argument(
+        "--compare-backend",
+        metavar="NAME",
+        help="its backend (default: that of --backend); without --compare, another backend of the same bundle",
+    )
+    coco = parser.add_argument_group("COCO's JSON files")
+    coco.add_argument("--images", metavar="DIR", type=Path, help="where the pictures lie, if not near the JSON")
+    coco.add_argument(
+        "--masks", metavar="DIR", type=Path, help="where the panoptic PNGs lie, if not in the folder of the JSON's name"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, with progress on stderr, and print the tables."""
+    from samrt.cli.eval_progress import Progress
+    from samrt.evaluation import Contender, Options, evaluate
+    from samrt.evaluation.report import terminal_report
+
+    arguments.bundle = arguments.bundle or default_bundle()
+    folder = arguments.output or Path(f"eval_{Path(os.path.realpath(arguments.bundle)).stem}")
+    options = Options(
+        prompts=arguments.prompts,
+        images=arguments.images,
+        masks=arguments.masks,
+        limit=arguments.limit,
+        restart=arguments.restart,
+    )
+    other = None
+    if arguments.compare is not None or arguments.compare_backend is not None:
+        other = Contender(arguments.compare or arguments.bundle, arguments.compare_backend or arguments.backend)
+    progress = Progress(sys.stderr)
+    try:
+        contender = Contender(arguments.bundle, arguments.backend)
+        evaluation = evaluate(arguments.data, contender, folder, options, other, progress)
+    except (KeyboardInterrupt, SamrtError):
+        progress.end_line()
+        if folder.is_dir():
+            print(
+                f"samrt: the images that were done are kept in {folder}; the same command goes on from there",
+                file=sys.stderr,
+            )
+        raise
+    print(terminal_report(evaluation))
+    print(f"wrote {folder}")
+    return 0

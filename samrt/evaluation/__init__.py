@@ -1,0 +1,27 @@
+"""How well a model's masks fit: the SAM paper's zero-shot protocol on data sets of your own.
+
+from samrt.evaluation import Contender, Options, evaluate
+
+found = evaluate("data/fruit", Contender("vit_b"), "eval_vit_b", Options(prompts="box"))
+print(found.rows[0].answer.miou)
+"""
+
+from __future__ import annotations
+
+from samrt.evaluation.compare import Difference
+from samrt.evaluation.evaluate import Contender, Listener, Options, evaluate
+from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
+from samrt.evaluation.summary import Row, Score
+
+__all__ = [
+    "Contender",
+    "DataSetSummary",
+    "Difference",
+    "Evaluation",
+    "Listener",
+    "ModelDescription",
+    "Options",
+    "Row",
+    "Score",
+    "evaluate",
+]

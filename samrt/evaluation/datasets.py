@@ -1,0 +1,137 @@
+"""Finding data sets: folders with an index.json, folders of such folders, and COCO's JSON files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from samrt.errors import InputError
+from samrt.evaluation.coco import open_coco
+from samrt.evaluation.reading import as_input_errors, picture_size, read_id_map, read_json
+from samrt.evaluation.truths import DataSet, Item, Truths, instances_of
+from samrt.files import sha256_of
+from samrt.transforms import Size
+
+INDEX = "index.json"
+_REMEDY = 'write it as {"images": [{"file": "a.jpg", "masks": ["a.png"]}]}'
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is to evaluate in a data set, found out before the model runs.
+
+    Attributes:
+        instances: how many.
+        median_area: of all instances, in pixels.
+        left_out: annotations that are not evaluated, by reason.
+    """
+
+    instances: int
+    median_area: float
+    left_out: dict[str, int]
+
+
+def open_data_sets(
+    data: Path, images: Path | None = None, masks: Path | None = None, limit: int | None = None
+) -> list[DataSet]:
+    """The data sets that `data` names; only their lists are read.
+
+    Args:
+        data: a folder with an index.json; a folder of such folders, of which each is a data set; or a JSON file in
+            COCO's format, instances or panoptic.
+        images: where the pictures of a JSON file lie, if not near it.
+        masks: where the maps of a panoptic JSON file lie, if not in the folder of its name.
+        limit: the first so many images of each data set only.
+
+    Raises:
+        InputError: there is nothing of that kind, or a list is damaged or empty.
+    """
+    if data.is_file():
+        found = [open_coco(data, images, masks)]
+    elif images is not None or masks is not None:
+        raise InputError(f"--images and --masks belong to a COCO JSON file, and {data} is none; leave them out")
+    elif (data / INDEX).is_file():
+        found = [_open_folder(data)]
+    elif data.is_dir():
+        found = [_open_folder(index.parent) for index in sorted(data.glob(f"*/{INDEX}"))]
+        if not found:
+            raise InputError(f"{data} holds neither {INDEX} nor folders with one; name a data set's folder")
+    else:
+        raise InputError(f"there is no data set at {data}; name a folder with an {INDEX}, or a COCO JSON file")
+    for each in found:
+        if not each.items:
+            raise InputError(f"{each.index} lists no images; there is nothing to evaluate")
+    return [replace(each, items=each.items[:limit]) for each in found]
+
+
+def survey(data_set: DataSet, progress: Callable[[int], None] = lambda done: None) -> Survey:
+    """Read every annotation once, so that what is missing or damaged is found before hours of work.
+
+    Raises:
+        InputError: an image or an annotation is missing or damaged, they differ in size, or there is no instance.
+    """
+    areas: list[int] = []
+    left_out: Counter[str] = Counter()
+    for done, item in enumerate(data_set.items, start=1):
+        truths = item.read(picture_size(item.image))
+        areas += [truth.area for truth in truths.instances]
+        left_out += truths.left_out
+        progress(done)
+    if not areas:
+        raise InputError(f"{data_set.index} has no instance in {len(data_set.items)} images; nothing can be evaluated")
+    return Survey(len(areas), float(np.median(areas)), dict(sorted(left_out.items())))
+
+
+def fingerprint(data_set: DataSet) -> str:
+    """Changes with the list of images and with the size of any file: SHA-256, hexadecimal.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    digest = hashlib.sha256(sha256_of(data_set.index).encode())
+    for item in data_set.items:
+        for path in (item.image, *item.files):
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise InputError(
+                    f"{data_set.index} lists {item.name}, and {path} cannot be read ({error.strerror}); "
+                    "complete the data set"
+                ) from error
+            digest.update(f"{item.name}\0{path.name}\0{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _open_folder(folder: Path) -> DataSet:
+    index = folder / INDEX
+    with as_input_errors():
+        items = list(_items(folder))
+    twice = [name for name, count in Counter(item.name for item in items).items() if count > 1]
+    if twice:
+        raise InputError(f"{index} lists {twice[0]} twice; list each image once, with all of its masks")
+    # Links are not followed: two of them may lead to folders of one name.
+    return DataSet(Path(os.path.abspath(folder)).name or "data", tuple(items), index, len(items))
+
+
+def _items(folder: Path) -> Iterator[Item]:
+    for entry in read_json(folder / INDEX, _REMEDY).list_of_children("images"):
+        name = entry.text("file")
+        names = entry.items("masks", lambda value: isinstance(value, str) and value != "", "file names")
+        maps = tuple(folder / "masks" / each for each in names)
+        yield Item(name, folder / "images" / name, _MapReader(maps), maps)
+
+
+@dataclass(frozen=True)
+class _MapReader:
+    """Reads the instances of all maps of an image; several maps are several people's annotations."""
+
+    maps: tuple[Path, ...]
+
+    def __call__(self, size: Size) -> Truths:
+        return Truths([truth for path in self.maps for truth in instances_of(read_id_map(path, size), path.name)])

@@ -1,0 +1,285 @@
+"""The evaluation itself: data sets through one model or two, journals to tables, tables to files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from samrt.bundle import Bundle, open_bundle
+from samrt.errors import InputError, OutputError
+from samrt.evaluation.baselines import disc_radius
+from samrt.evaluation.compare import compare
+from samrt.evaluation.datasets import INDEX, Survey, fingerprint, open_data_sets, survey
+from samrt.evaluation.journal import Journal, check_journal, read_records
+from samrt.evaluation.protocol import DEFAULT_PROMPTS, PromptPlan, parse_prompts
+from samrt.evaluation.records import evaluate_instances
+from samrt.evaluation.report import describe_left_out, markdown_report
+from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription, write_text
+from samrt.evaluation.sheet import choose_shown, draw_sheet
+from samrt.evaluation.summary import Row, Table, summarise, tabulate
+from samrt.evaluation.truths import DataSet, Item
+from samrt.images import read_image
+from samrt.model import Model, load
+from samrt.overlay import write_png
+from samrt.selection import choose
+
+_RESULTS, _REPORT = "results.json", "results.md"
+_JOURNALS = ("instances.jsonl", "other.jsonl")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A bundle, a folder or a zip, and what runs it: as `samrt.load` takes them."""
+
+    bundle: str | os.PathLike[str]
+    backend: str = "auto"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate.
+
+    Attributes:
+        prompts: "box", "point" or "points:N", N one of 1, 2, 3, 5, 9; several separated by commas.
+        images: where the pictures of a COCO JSON file lie, if not near it.
+        masks: where the maps of a panoptic JSON file lie, if not in the folder of its name.
+        limit: only the first so many images of each data set.
+        restart: begin anew where the output folder holds another evaluation.
+    """
+
+    prompts: str = DEFAULT_PROMPTS
+    images: Path | None = None
+    masks: Path | None = None
+    limit: int | None = None
+    restart: bool = False
+
+
+class Listener:
+    """What is told of the progress: nothing. Override both to show it."""
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` images of `what` are done; the first call for `what` tells how many were done before."""
+
+    def say(self, line: str) -> None:
+        """Something to know about what is evaluated."""
+
+
+def evaluate(
+    data: str | os.PathLike[str],
+    contender: Contender,
+    output: str | os.PathLike[str],
+    options: Options | None = None,
+    other: Contender | None = None,
+    listener: Listener | None = None,
+) -> Evaluation:
+    """Prompt a model with the truths of data sets, score its masks, and write what came out.
+
+    The protocol is the SAM paper's (arXiv:2304.02643, section 7.1 and appendix D.1), see docs/evaluation.md. An
+    evaluation that was interrupted goes on where it was when it is called again.
+
+    Args:
+        data: a folder with an index.json, a folder of such folders, or a COCO JSON file, instances or panoptic.
+        contender: the model.
+        output: the folder for results.json, results.md, pictures and journals; made if need be.
+        options: prompts, limits and folders.
+        other: a second model, for the same prompts, to compare with the first.
+        listener: is told of the progress.
+
+    Raises:
+        InputError: the data, a prompt or a journal in `output` cannot be used.
+        BundleError: a bundle is missing or damaged.
+        BackendError: a backend cannot be used, or failed.
+        OutputError: a file cannot be written. The images that were done are kept.
+    """
+    options, listener = options or Options(), listener or Listener()
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"the limit must be at least 1 image, not {options.limit}; leave it out to take all")
+    plan = parse_prompts(options.prompts)
+    data_sets = open_data_sets(Path(data), options.images, options.masks, options.limit)
+    folder = Path(output)
+    contenders = [contender] if other is None else [contender, other]
+    for each in contenders:
+        _check_output(folder, Path(each.bundle))
+    with ExitStack() as stack:
+        # All that can be refused is refused before the first image, the second model's part too.
+        runs = [_Run.prepare(stack, each, folder, name) for each, name in zip(contenders, _JOURNALS, strict=False)]
+        headers = [{"prompts": plan.names, "data_set": fingerprint(each)} for each in data_sets]
+        for run in runs:
+            for reason in run.passed_over:
+                listener.say(f"not used: {reason}")
+            for data_set, header in zip(data_sets, headers, strict=True):
+                if not options.restart:
+                    check_journal(run.journal(data_set), run.header(header))
+        surveys = [_survey(each, listener) for each in data_sets]
+        summaries = tuple(_summary(*pair) for pair in zip(data_sets, surveys, strict=True))
+        for summary in summaries:
+            left_out = describe_left_out(summary)
+            if left_out:
+                listener.say(f"{summary.name}: left out {left_out}")
+        _make_folder(folder)
+        if options.restart:
+            _remove_results(folder)
+        for run in runs:
+            with load(run.bundle, run.backend) as model:
+                for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
+                    _make_folder(run.journal(data_set).parent)
+                    with Journal(run.journal(data_set), run.header(header), restart=options.restart) as journal:
+                        work = _Work(model, plan, summary.disc_radius)
+                        _fill(journal, data_set, work, run.title(data_set, len(runs)), listener)
+    evaluation = _results(runs, data_sets, summaries, plan)
+    write_text(folder / _RESULTS, evaluation.to_json())
+    pictures = list(_write_sheets(folder, runs[0], data_sets, plan, evaluation.rows))
+    write_text(folder / _REPORT, markdown_report(evaluation, pictures))
+    return evaluation
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One model's part of an evaluation."""
+
+    bundle: Bundle
+    backend: str
+    description: ModelDescription
+    passed_over: tuple[str, ...]
+    folder: Path
+    file_name: str
+
+    @classmethod
+    def prepare(cls, stack: ExitStack, contender: Contender, folder: Path, file_name: str) -> _Run:
+        bundle = open_bundle(contender.bundle)
+        stack.callback(bundle.close)
+        choice = choose(bundle, contender.backend)
+        description = ModelDescription.of(bundle, choice)
+        return cls(bundle, contender.backend, description, choice.passed_over, folder, file_name)
+
+    def journal(self, data_set: DataSet) -> Path:
+        return self.folder / data_set.name / self.file_name
+
+    def header(self, header: dict[str, Any]) -> dict[str, Any]:
+        return {"model": self.description.identity, **header}
+
+    def title(self, data_set: DataSet, runs: int) -> str:
+        which = "first" if self.file_name == _JOURNALS[0] else "second"
+        return data_set.name if runs == 1 else f"{data_set.name}, {which} model"
+
+    def tables(self, data_set: DataSet, plan: PromptPlan) -> list[Table]:
+        return tabulate(read_records(self.journal(data_set)), plan.names)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is done with an image."""
+
+    model: Model
+    plan: PromptPlan
+    disc_radius: float
+
+    def record(self, item: Item) -> dict[str, Any]:
+        image = read_image(item.image)
+        truths = item.read((image.shape[0], image.shape[1])).instances
+        if not truths:
+            return {"image": item.name, "instances": []}
+        embedding = self.model.encode(image)
+        instances = evaluate_instances(self.model, embedding, truths, self.plan, self.disc_radius)
+        return {"image": item.name, "instances": instances}
+
+
+def _fill(journal: Journal, data_set: DataSet, work: _Work, title: str, listener: Listener) -> None:
+    """Add what is missing to the journal."""
+    total = len(data_set.items)
+    listener.step(title, len(journal.done), total)
+    for item in data_set.items:
+        if item.name not in journal.done:
+            journal.add(work.record(item))
+            listener.step(title, len(journal.done), total)
+
+
+def _survey(data_set: DataSet, listener: Listener) -> Survey:
+    what, total = f"{data_set.name}, annotations", len(data_set.items)
+    listener.step(what, 0, total)
+    return survey(data_set, lambda done: listener.step(what, done, total))
+
+
+def _summary(data_set: DataSet, found: Survey) -> DataSetSummary:
+    return DataSetSummary(
+        name=data_set.name,
+        images=len(data_set.items),
+        available=data_set.available,
+        instances=found.instances,
+        median_area=found.median_area,
+        disc_radius=disc_radius(found.median_area),
+        left_out=found.left_out,
+    )
+
+
+def _results(
+    runs: Sequence[_Run], data_sets: Sequence[DataSet], summaries: tuple[DataSetSummary, ...], plan: PromptPlan
+) -> Evaluation:
+    rows: list[list[Row]] = [[] for _ in runs]
+    differences = []
+    for data_set in data_sets:
+        tables = [run.tables(data_set, plan) for run in runs]
+        for found, own in zip(rows, tables, strict=True):
+            found += [summarise(data_set.name, table) for table in own]
+        if len(runs) == 2:
+            differences += [compare(data_set.name, *pair) for pair in zip(*tables, strict=True)]
+    return Evaluation(
+        model=runs[0].description,
+        prompts=plan.names,
+        data_sets=summaries,
+        rows=tuple(rows[0]),
+        other=runs[1].description if len(runs) == 2 else None,
+        other_rows=tuple(rows[1]) if len(runs) == 2 else (),
+        differences=tuple(differences),
+    )
+
+
+def _write_sheets(
+    folder: Path, run: _Run, data_sets: Sequence[DataSet], plan: PromptPlan, rows: Sequence[Row]
+) -> Iterator[str]:
+    """Write the pictures; yields their names in `folder`."""
+    means = {(row.data_set, row.prompt): row.answer.miou for row in rows}
+    for data_set in data_sets:
+        for prompt in plan.shown:
+            chosen = choose_shown(partial(read_records, run.journal(data_set)), prompt)
+            title = f"{data_set.name}, {prompt}: mIoU {means[data_set.name, prompt]:.3f}; white line: truth"
+            name = f"{data_set.name}_{prompt.replace(':', '_')}.png"
+            write_png(folder / name, draw_sheet(data_set, prompt, chosen, title))
+            yield name
+
+
+def _check_output(folder: Path, bundle: Path) -> None:
+    real = Path(os.path.realpath(folder))
+    if Path(os.path.realpath(bundle)) in (real, *real.parents):
+        raise OutputError(f"{folder} is the bundle {bundle} or lies in it; choose another folder with -o")
+    if (folder / INDEX).exists():
+        raise OutputError(f"{folder} is a data set; choose another folder with -o")
+    if not real.parent.is_dir():
+        raise OutputError(f"cannot write {folder}: the folder {real.parent} does not exist; create it first")
+    if real.exists() and not real.is_dir():
+        raise OutputError(
+            f"cannot write the folder {folder}: a file of that name exists; choose another folder with -o"
+        )
+
+
+def _remove_results(folder: Path) -> None:
+    """They would belong to other journals than lie beside them."""
+    for name in (_RESULTS, _REPORT):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot replace {folder / name}: {error.strerror}; check the permissions") from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {folder}: {error.strerror}; check the path and its permissions"
+        ) from error

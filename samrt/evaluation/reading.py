@@ -1,0 +1,100 @@
+"""Reading the files of a data set: JSON, sizes of images, maps of ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samrt.errors import BundleError, InputError
+from samrt.images import open_picture
+from samrt.json_reader import JsonReader
+from samrt.transforms import Size
+
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
+_ID_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")
+
+
+def read_json(path: Path, remedy: str) -> JsonReader:
+    """A file's JSON object.
+
+    Raises:
+        InputError: there is no such file, or it is not valid JSON.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); {remedy}") from error
+    with as_input_errors():
+        return JsonReader(data, str(path), remedy)
+
+
+@contextmanager
+def as_input_errors() -> Iterator[None]:
+    """`JsonReader` knows bundles' errors; a data set is input."""
+    try:
+        yield
+    except BundleError as error:
+        raise InputError(str(error)) from error
+
+
+def picture_size(path: Path) -> Size:
+    """(H, W) that `read_image` will give, without decoding more than the format asks for.
+
+    A PNG may say after its pixels how it is to be turned, so that it is decoded; a JPEG's header is enough.
+
+    Raises:
+        InputError: there is no such file, or it is not a picture.
+    """
+    with open_picture(path) as image:
+        turned = image.getexif().get(_ORIENTATION) in _TURNED
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def read_id_map(path: Path, size: Size) -> NDArray[np.integer]:
+    """A picture whose pixels are instance ids: integers [H, W] of one channel, 0 unlabelled.
+
+    Raises:
+        InputError: it cannot be read, has several channels, or another size than the image, which is (H, W).
+    """
+    with open_picture(path) as image:
+        if image.mode not in _ID_MODES:
+            raise InputError(
+                f"{path} has pixels of mode {image.mode!r}; a map of instance ids has one channel of 8 or 16 bits: "
+                "save it as a grey PNG"
+            )
+        # A palette's indices are the ids; its colours only show them.
+        ids = np.asarray(image)
+    check_size(path, (ids.shape[0], ids.shape[1]), size)
+    return ids.astype(np.uint8) if ids.dtype == np.bool_ else ids
+
+
+def read_panoptic_map(path: Path, size: Size) -> NDArray[np.int32]:
+    """COCO's panoptic PNG: ids R + 256 G + 65536 B as int32 [H, W], 0 unlabelled (panopticapi's `rgb2id`).
+
+    Raises:
+        InputError: as `read_id_map`.
+    """
+    with open_picture(path) as image:
+        if image.mode != "RGB":
+            raise InputError(f"{path} has pixels of mode {image.mode!r}; a panoptic map is RGB: download it again")
+        colours = np.asarray(image).astype(np.int32)
+    check_size(path, (colours.shape[0], colours.shape[1]), size)
+    ids: NDArray[np.int32] = colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
+    return ids
+
+
+def check_size(what: object, found: Size, size: Size) -> None:
+    """Raises InputError where an annotation, `found` (H, W), has another size than its image."""
+    if found != size:
+        raise InputError(
+            f"{what} is {found[1]}x{found[0]} and its image {size[1]}x{size[0]} (width x height); "
+            "truths are never resized: give both at one size"
+        )

@@ -1,0 +1,110 @@
+"""What an evaluation found, as dataclasses and as results.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from samrt.bundle import Bundle
+from samrt.evaluation.compare import CONFIDENCE, RESAMPLES, Difference
+from samrt.evaluation.summary import Row
+from samrt.files import replacing_file
+from samrt.selection import Choice, source_hashes
+
+FORMAT, FORMAT_VERSION = "samrt-evaluation", 1
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Which model was evaluated, and what ran it."""
+
+    bundle: str
+    family: str
+    variant: str
+    image_size: int
+    backend: str
+    model_id: str
+    files: Mapping[str, str]
+
+    @classmethod
+    def of(cls, bundle: Bundle, choice: Choice) -> ModelDescription:
+        """`files` are the SHA-256 of the form that runs, whatever runs it."""
+        manifest = bundle.manifest
+        return cls(
+            bundle=str(bundle.path),
+            family=manifest.family,
+            variant=manifest.variant,
+            image_size=manifest.image_size,
+            backend=str(choice),
+            model_id=manifest.model_id,
+            files=source_hashes(manifest, choice.form),
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its scores depend on: all but the place of the bundle."""
+        return {key: value for key, value in asdict(self).items() if key != "bundle"}
+
+
+@dataclass(frozen=True)
+class DataSetSummary:
+    """What was evaluated of a data set.
+
+    Attributes:
+        name: of its folder or JSON file.
+        images: how many were evaluated.
+        available: how many it has.
+        instances: in those images.
+        median_area: of the instances, in pixels.
+        disc_radius: of the baseline beside points, in pixels.
+        left_out: annotations that were not evaluated, by reason.
+    """
+
+    name: str
+    images: int
+    available: int
+    instances: int
+    median_area: float
+    disc_radius: float
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that `evaluate` found; `rows` and `differences` are ordered by data set, then by prompt."""
+
+    model: ModelDescription
+    prompts: tuple[str, ...]
+    data_sets: tuple[DataSetSummary, ...]
+    rows: tuple[Row, ...]
+    other: ModelDescription | None = None
+    other_rows: tuple[Row, ...] = ()
+    differences: tuple[Difference, ...] = ()
+
+    def to_json(self) -> str:
+        """The text of results.json; scores are rounded to six digits, as those of single instances are."""
+        content = asdict(self)
+        if self.differences:
+            content["bootstrap"] = {"resamples": RESAMPLES, "confidence": CONFIDENCE, "unit": "image"}
+        return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **_rounded(content)}, indent=1) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file beside its target, then rename it.
+
+    Raises:
+        OutputError: it could not be written; what was there before is untouched.
+    """
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, Mapping):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,152 @@
+"""`samrt eval`: what it prints and writes, exit codes and messages."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from evaluation_data import write_data_set
+
+from samrt.cli import eval_progress, main
+from samrt.cli.eval_progress import Progress
+from samrt.model import Model
+
+pytest_plugins = ("toy_fixtures",)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`samrt eval` in a folder of its own, with a data set of three images in it."""
+    write_data_set(tmp_path / "shapes")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        status = main(["eval", *map(str, words)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_eval_prints_a_table_and_says_where_the_rest_is(run: Run, toy_bundle: Path) -> None:
+    status, out, err = run("shapes", "--bundle", toy_bundle, "--prompts", "box,point")
+
+    assert status == 0
+    lines = out.splitlines()
+    assert [line.split("|")[2].strip() for line in lines[:4]] == ["prompt", "-------", "box", "1 point"]
+    assert lines[-1] == "wrote eval_bundle"
+    assert "shapes: 3 of 3 images, " in err
+    assert json.loads(Path("eval_bundle/results.json").read_text())["prompts"] == ["box", "points:1"]
+    assert lines[:4] == [line for line in Path("eval_bundle/results.md").read_text().splitlines() if line[:1] == "|"]
+
+    status, again, err = run("shapes", "--bundle", toy_bundle, "--prompts", "box,point")
+    assert (status, again) == (0, out)
+    assert "shapes: 3 of 3 images were done before" in err
+
+
+def test_eval_compares_with_a_bundle_or_a_backend(run: Run, toy_bundle: Path) -> None:
+    words = "shapes", "--bundle", toy_bundle, "--prompts", "box", "--limit", 2
+    status, out, _ = run(*words, "--compare", toy_bundle, "-o", "a")
+    assert status == 0
+    assert f"other: {toy_bundle}: toy toy at 64, onnxruntime, fp32-dense" in out
+    assert "+0.0000 to +0.0000" in out
+
+    status, out, _ = run(*words, "--compare-backend", "onnxruntime", "-o", "b")
+    assert status == 0
+    assert "| +0.0000    |" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("absent",), "there is no data set at absent"),
+        (("shapes", "--prompts", "circle"), "'circle' is no kind of prompt"),
+        (("shapes", "--limit", "0"), "the limit must be at least 1 image"),
+        (("shapes", "--backend", "gpu"), "there is no backend 'gpu'"),
+        (("shapes", "--compare", "absent"), "there is no bundle at absent"),
+        (("shapes", "--masks", "."), "--images and --masks belong to a COCO JSON file"),
+        (("shapes", "-o", "absent/out"), "does not exist"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(run: Run, toy_bundle: Path, words: tuple[str, ...], message: str) -> None:
+    status, out, err = run(*words, "--bundle", toy_bundle)
+
+    assert status == 1
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("samrt: error: ")
+    assert message in err
+
+
+def test_an_interruption_says_where_it_goes_on(run: Run, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = Model.encode
+    calls: list[int] = []
+
+    def interrupted(*words: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return encode(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Model, "encode", interrupted)
+    words = "shapes", "--bundle", toy_bundle, "--prompts", "box"
+    status, out, err = run(*words)
+    assert (status, out) == (130, "")
+    assert "kept in eval_bundle; the same command goes on from there" in err
+
+    status, _, err = run(*words)
+    assert status == 0
+    assert "shapes: 1 of 3 images were done before" in err
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(eval_progress.time, "monotonic", lambda: self.now)
+
+
+def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stream = Clock(monkeypatch), io.StringIO()
+    progress = Progress(stream)
+    progress.step("shapes", 10, 100)
+    for done in range(11, 101):
+        clock.now += 4
+        progress.step("shapes", done, 100)
+
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "samrt: shapes: 10 of 100 images were done before"
+    assert lines[1] == "shapes: 13 of 100 images, 5 min 48 s left"
+    assert lines[-1] == "shapes: 100 of 100 images, 360 s"
+    assert len(lines) == 31
+
+
+def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stream = Clock(monkeypatch), io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    progress = Progress(stream)
+    progress.step("shapes", 0, 2)
+    for done in (1, 2):
+        clock.now += 3000
+        progress.step("shapes", done, 2)
+    progress.say("over")
+
+    assert stream.getvalue() == (
+        "\rshapes: 1 of 2 images, 50 min 00 s left\x1b[K\rshapes: 2 of 2 images, 6000 s\x1b[K\nsamrt: over\n"
+    )
+
+
+def test_the_help_of_eval_loads_nothing_heavy() -> None:
+    code = "import sys, samrt.cli; samrt.cli.main(['eval', '--help'])"
+    check = "import atexit, sys; atexit.register(lambda: print('numpy' in sys.modules, file=sys.stderr)); " + code
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, env=os.environ)
+
+    assert "--compare-backend" in done.stdout
+    assert done.stderr == "False\n"

@@ -1,0 +1,251 @@
+"""COCO's JSON files: the three ways to write a mask as pycocotools reads them, instances and panoptic."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_data import HEIGHT, WIDTH, random_ids, random_image, rectangle
+from PIL import Image
+from pycocotools import mask as coco
+
+from samrt import InputError
+from samrt.evaluation.coco import open_coco, segmentation_mask
+from samrt.evaluation.truths import Truths
+
+# pycocotools' arrays do not know numpy 2's copy keyword.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SIZE = HEIGHT, WIDTH
+POLYGONS = [[10.5, 5.0, 40.0, 8.2, 30.3, 50.9], [60, 10, 80, 10, 80, 30, 60, 30]]
+
+
+def runs_of(mask: np.ndarray) -> dict[str, Any]:
+    flat = mask.ravel(order="F")
+    runs, value = [0], False
+    for pixel in flat:
+        if pixel != value:
+            runs.append(0)
+            value = bool(pixel)
+        runs[-1] += 1
+    return {"size": list(mask.shape), "counts": runs}
+
+
+def test_polygons_are_drawn_as_coco_draws_them() -> None:
+    expected = coco.decode(coco.merge(coco.frPyObjects(POLYGONS, *SIZE)))
+
+    np.testing.assert_array_equal(segmentation_mask(POLYGONS, SIZE, "it"), expected)
+    assert segmentation_mask([], SIZE, "it").sum() == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lists_of_runs_are_read_as_coco_reads_them(seed: int) -> None:
+    mask = random_ids(seed) > 0
+    mask[0, 0] = seed == 1  # then the first run is of no zeros
+    runs = runs_of(mask)
+    np.testing.assert_array_equal(coco.decode(coco.frPyObjects(runs, *SIZE)), mask)
+
+    np.testing.assert_array_equal(segmentation_mask(runs, SIZE, "it"), mask)
+
+
+def test_compressed_strings_are_read_as_coco_reads_them() -> None:
+    mask = random_ids(4) > 0
+    rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+
+    np.testing.assert_array_equal(segmentation_mask({**rle, "counts": rle["counts"].decode()}, SIZE, "it"), mask)
+
+
+def test_polygons_without_pycocotools_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+
+    with pytest.raises(InputError, match=r"pip install 'samrt\[eval\]'"):
+        segmentation_mask(POLYGONS, SIZE, "annotation 3")
+    assert segmentation_mask(runs_of(random_ids(0) > 0), SIZE, "it").any()
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        "polygon",
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5]],
+        [[1, 2, 3, 4, 5, None]],
+        [[1, 2, 3, 4, 5, float("nan")]],
+        {"size": [HEIGHT, WIDTH], "counts": [5, 5]},
+        {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]},
+        {"size": HEIGHT, "counts": [HEIGHT * WIDTH]},
+        {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]},
+        {"size": [HEIGHT, WIDTH], "counts": "!!"},
+        {"counts": [5]},
+    ],
+)
+def test_damaged_masks_are_refused_and_named(segmentation: Any) -> None:
+    with pytest.raises(InputError, match="annotation 3"):
+        segmentation_mask(segmentation, SIZE, "annotation 3")
+
+
+# files
+
+
+def write_images(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(names):
+        Image.fromarray(random_image(seed)).save(folder / name)
+
+
+@pytest.fixture
+def instances(tmp_path: Path) -> Path:
+    """Laid out as COCO's archives unpack: annotations/instances_val2017.json beside val2017/."""
+    write_images(tmp_path / "val2017", "a.jpg", "b.jpg", "c.jpg")
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    path.write_text(json.dumps(instances_content()))
+    return path
+
+
+def instances_content() -> dict[str, Any]:
+    images = [
+        {"id": 7, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT},
+        {"id": 3, "file_name": "b.jpg", "width": WIDTH, "height": HEIGHT},
+        {"id": 5, "file_name": "c.jpg"},
+    ]
+    rle = coco.encode(np.asfortranarray(rectangle(3, 4, 20, 21).astype(np.uint8)))
+    annotations = [
+        {"id": 1, "image_id": 3, "iscrowd": 0, "segmentation": POLYGONS},
+        {"id": 2, "image_id": 7, "iscrowd": 0, "segmentation": {**rle, "counts": rle["counts"].decode()}},
+        {"id": 3, "image_id": 7, "iscrowd": 1, "segmentation": runs_of(rectangle(0, 0, 50, 50))},
+        {"id": 4, "image_id": 7, "segmentation": runs_of(rectangle(30, 40, 50, 50))},
+        {"id": 5, "image_id": 7, "segmentation": [[10.1, 10.1, 10.2, 10.1, 10.2, 10.2]]},
+    ]
+    return {"images": images, "annotations": annotations}
+
+
+def truths_of(path: Path, **folders: Any) -> dict[str, Truths]:
+    return {item.name: item.read(SIZE) for item in open_coco(path, **folders).items}
+
+
+def test_instances_are_read_and_crowds_counted(instances: Path) -> None:
+    data_set = open_coco(instances)
+    truths = truths_of(instances)
+
+    assert data_set.name == "instances_val2017"
+    assert [item.image for item in data_set.items] == [instances.parent.parent / "val2017" / f"{n}.jpg" for n in "abc"]
+    assert [truth.name for truth in truths["a.jpg"].instances] == ["2", "4"]
+    np.testing.assert_array_equal(truths["a.jpg"].instances[0].mask(), rectangle(3, 4, 20, 21))
+    np.testing.assert_array_equal(truths["a.jpg"].instances[1].mask(), rectangle(30, 40, 50, 50))
+    assert truths["a.jpg"].left_out == {"crowd regions": 1, "annotations without a pixel": 1}
+    assert [truth.name for truth in truths["b.jpg"].instances] == ["1"]
+    assert truths["c.jpg"].instances == []
+
+
+def test_the_folder_of_the_pictures_can_be_named(instances: Path, tmp_path: Path) -> None:
+    (tmp_path / "val2017").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(InputError, match=r"a\.jpg .*--images DIR"):
+        open_coco(instances)
+    assert open_coco(instances, images=tmp_path / "elsewhere").items[0].image == tmp_path / "elsewhere" / "a.jpg"
+
+
+def _two_images_of_one_id(content: dict[str, Any]) -> None:
+    content["images"][1]["id"] = 7
+
+
+def _image_without_name(content: dict[str, Any]) -> None:
+    del content["images"][0]["file_name"]
+
+
+def _stray_annotation(content: dict[str, Any]) -> None:
+    content["annotations"][0]["image_id"] = 99
+
+
+def _strange_id(content: dict[str, Any]) -> None:
+    content["images"][0]["id"] = [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_two_images_of_one_id, "two images with the id 7"),
+        (_image_without_name, "file_name"),
+        (_stray_annotation, "image 99"),
+        (_strange_id, "must be a number or text"),
+        (lambda content: content.pop("annotations"), "not a COCO file"),
+        (lambda content: content.update(images={}), "'images' of .* must be list"),
+        (lambda content: content["annotations"].append(3), "must be a JSON object"),
+    ],
+)
+def test_files_that_contradict_themselves_are_refused(
+    instances: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    content = instances_content()
+    change(content)
+    instances.write_text(json.dumps(content))
+
+    with pytest.raises(InputError, match=message):
+        open_coco(instances)
+
+
+def test_an_image_of_another_size_than_the_list_says_is_refused(instances: Path) -> None:
+    item = open_coco(instances).items[0]
+
+    with pytest.raises(InputError, match=r"a\.jpg in its list is 90x60 and its image 80x60"):
+        item.read((60, 80))
+
+
+def test_a_mask_folder_is_for_panoptic_files(instances: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--masks is for panoptic files"):
+        open_coco(instances, masks=tmp_path)
+
+
+@pytest.fixture
+def panoptic(tmp_path: Path) -> Path:
+    write_images(tmp_path, "a.jpg")
+    ids = np.zeros(SIZE, np.int64)
+    numbers = 5, 300, 2 + 256 * 3 + 65536 * 4, 77
+    for index, number in enumerate(numbers):
+        ids[10 * index : 10 * index + 10, 20:70] = number
+    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=2).astype(np.uint8)
+    (tmp_path / "panoptic").mkdir()
+    Image.fromarray(colours).save(tmp_path / "panoptic" / "a.png")
+    segments = [{"id": number, "iscrowd": int(number == 77), "area": 500} for number in numbers]
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": segments}],
+    }
+    path = tmp_path / "panoptic.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_panoptic_maps_are_read_by_colour(panoptic: Path) -> None:
+    truths = truths_of(panoptic)["a.jpg"]
+
+    assert [truth.name for truth in truths.instances] == ["a.png#5", "a.png#300", "a.png#262914"]
+    for index, truth in enumerate(truths.instances):
+        np.testing.assert_array_equal(truth.mask(), rectangle(20, 10 * index, 70, 10 * index + 10))
+    assert truths.left_out == {"crowd regions": 1}
+
+
+def test_the_folder_of_the_maps_can_be_named(panoptic: Path, tmp_path: Path) -> None:
+    (tmp_path / "panoptic").rename(tmp_path / "maps")
+
+    with pytest.raises(InputError, match="there is no image file"):
+        truths_of(panoptic)
+    assert len(truths_of(panoptic, masks=tmp_path / "maps")["a.jpg"].instances) == 3
+
+
+def test_a_segment_without_pixels_and_a_grey_map_are_refused(panoptic: Path, tmp_path: Path) -> None:
+    content = json.loads(panoptic.read_text())
+    content["annotations"][0]["segments_info"].append({"id": 1234})
+    panoptic.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"a\.png has no pixel of its segment 1234"):
+        truths_of(panoptic)
+
+    Image.fromarray(random_ids(0)).save(tmp_path / "panoptic" / "a.png")
+    with pytest.raises(InputError, match="a panoptic map is RGB"):
+        truths_of(panoptic)

@@ -1,0 +1,99 @@
+"""What is kept while an evaluation runs, whatever ends it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samrt import InputError, OutputError
+from samrt.evaluation.journal import Journal, check_journal, read_records
+
+HEADER = {"model": {"id": "m"}, "prompts": ("box",), "data_set": "abc"}
+
+
+def record(name: str) -> dict[str, Any]:
+    return {"image": name, "instances": [{"name": "x"}]}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A journal with two images."""
+    file = tmp_path / "instances.jsonl"
+    with Journal(file, HEADER) as journal:
+        journal.add(record("a"))
+        journal.add(record("b"))
+    return file
+
+
+def test_a_journal_goes_on_where_it_was(path: Path) -> None:
+    with Journal(path, HEADER) as journal:
+        assert journal.done == {"a", "b"}
+        journal.add(record("c"))
+
+    assert list(read_records(path)) == [record(name) for name in "abc"]
+
+
+def test_every_record_is_on_the_disk_at_once(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j", HEADER) as journal:
+        journal.add(record("a"))
+        assert list(read_records(tmp_path / "j")) == [record("a")]
+
+
+@pytest.mark.parametrize("lost", [1, 10, 30])
+def test_a_line_that_was_cut_short_is_dropped(path: Path, lost: int) -> None:
+    path.write_bytes(path.read_bytes()[:-lost])
+
+    with Journal(path, HEADER) as journal:
+        assert journal.done == {"a"}
+        journal.add(record("b"))
+    assert list(read_records(path)) == [record("a"), record("b")]
+
+
+def test_a_journal_of_something_else_is_refused_and_kept(path: Path) -> None:
+    before = path.read_bytes()
+
+    for act in (check_journal, Journal):
+        with pytest.raises(InputError, match=r"differs in prompts, data_set; .*--restart"):
+            act(path, {**HEADER, "prompts": ("box", "points:1"), "data_set": "other"})
+    assert path.read_bytes() == before
+
+
+def test_restart_begins_anew(path: Path) -> None:
+    with Journal(path, {**HEADER, "data_set": "other"}, restart=True) as journal:
+        assert journal.done == set()
+
+    assert list(read_records(path)) == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format', b"nonsense\n", b"[]\n"])
+def test_a_journal_without_a_first_line_is_refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+    with pytest.raises(InputError, match=r"damaged.*--restart"):
+        Journal(path, HEADER)
+
+
+def test_a_line_that_is_damaged_inside_is_named(path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b'{"image": 3}\n' + lines[2])
+
+    with pytest.raises(InputError, match="damaged in line 2"):
+        Journal(path, HEADER)
+
+
+def test_what_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        Journal(tmp_path / "absent" / "j", HEADER)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError):
+        Journal(tmp_path / "folder", HEADER)
+
+
+def test_no_number_that_json_does_not_have_gets_in(path: Path) -> None:
+    with Journal(path, HEADER) as journal, pytest.raises(ValueError, match="JSON"):
+        journal.add({"image": "c", "instances": [{"iou": float("nan")}]})
+
+    assert all(json.loads(line) for line in path.read_text().splitlines())

@@ -1,0 +1,118 @@
+"""`training/model.py` and `training/attention.py`: what is trained is what will be exported."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from seeded import normal, seeded_attention, seeded_state
+from training_fixtures import TINY, decoder_state, discs
+
+from samrt.manifest import Normalization
+from samrt.transforms import normalize_and_pad
+from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD, build
+from samrt_export.models.sam import DecoderGraph, EncoderGraph
+from training.attention import train_fused
+from training.model import PromptableModel, initial_state, whitening
+from training.samples import make_batch
+from training.train import _patches, encode_batch
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """A tiny model whose every weight is random, so that each matters."""
+    loaded = build(initial_state(TINY, decoder_state(), _patches(discs(), TINY)), 64)
+    return seeded_state(loaded.sam, seed=3)
+
+
+@pytest.mark.parametrize("window", [0, 3, 8])
+def test_fused_attention_is_the_reference_and_so_is_its_gradient(window: int) -> None:
+    reference = seeded_attention(head_dim=16, heads=2, grid=8, window=window).requires_grad_(True)
+    fused = copy.deepcopy(reference)
+    train_fused(torch.nn.Sequential(fused))
+    assert type(fused) is not type(reference)
+    tokens = normal(2, 8, 8, 32)
+
+    results = [module(tokens) for module in (reference, fused)]
+    for result in results:
+        (result * normal(*result.shape, seed=1)).sum().backward()
+
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+    for (name, expected), (_, found) in zip(reference.named_parameters(), fused.named_parameters(), strict=True):
+        assert expected.grad is not None
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_both_halves_compute_what_the_exported_graphs_do(state: dict[str, torch.Tensor]) -> None:
+    model = PromptableModel(state, 64).requires_grad_(False)
+    sam = build(dict(state), 64).sam
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    prepared = normalize_and_pad(pixels, 64, Normalization("mean_std", PIXEL_MEAN, PIXEL_STD))
+    padded = np.full((1, 3, 64, 64), 99, np.uint8)  # what lies in the padding must not matter
+    padded[0, :, :40] = pixels.transpose(2, 0, 1)
+    valid = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    valid[:, :, :40] = True
+
+    tokens = model.encode(torch.from_numpy(padded), valid)
+
+    embedding = EncoderGraph(sam)(torch.from_numpy(prepared))
+    torch.testing.assert_close(tokens, embedding.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-4)
+
+    points, labels = 64 * torch.rand(3, 2, 2), torch.tensor([[1, -1], [2, 3], [1, 0]])
+    mask = normal(3, 1, 32, 32)
+    for given in (None, mask):
+        logits, iou = model.decode(tokens.expand(3, -1, -1), points, labels, given)
+        expected = DecoderGraph(copy.deepcopy(sam))(
+            embedding, points, labels.int(), mask, torch.full((3,), float(given is not None))
+        )
+        torch.testing.assert_close(logits, expected[0], rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(iou, expected[1], rtol=1e-4, atol=1e-4)
+
+
+def test_the_first_layer_sees_patches_whitened() -> None:
+    patches = normal(4000, 3, 4, 4) * torch.linspace(5, 0.5, 48).reshape(3, 4, 4) + 7
+
+    weight, bias = whitening(patches, 32)
+
+    seen = torch.nn.functional.conv2d(patches, weight, bias)[:, :, 0, 0]
+    torch.testing.assert_close(seen.mean(0), torch.zeros(32), atol=1e-3, rtol=0)
+    off_diagonal = seen.T.cov() - torch.diag(seen.var(0))
+    assert off_diagonal.abs().max() < 1e-3
+    assert 0.2 < seen.var(0).min() <= seen.var(0).max() < 1.01
+
+
+def test_a_wider_layer_than_there_are_pixels_is_filled_with_zeros() -> None:
+    weight, _ = whitening(normal(500, 3, 2, 2), 20)
+
+    assert weight.shape == (20, 3, 2, 2)
+    assert weight[12:].abs().max() == 0
+    assert weight[11].abs().max() > 0
+
+
+def test_a_run_starts_from_the_released_decoder() -> None:
+    decoder = decoder_state()
+
+    state = initial_state(TINY, decoder, _patches(discs(), TINY))
+
+    for name, tensor in state.items():
+        assert torch.equal(tensor, decoder[name]) != name.startswith("image_encoder."), name
+
+
+def test_every_parameter_gets_a_gradient_from_two_rounds(state: dict[str, torch.Tensor]) -> None:
+    from dataclasses import replace
+
+    from training.rounds import run_rounds
+
+    model = PromptableModel(state, 64)
+    batch = replace(make_batch(np.random.default_rng(1), discs(), TINY, TINY.stages[1]), rounds=2)
+
+    figures = run_rounds(model, encode_batch(model, batch, torch.device("cpu")), 2, torch.Generator().manual_seed(0))
+    figures["loss"].backward()
+
+    # The hypernetworks of masks that were nobody's best learn nothing in this step, and a key's bias never does:
+    # it moves all scores of a query alike.
+    excused = ("output_hypernetworks_mlps", "token_to_image.k_proj.bias")
+    idle = [name for name, p in model.sam.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert [name for name in idle if not any(part in name for part in excused)] == []

@@ -1,0 +1,127 @@
+"""`training/train.py`: a resumed run is the run that was not stopped, and what it writes is a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_fixtures import TINY, write_data_set, write_decoder
+
+from samrt_export.checkpoint import read_checkpoint
+from samrt_export.families import load_model
+from training import train
+from training.pack import pack
+from training.recipes import RECIPES, Stage
+
+
+@pytest.fixture(autouse=True)
+def tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "tiny", TINY)
+    monkeypatch.setattr(train, "_LOGGED_EVERY", 1)
+    monkeypatch.setattr(train, "_KEPT_EVERY", 1)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> list[str]:
+    """The arguments that name data and decoder."""
+    pack(write_data_set(tmp_path / "data"), tmp_path / "packed.npz")
+    decoder = write_decoder(tmp_path / "decoder.pth")
+    return ["--data", str(tmp_path / "packed.npz"), "--decoder", str(decoder), "--device", "cpu", "--eager"]
+
+
+def _train(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["train", "tiny", *words])
+    return train.main()
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert _train(monkeypatch, *inputs, "-o", str(whole)) == 0
+    # Every call ends after the one step that it is given time for.
+    statuses = [_train(monkeypatch, *inputs, "-o", str(parts), "--stop-after", "1e-9") for _ in range(9)]
+
+    # A stage's last step goes straight on to the next stage's first; a run that has ended only writes again.
+    assert statuses == [3] * 7 + [0, 0]
+    weights, again = (torch.load(folder / "model.pth") for folder in (whole, parts))
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, again[name]), name
+    logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (whole, parts)]
+    for log in logs:
+        assert [(line["stage"], line["step"]) for line in log] == [(0, n) for n in range(1, 5)] + [
+            (1, n) for n in range(1, 6)
+        ]
+    assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
+
+
+def test_what_it_writes_is_a_checkpoint_and_says_what_it_is_from(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run")) == 0
+
+    loaded = load_model(read_checkpoint(tmp_path / "run" / "model.pth"))
+
+    assert (loaded.family, loaded.variant, loaded.image_size) == ("sam", "vit_d32x2", 64)
+    record = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert record["recipe"]["width"] == 32
+    assert {"data_sha256", "decoder_sha256", "model_sha256", "torch"} <= record.keys()
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+
+
+def test_it_learns(tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    stage = Stage(32, images=8, objects=3, steps=60, encoder_lr=2e-3, decoder_lr=1e-3, synthetic=0.0, warmup=5)
+    monkeypatch.setitem(RECIPES, "tiny", replace(TINY, stages=(stage,), rounds=(1.0,)))
+
+    assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run")) == 0
+
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10]), losses
+
+
+def test_other_data_than_the_checkpoint_was_made_from_is_refused(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*inputs, "-o", str(tmp_path / "run")]
+    assert _train(monkeypatch, *words, "--stop-after", "1e-9") == 3
+    torch.save({"other": torch.zeros(1)}, tmp_path / "decoder.pth")
+
+    assert _train(monkeypatch, *words) == 1
+    assert "other data or another decoder" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_told(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK\x03\x04 half of it")
+
+    assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run")) == 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*inputs, "-o", str(tmp_path / "run")]
+    assert _train(monkeypatch, *words, "--stop-after", "1e-9") == 3
+    kept = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    monkeypatch.setattr(train, "run_rounds", lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)})
+
+    assert _train(monkeypatch, *words) == 1
+    assert "learning rate" in capsys.readouterr().err
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == kept
+
+
+def test_learning_rates_rise_hold_and_fall() -> None:
+    stage = Stage(64, images=1, objects=1, steps=100, encoder_lr=1.0, decoder_lr=0.5, warmup=10, cooldown=20)
+
+    rates = [train.learning_rates(stage, step) for step in range(100)]
+
+    assert [round(rates[step]["encoder"], 3) for step in (0, 9, 50, 80, 90, 99)] == [0.1, 1, 1, 1, 0.5, 0.05]
+    assert all(rate["decoder"] == rate["encoder"] / 2 for rate in rates)
