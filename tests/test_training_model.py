@@ -17,13 +17,17 @@ from samrt_export.models.sam import DecoderGraph, EncoderGraph
 from training.attention import train_fused
 from training.model import PromptableModel, initial_state, whitening
 from training.samples import make_batch
-from training.train import _patches, encode_batch
+from training.train import encode_batch
+
+
+def _some_patches() -> torch.Tensor:
+    return normal(300, 3, TINY.patch, TINY.patch)
 
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, torch.Tensor]:
     """A tiny model whose every weight is random, so that each matters."""
-    loaded = build(initial_state(TINY, decoder_state(), _patches(discs(), TINY)), 64)
+    loaded = build(initial_state(TINY, decoder_state(), _some_patches()), 64)
     return seeded_state(loaded.sam, seed=3)
 
 
@@ -94,7 +98,7 @@ def test_a_wider_layer_than_there_are_pixels_is_filled_with_zeros() -> None:
 def test_a_run_starts_from_the_released_decoder() -> None:
     decoder = decoder_state()
 
-    state = initial_state(TINY, decoder, _patches(discs(), TINY))
+    state = initial_state(TINY, decoder, _some_patches())
 
     for name, tensor in state.items():
         assert torch.equal(tensor, decoder[name]) != name.startswith("image_encoder."), name

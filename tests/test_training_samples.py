@@ -12,7 +12,7 @@ from training_fixtures import TINY, discs, write_data_set
 
 from samrt.errors import InputError
 from training.pack import SIDE, pack, unpack
-from training.samples import Batch, batches, make_batch
+from training.samples import Batch, BatchMaker, batches, make_batch
 
 
 def _batch(seed: int, synthetic: float = 0.0) -> Batch:
@@ -61,9 +61,12 @@ def test_targets_lie_on_what_is_bright() -> None:
     assert inside > 1.5 * outside
 
 
-def test_a_step_has_one_batch_whatever_came_before() -> None:
-    whole = dict(batches(discs(), TINY, 1, 0))
-    rest = dict(batches(discs(), TINY, 1, 3))
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_step_has_one_batch_whatever_came_before_and_whoever_made_it(tmp_path: Path, processes: int) -> None:
+    pack(write_data_set(tmp_path / "data"), tmp_path / "packed.npz")
+    make = BatchMaker(tmp_path / "packed.npz", TINY)
+    whole = dict(batches(make, 1, 0, 0))
+    rest = dict(batches(make, 1, 3, processes))
 
     assert (list(whole), list(rest)) == ([0, 1, 2, 3, 4], [3, 4])
     for step, batch in rest.items():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +17,7 @@ from numpy.typing import NDArray
 
 from samrt.transforms import resize_shape
 from training.augment import disturbed, flipped
-from training.pack import Picture
+from training.pack import Picture, unpack
 from training.recipes import Recipe, Stage
 from training.scenes import scene
 
@@ -43,23 +48,52 @@ class Batch:
     rounds: int
 
 
-def batches(
-    pictures: Mapping[str, Sequence[Picture]], recipe: Recipe, stage_index: int, first: int
-) -> Iterator[tuple[int, Batch]]:
-    """Steps `first`, `first` + 1, ... of a stage with their batches, made ahead in a thread."""
-    stage = recipe.stages[stage_index]
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes any batch of a run from its number; small enough to be sent to other processes, which read the data once.
 
-    def make(step: int) -> Batch:
-        return make_batch(np.random.default_rng([recipe.seed, stage_index, step]), pictures, recipe, stage)
+    Attributes:
+        data: what `training.pack` wrote.
+        recipe: of the run.
+    """
 
-    with ThreadPoolExecutor(1) as pool:
-        queue: list[tuple[int, Future[Batch]]] = []
-        for step in range(first, stage.steps + _AHEAD):
-            if step < stage.steps:
-                queue.append((step, pool.submit(make, step)))
-            if len(queue) > _AHEAD or (queue and step >= stage.steps):
-                number, batch = queue.pop(0)
-                yield number, batch.result()
+    data: Path
+    recipe: Recipe
+
+    def __call__(self, stage: int, step: int) -> Batch:
+        """The batch of a step, which depends on the recipe's seed, the stage and the step alone."""
+        return self.draw(np.random.default_rng([self.recipe.seed, stage, step]), stage)
+
+    def draw(self, rng: np.random.Generator, stage: int) -> Batch:
+        """A batch of a stage, drawn with `rng` alone."""
+        return make_batch(rng, _pictures(self.data), self.recipe, self.recipe.stages[stage])
+
+
+@cache
+def _pictures(data: Path) -> dict[str, list[Picture]]:
+    cv2.setNumThreads(1)  # whoever makes batches shares the processor with others who do, or with torch
+    return unpack(data)
+
+
+def batches(make: BatchMaker, stage: int, first: int, processes: int) -> Iterator[tuple[int, Batch]]:
+    """Steps `first`, `first` + 1, ... of a stage with their batches, made ahead: in a thread, or in `processes`."""
+    steps = iter(range(first, make.recipe.stages[stage].steps))
+    with _pool(processes) as pool:
+        queue: deque[tuple[int, Future[Batch]]] = deque()
+        for step in islice(steps, _AHEAD + 2 * processes):
+            queue.append((step, pool.submit(make, stage, step)))
+        while queue:
+            step, batch = queue.popleft()
+            for later in islice(steps, 1):
+                queue.append((later, pool.submit(make, stage, later)))
+            yield step, batch.result()
+
+
+def _pool(processes: int) -> Executor:
+    if processes == 0:
+        return ThreadPoolExecutor(1)
+    # Not forked, as what torch and CUDA hold does not survive that.
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
 
 
 def make_batch(

@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,10 +27,9 @@ from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
 from training.curves import draw_curves
 from training.model import PromptableModel, initial_state
-from training.pack import Picture, unpack
 from training.recipes import RECIPES, Recipe, Stage
 from training.rounds import Objects, run_rounds
-from training.samples import Batch, batches, make_batch
+from training.samples import Batch, BatchMaker, batches
 
 _LOGGED_EVERY, _KEPT_EVERY = 20, 100
 _GRADIENT_LIMIT = 1.0
@@ -43,6 +41,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, metavar="PACKED.npz", help="what training.pack wrote")
     parser.add_argument("--decoder", type=Path, required=True, metavar="FILE.pth", help="LiteMedSAM's checkpoint")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    parser.add_argument(
+        "--processes", type=int, default=0, help="that make batches; beside a GPU one per core (default: a thread)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--stop-after", type=float, metavar="SECONDS", help="stop there, to be run again")
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which needs a C++ compiler")
@@ -65,8 +66,8 @@ class Run:
         self.recipe: Recipe = RECIPES[arguments.recipe]
         self.device = torch.device(arguments.device)
         self.deadline = time.monotonic() + arguments.stop_after if arguments.stop_after else float("inf")
-        cv2.setNumThreads(1)  # the batches' thread shares the processor with torch
-        self.pictures = unpack(arguments.data)
+        self.make = BatchMaker(arguments.data, self.recipe)
+        self.processes: int = arguments.processes
         self.sources = {"data": sha256_of(arguments.data), "decoder": sha256_of(arguments.decoder)}
         self.decoder = arguments.decoder
         self.compiles = not arguments.eager
@@ -89,7 +90,7 @@ class Run:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             decoder = read_checkpoint(self.decoder).state
-            state = initial_state(self.recipe, decoder, _patches(self.pictures, self.recipe))
+            state = initial_state(self.recipe, decoder, _patches(self.make))
             return {"stage": 0, "step": 0, "state": state, "optimizer": None}
         try:
             kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -109,7 +110,7 @@ class Run:
         if kept["optimizer"]:
             optimizer.load_state_dict(kept["optimizer"])
         log = Log(self.folder / "log.jsonl", index, kept["step"])
-        for step, batch in batches(self.pictures, self.recipe, index, kept["step"]):
+        for step, batch in batches(self.make, index, kept["step"], self.processes):
             figures = self._step(model, optimizer, stage, (index, step), batch)
             log.add(step, figures)
             last = step + 1 == stage.steps
@@ -208,14 +209,12 @@ def _optimizer(model: PromptableModel, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def _patches(pictures: dict[str, list[Picture]], recipe: Recipe) -> Tensor:
+def _patches(make: BatchMaker) -> Tensor:
     """Patches of training images, normalised: float [N, 3, patch, patch]."""
+    recipe = make.recipe
     rng = np.random.default_rng([recipe.seed, 2**20])
     side, size = recipe.stages[0].side, recipe.patch
-    found = [
-        make_batch(rng, pictures, recipe, recipe.stages[0]).images
-        for _ in range(max(1, 256 // recipe.stages[0].images))
-    ]
+    found = [make.draw(rng, 0).images for _ in range(max(1, 256 // recipe.stages[0].images))]
     images = torch.from_numpy(np.concatenate(found)).float()
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     cut = ((images - mean) / std).unfold(2, size, size).unfold(3, size, size)
