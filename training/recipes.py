@@ -107,7 +107,7 @@ RECIPES = {
         window=8,
         global_blocks=(3, 7),
         stages=(
-            Stage(128, images=24, objects=8, steps=400, encoder_lr=8e-4, decoder_lr=2e-4),
+            Stage(128, images=24, objects=8, steps=800, encoder_lr=8e-4, decoder_lr=2e-4),
             Stage(256, images=8, objects=8, steps=600, encoder_lr=6e-4, decoder_lr=1.5e-4),
             Stage(384, images=4, objects=8, steps=350, encoder_lr=4e-4, decoder_lr=1e-4, cooldown=300),
         ),
