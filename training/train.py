@@ -30,6 +30,7 @@ from training.model import PromptableModel, initial_state
 from training.recipes import RECIPES, Recipe, Stage
 from training.rounds import Objects, run_rounds
 from training.samples import Batch, BatchMaker, batches
+from training.weights import write_weights
 
 _LOGGED_EVERY, _KEPT_EVERY = 20, 100
 _GRADIENT_LIMIT = 1.0
@@ -157,8 +158,7 @@ class Run:
 
     def _finish(self, state: dict[str, Tensor]) -> None:
         """The weights in half precision, which `samrt export` reads, and what they were made from."""
-        with replacing_file(self.folder / "model.pth") as fresh:
-            torch.save({name: tensor.half() for name, tensor in state.items()}, fresh)
+        write_weights(state, self.folder / "model.pth")
         record = {
             "recipe": asdict(self.recipe),
             **{f"{name}_sha256": digest for name, digest in self.sources.items()},
