@@ -10,6 +10,7 @@ import torch
 from seeded import normal, seeded_attention, seeded_state
 from training_fixtures import TINY, decoder_state, discs
 
+from samrt.errors import BundleError
 from samrt.manifest import Normalization
 from samrt.transforms import normalize_and_pad
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD, build
@@ -64,7 +65,7 @@ def test_both_halves_compute_what_the_exported_graphs_do(state: dict[str, torch.
     embedding = EncoderGraph(sam)(torch.from_numpy(prepared))
     torch.testing.assert_close(tokens, embedding.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-4)
 
-    points, labels = 64 * torch.rand(3, 2, 2), torch.tensor([[1, -1], [2, 3], [1, 0]])
+    points, labels = 20 + 9 * normal(3, 2, 2, seed=2), torch.tensor([[1, -1], [2, 3], [1, 0]])
     mask = normal(3, 1, 32, 32)
     for given in (None, mask):
         logits, iou = model.decode(tokens.expand(3, -1, -1), points, labels, given)
@@ -120,3 +121,28 @@ def test_every_parameter_gets_a_gradient_from_two_rounds(state: dict[str, torch.
     excused = ("output_hypernetworks_mlps", "token_to_image.k_proj.bias")
     idle = [name for name, p in model.sam.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert [name for name in idle if not any(part in name for part in excused)] == []
+
+
+def test_a_decoder_that_lacks_a_part_is_refused() -> None:
+    decoder = decoder_state()
+    del decoder["mask_decoder.iou_token.weight"]
+
+    with pytest.raises(BundleError, match=r"lacks mask_decoder\.iou_token\.weight"):
+        initial_state(TINY, decoder, _some_patches())
+
+
+def test_compiled_parts_compute_the_same(state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether torch can trace what is compiled; its compiler, which takes minutes, is left out."""
+    from functools import partial
+
+    compile_eagerly = partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    model = PromptableModel(state, 64).requires_grad_(False)
+    tokens, targets = normal(2, 64, 256), torch.zeros(2, 32, 32)
+    given = tokens, 20 + 9 * normal(2, 2, 2), torch.tensor([[1, -1], [2, 3]]), None, targets
+    expected = model.attempt(*given)
+
+    model.compile_parts()
+
+    for found, value in zip(model.attempt(*given), expected, strict=True):
+        torch.testing.assert_close(found, value)

@@ -12,7 +12,7 @@ from training_fixtures import TINY, discs, write_data_set
 
 from samrt.errors import InputError
 from training.pack import SIDE, pack, unpack
-from training.samples import Batch, BatchMaker, batches, make_batch
+from training.samples import Batch, BatchMaker, _box, _point, batches, make_batch
 
 
 def _batch(seed: int, synthetic: float = 0.0) -> Batch:
@@ -129,3 +129,45 @@ def test_a_data_set_with_a_missing_picture_is_not_packed(tmp_path: Path) -> None
 def test_a_folder_without_data_sets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no data set"):
         pack(tmp_path, tmp_path / "packed.npz")
+
+
+def test_by_half_a_box_is_displaced_by_a_tenth_of_its_sides() -> None:
+    mask = np.zeros((100, 100), np.uint8)
+    mask[40:60, 30:70] = 1
+    boxes = np.array([_box(np.random.default_rng(seed), mask) for seed in range(400)])
+
+    moved = (boxes != [30, 40, 69, 59]).any(axis=1)
+
+    assert 0.4 < moved.mean() < 0.6
+    displaced = np.abs(boxes[moved] - [30, 40, 69, 59])
+    assert displaced.max() <= 20 / 1024 * 100
+    assert displaced.mean() > 0.8  # most would go beyond that limit, and stop there
+
+
+def test_by_half_a_point_is_the_innermost_and_by_half_any() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:31, 20:41] = 1
+    points = np.array([_point(np.random.default_rng(seed), mask) for seed in range(400)])
+
+    middle = (points == [30, 20]).all(axis=1)
+
+    assert 0.4 < middle.mean() < 0.6
+    others = points[~middle]
+    assert (others.min(axis=0) <= [22, 12]).all()
+    assert (others.max(axis=0) >= [38, 28]).all()
+
+
+def test_data_that_lacks_a_set_of_the_recipe_is_refused(tmp_path: Path) -> None:
+    pack(write_data_set(tmp_path / "data"), tmp_path / "packed.npz")
+    make = BatchMaker(tmp_path / "packed.npz", replace(TINY, sources=(("squares", 1.0),)))
+
+    with pytest.raises(InputError, match="lacks the data set squares"):
+        make.check()
+
+
+def test_an_index_that_lists_nothing_is_told(tmp_path: Path) -> None:
+    data = write_data_set(tmp_path / "data")
+    (data / "discs" / "index.json").write_text('{"images": [{"file": "0.png"}]}')
+
+    with pytest.raises(InputError, match=r"index\.json does not list"):
+        pack(data, tmp_path / "packed.npz")

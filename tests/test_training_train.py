@@ -68,7 +68,7 @@ def test_what_it_writes_is_a_checkpoint_and_says_what_it_is_from(
     assert (loaded.family, loaded.variant, loaded.image_size) == ("sam", "vit_d32x2", 64)
     record = json.loads((tmp_path / "run" / "model.json").read_text())
     assert record["recipe"]["width"] == 32
-    assert {"data_sha256", "decoder_sha256", "model_sha256", "torch"} <= record.keys()
+    assert {"data_sha256", "decoder_sha256", "model_sha256", "versions"} <= record.keys()
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
 
 
@@ -92,7 +92,7 @@ def test_other_data_than_the_checkpoint_was_made_from_is_refused(
     torch.save({"other": torch.zeros(1)}, tmp_path / "decoder.pth")
 
     assert _train(monkeypatch, *words) == 1
-    assert "other data or another decoder" in capsys.readouterr().err
+    assert "other data, another decoder or another recipe" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_told(
@@ -125,3 +125,52 @@ def test_learning_rates_rise_hold_and_fall() -> None:
 
     assert [round(rates[step]["encoder"], 3) for step in (0, 9, 50, 80, 90, 99)] == [0.1, 1, 1, 1, 0.5, 0.05]
     assert all(rate["decoder"] == rate["encoder"] / 2 for rate in rates)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*inputs, "-o", str(tmp_path / "run")]
+    assert _train(monkeypatch, *words, "--stop-after", "1e-9") == 3
+    kept = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+
+    assert _train(monkeypatch, *words) == 1
+    assert "the gradient is inf" in capsys.readouterr().err
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == kept
+
+
+def test_another_recipe_does_not_go_on_from_a_checkpoint(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*inputs, "-o", str(tmp_path / "run"), "--stop-after", "1e-9"]
+    assert _train(monkeypatch, *words) == 3
+    monkeypatch.setitem(RECIPES, "other", TINY)
+    monkeypatch.setattr(sys, "argv", ["train", "other", *words])
+
+    assert train.main() == 1
+    assert "another recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "remedy"), [("--data", "training.pack"), ("--decoder", "lite_medsam.py")])
+def test_a_missing_file_is_told_with_where_to_get_it(
+    inputs: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    remedy: str,
+) -> None:
+    assert _train(monkeypatch, *inputs, option, "absent", "-o", str(tmp_path / "run")) == 1
+    assert remedy in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_foreign_checkpoint_is_told(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "run" / "checkpoint.pt")
+
+    assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run")) == 1
+    assert "no checkpoint of a training run" in capsys.readouterr().err

@@ -34,3 +34,10 @@ def test_a_missing_half_is_told(tmp_path: Path) -> None:
         join(tmp_path, tmp_path / "whole.pth")
 
     assert not (tmp_path / "whole.pth").exists()
+
+
+def test_a_parameter_of_neither_half_is_not_dropped_in_silence(tmp_path: Path) -> None:
+    write_weights({**decoder_state(), "other.weight": torch.zeros(1)}, tmp_path / "whole.pth")
+
+    with pytest.raises(BundleError, match=r"other\.weight"):
+        split(tmp_path / "whole.pth", tmp_path / "halves")

@@ -16,7 +16,6 @@ run=training/runs/gpu
 
 site="$(mktemp -d)"
 trap 'rm -rf "$site"' EXIT
-ln -s "$root/samrt" "$site/samrt"
 ln -s "$root/export" "$site/samrt_export"
 export PYTHONPATH="$root:$site${PYTHONPATH:+:$PYTHONPATH}"
 
@@ -28,6 +27,7 @@ mkdir -p "$out"
 for file in log.jsonl curves.png model.json; do
     if [ -f "$run/$file" ]; then cp "$run/$file" "$out/"; fi
 done
+rm -f "$out"/model.pth.part*
 if [ -f "$run/model.pth" ]; then split -b 15M -d "$run/model.pth" "$out/model.pth.part"; fi
 # 3: the time was up before the end, which is what was asked for.
 if [ "$status" -ne 0 ] && [ "$status" -ne 3 ]; then exit "$status"; fi

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from samrt.errors import BundleError
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD, build
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
@@ -39,6 +40,9 @@ def initial_state(recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor
     weight, bias = whitening(patches, recipe.width)
     encoder.patch_embed.proj.weight.data, encoder.patch_embed.proj.bias.data = weight, bias
     state = sam.state_dict()
+    lacking = [name for name in state if name.startswith(DECODER_PARTS) and name not in decoder]
+    if lacking:
+        raise BundleError(f"the checkpoint to take the decoder from lacks {lacking[0]} and {len(lacking) - 1} more")
     state.update({name: tensor for name, tensor in decoder.items() if name.startswith(DECODER_PARTS)})
     return state
 

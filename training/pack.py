@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.errors import InputError
-from samrt.files import replacing_file, sha256_of
+from samrt.errors import InputError, SamrtError
+from samrt.files import check_target, replacing_file, sha256_of
 from samrt.transforms import resize_longest_side, resize_shape
 
 SIDE = 448
@@ -46,7 +46,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         pack(arguments.data, arguments.output)
-    except InputError as error:
+    except SamrtError as error:
         print(f"training.pack: {error}", file=sys.stderr)
         return 1
     print(
@@ -62,17 +62,22 @@ def pack(data: Path, output: Path) -> None:
         InputError: there is no data set, or a file of it is missing or damaged.
         OutputError: the file cannot be written.
     """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    check_target(output)
     indices = sorted(data.glob("*/index.json"))
     if not indices:
         raise InputError(f"there is no data set in {data}: none of its folders holds an index.json")
     content: dict[str, NDArray[np.uint8]] = {}
     for index in indices:
-        entries = json.loads(index.read_text(encoding="utf-8"))["images"]
-        for number, entry in enumerate(entries):
+        try:
+            entries = [(entry["file"], entry["masks"]) for entry in json.loads(index.read_text("utf-8"))["images"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{index} does not list images with their masks ({error!r}); copy it again") from error
+        for number, (file, masks) in enumerate(entries):
             key = f"{index.parent.name}/{number:05d}"
-            image = resize_longest_side(_read(index.parent / "images" / entry["file"], cv2.IMREAD_COLOR_RGB), SIDE)
+            image = resize_longest_side(_rgb(_read(index.parent / "images" / file, cv2.IMREAD_COLOR)), SIDE)
             content[f"{key}/image"] = _encoded(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-            for annotator, name in enumerate(entry["masks"]):
+            for annotator, name in enumerate(masks):
                 ids = _renumbered(_read(index.parent / "masks" / name, cv2.IMREAD_UNCHANGED))
                 height, width = resize_shape(*ids.shape, SIDE)
                 ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
@@ -97,7 +102,7 @@ def unpack(path: Path) -> dict[str, list[Picture]]:
                 image, *maps = (content[member] for member in members)
                 pictures.setdefault(name, []).append(
                     Picture(
-                        cv2.imdecode(image, cv2.IMREAD_COLOR_RGB),
+                        _rgb(cv2.imdecode(image, cv2.IMREAD_COLOR)),
                         tuple(cv2.imdecode(ids, cv2.IMREAD_UNCHANGED) for ids in maps),
                     )
                 )
@@ -120,6 +125,11 @@ def _read(path: Path, flags: int) -> NDArray[np.uint8]:
     if pixels is None:
         raise InputError(f"{path} is missing or damaged; copy it again")
     return pixels  # type: ignore[return-value]
+
+
+def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """OpenCV's BGR, [H, W, 3], to RGB."""
+    return np.ascontiguousarray(image[:, :, ::-1])
 
 
 def _renumbered(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -32,7 +32,9 @@ class Objects:
     boxed: Tensor
 
 
-def run_rounds(model: PromptableModel, objects: Objects, rounds: int, generator: torch.Generator) -> dict[str, Tensor]:
+def run_rounds(
+    model: PromptableModel, objects: Objects, rounds: int, generator: torch.Generator, iou_weight: float = 1.0
+) -> dict[str, Tensor]:
     """The loss of all rounds under "loss", to differentiate, and means to watch."""
     points, labels = first_prompts(objects)
     mask: Tensor | None = None
@@ -41,7 +43,7 @@ def run_rounds(model: PromptableModel, objects: Objects, rounds: int, generator:
         logits, predicted, each, quality = model.attempt(objects.tokens, points, labels, mask, objects.targets)
         # A single prompt may mean a part or the whole: of its three masks only the best has to be good.
         loss = each[:, 0] + each[:, 1:].min(1).values if index == 0 else each[:, 0]
-        losses.append(loss.mean() + F.mse_loss(predicted, quality))
+        losses.append(loss.mean() + iou_weight * F.mse_loss(predicted, quality))
         answer = 1 + predicted[:, 1:].argmax(1)
         answer = torch.where(objects.boxed, 0, answer) if index == 0 else torch.zeros_like(answer)
         watched.update(_watched(index, objects.boxed, quality, answer))

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.errors import InputError
 from samrt.transforms import resize_shape
 from training.augment import disturbed, flipped
 from training.pack import Picture, unpack
@@ -60,6 +61,12 @@ class BatchMaker:
     data: Path
     recipe: Recipe
 
+    def check(self) -> None:
+        """Raises InputError where the data cannot be read or lacks a set that the recipe draws from."""
+        lacking = [name for name, _ in self.recipe.sources if name not in _pictures(self.data)]
+        if lacking:
+            raise InputError(f"{self.data} lacks the data set {lacking[0]}; pack a folder that holds it")
+
     def __call__(self, stage: int, step: int) -> Batch:
         """The batch of a step, which depends on the recipe's seed, the stage and the step alone."""
         return self.draw(np.random.default_rng([self.recipe.seed, stage, step]), stage)
@@ -82,11 +89,15 @@ def batches(make: BatchMaker, stage: int, first: int, processes: int) -> Iterato
         queue: deque[tuple[int, Future[Batch]]] = deque()
         for step in islice(steps, _AHEAD + 2 * processes):
             queue.append((step, pool.submit(make, stage, step)))
-        while queue:
-            step, batch = queue.popleft()
-            for later in islice(steps, 1):
-                queue.append((later, pool.submit(make, stage, later)))
-            yield step, batch.result()
+        try:
+            while queue:
+                step, batch = queue.popleft()
+                for later in islice(steps, 1):
+                    queue.append((later, pool.submit(make, stage, later)))
+                yield step, batch.result()
+        finally:
+            # Whoever stops early does not wait for batches that nobody will see.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _pool(processes: int) -> Executor:

@@ -2,21 +2,23 @@
 
     python -m training.train cpu --data .cache/packed.npz --decoder .cache/lite_medsam.pth -o training/runs/cpu
 
-Run again, it goes on where it was stopped. OUT gets log.jsonl (a line every few steps), curves.png, checkpoint.pt to
-go on from, and at the end model.pth, which `samrt export` takes. What a step does follows from the recipe's seed, the
-stage and the step's number alone, so a resumed run is the run that was not stopped.
+Run again, it goes on from its last checkpoint. OUT gets log.jsonl (a line every few steps), curves.png, checkpoint.pt
+to go on from, and at the end model.pth, which `samrt export` takes. The batch and the random numbers of a step follow
+from the recipe's seed, the stage and the step's number alone; docs/training.md says how far a run repeats another.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,11 +65,14 @@ class Run:
     """One run of a recipe in its folder."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
+        _check_inputs(arguments)
         self.folder: Path = arguments.output
-        self.recipe: Recipe = RECIPES[arguments.recipe]
+        self.name: str = arguments.recipe
+        self.recipe: Recipe = RECIPES[self.name]
         self.device = torch.device(arguments.device)
         self.deadline = time.monotonic() + arguments.stop_after if arguments.stop_after else float("inf")
         self.make = BatchMaker(arguments.data, self.recipe)
+        self.make.check()
         self.processes: int = arguments.processes
         self.sources = {"data": sha256_of(arguments.data), "decoder": sha256_of(arguments.decoder)}
         self.decoder = arguments.decoder
@@ -97,8 +102,12 @@ class Run:
             kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises anything for a damaged file
             raise BundleError(f"{path} is damaged ({error}); delete it to begin again") from error
-        if kept["sources"] != self.sources:
-            raise InputError(f"{path} comes from other data or another decoder; choose another folder, or delete it")
+        if not isinstance(kept, dict) or not {"stage", "step", "state", "optimizer", "sources"} <= kept.keys():
+            raise BundleError(f"{path} is no checkpoint of a training run; choose another folder, or delete it")
+        if kept["sources"] != self.sources or kept.get("recipe", self.name) != self.name:
+            raise InputError(
+                f"{path} comes from other data, another decoder or another recipe; choose another folder, or delete it"
+            )
         return kept
 
     def _stage(self, index: int, kept: dict[str, Any]) -> bool:
@@ -113,14 +122,16 @@ class Run:
         log = Log(self.folder / "log.jsonl", index, kept["step"])
         for step, batch in batches(self.make, index, kept["step"], self.processes):
             figures = self._step(model, optimizer, stage, (index, step), batch)
-            log.add(step, figures)
             last = step + 1 == stage.steps
+            log.add(step, figures, write=last)
             if last or (step + 1) % _KEPT_EVERY == 0 or time.monotonic() > self.deadline:
                 self.state = {name: tensor.detach().cpu() for name, tensor in model.sam.state_dict().items()}
                 done = {"stage": index, "step": step + 1, "state": self.state, "optimizer": optimizer.state_dict()}
                 self._keep(done)
                 draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
                 if not last and time.monotonic() > self.deadline:
+                    # Whoever can take little home has at least these.
+                    write_weights(self.state, self.folder / "model.pth")
                     return False
         if kept["step"] >= stage.steps:
             self.state = kept["state"]
@@ -141,34 +152,53 @@ class Run:
         generator = torch.Generator(self.device).manual_seed(hash((self.recipe.seed, index, step)) % 2**62)
         with torch.autocast(self.device.type, torch.bfloat16):
             objects = encode_batch(model, batch, self.device)
-            figures = run_rounds(model, objects, batch.rounds, generator)
+            figures = run_rounds(model, objects, batch.rounds, generator, stage.iou_weight)
         loss = figures["loss"]
         if not torch.isfinite(loss):
             raise InputError(f"the loss is {loss.item()} in step {step} of stage {index}; lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_LIMIT)
+        if not torch.isfinite(norm):
+            raise InputError(f"the gradient is {norm.item()} in step {step} of stage {index}; lower the learning rate")
         optimizer.step()
         figures["gradient"] = norm
         return {"lr": rates["encoder"], **{name: float(value.detach()) for name, value in figures.items()}}
 
     def _keep(self, done: dict[str, Any]) -> None:
         with replacing_file(self.folder / "checkpoint.pt") as fresh:
-            torch.save({**done, "sources": self.sources}, fresh)
+            torch.save({**done, "sources": self.sources, "recipe": self.name}, fresh)
 
     def _finish(self, state: dict[str, Tensor]) -> None:
         """The weights in half precision, which `samrt export` reads, and what they were made from."""
         write_weights(state, self.folder / "model.pth")
         record = {
+            "recipe_name": self.name,
             "recipe": asdict(self.recipe),
             **{f"{name}_sha256": digest for name, digest in self.sources.items()},
-            "torch": torch.__version__,
+            "versions": {
+                "python": platform.python_version(),
+                **{module.__name__: module.__version__ for module in (torch, np, cv2)},
+            },
+            "threads": torch.get_num_threads(),
+            "compiled": self.compiles,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
             "model_sha256": sha256_of(self.folder / "model.pth"),
         }
         with replacing_file(self.folder / "model.json") as fresh:
             fresh.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {self.folder / 'model.pth'}", file=sys.stderr)
+
+
+def _check_inputs(arguments: argparse.Namespace) -> None:
+    for path, remedy in (
+        (arguments.data, "make it with `python -m training.pack`"),
+        (arguments.decoder, "fetch it with `python training/lite_medsam.py`"),
+    ):
+        if not path.is_file():
+            raise InputError(f"there is no file {path}; {remedy}")
+    if torch.device(arguments.device).type == "cuda" and not torch.cuda.is_available():
+        raise InputError("torch sees no GPU here; leave --device out to train on the CPU")
 
 
 def encode_batch(model: PromptableModel, batch: Batch, device: torch.device) -> Objects:
@@ -197,7 +227,8 @@ def _optimizer(model: PromptableModel, recipe: Recipe) -> torch.optim.Optimizer:
     groups: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in model.sam.named_parameters():
         half = "encoder" if name.startswith("image_encoder.") else "decoder"
-        # Decay is for matrices: not for biases, norms, positions and single tokens.
+        # Decay is for matrices: not for biases, norms and positions. The decoder's matrices between tokens and image
+        # are spared as well, as the first run was.
         decays = parameter.ndim >= 2 and not any(part in name for part in ("pos", "_token", "embed.weight"))
         groups.setdefault((half, decays), []).append(parameter)
     return torch.optim.AdamW(
@@ -232,11 +263,13 @@ class Log:
             # Lines of steps after the checkpoint that the run goes on from: they are done again.
             lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             kept = [line for line in lines if _place(line) <= (stage, step)]
-            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            with replacing_file(path) as fresh:
+                fresh.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
-    def add(self, step: int, figures: dict[str, float]) -> None:
+    def add(self, step: int, figures: dict[str, float], write: bool = False) -> None:
+        """A step's figures; those since the last line are written every few steps, or now."""
         self._seen.append(figures)
-        if (step + 1) % _LOGGED_EVERY:
+        if (step + 1) % _LOGGED_EVERY and not write:
             return
         names = sorted({name for each in self._seen for name in each})
         means = {name: np.nanmean([each.get(name, np.nan) for each in self._seen]) for name in names}

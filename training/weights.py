@@ -10,6 +10,7 @@ import argparse
 import io
 import sys
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -55,6 +56,9 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
 def split(whole: Path, folder: Path) -> None:
     """Write the halves of a checkpoint into a folder."""
     state = read_checkpoint(whole).state
+    foreign = [name for name in state if not name.startswith(tuple(chain(*HALVES.values())))]
+    if foreign:
+        raise BundleError(f"{whole} holds {foreign[0]}, which belongs to neither half")
     folder.mkdir(parents=True, exist_ok=True)
     for name, prefixes in HALVES.items():
         write_weights({key: tensor for key, tensor in state.items() if key.startswith(prefixes)}, folder / name)
