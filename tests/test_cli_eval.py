@@ -42,10 +42,12 @@ def test_eval_prints_a_table_and_says_where_the_rest_is(run: Run, toy_bundle: Pa
     assert status == 0
     lines = out.splitlines()
     assert [line.split("|")[2].strip() for line in lines[:4]] == ["prompt", "-------", "box", "1 point"]
-    assert lines[-1] == "wrote eval_bundle"
+    assert lines[-1] == "wrote eval_bundle_shapes"
     assert "shapes: 3 of 3 images, " in err
-    assert json.loads(Path("eval_bundle/results.json").read_text())["prompts"] == ["box", "points:1"]
-    assert lines[:4] == [line for line in Path("eval_bundle/results.md").read_text().splitlines() if line[:1] == "|"]
+    assert json.loads(Path("eval_bundle_shapes/results.json").read_text())["prompts"] == ["box", "points:1"]
+    assert lines[:4] == [
+        line for line in Path("eval_bundle_shapes/results.md").read_text().splitlines() if line[:1] == "|"
+    ]
 
     status, again, err = run("shapes", "--bundle", toy_bundle, "--prompts", "box,point")
     assert (status, again) == (0, out)
@@ -57,7 +59,7 @@ def test_eval_compares_with_a_bundle_or_a_backend(run: Run, toy_bundle: Path) ->
     status, out, _ = run(*words, "--compare", toy_bundle, "-o", "a")
     assert status == 0
     assert f"other: {toy_bundle}: toy toy at 64, onnxruntime, fp32-dense" in out
-    assert "+0.0000 to +0.0000" in out
+    assert "| +0.0000    | -" in out
 
     status, out, _ = run(*words, "--compare-backend", "onnxruntime", "-o", "b")
     assert status == 0
@@ -100,11 +102,45 @@ def test_an_interruption_says_where_it_goes_on(run: Run, toy_bundle: Path, monke
     words = "shapes", "--bundle", toy_bundle, "--prompts", "box"
     status, out, err = run(*words)
     assert (status, out) == (130, "")
-    assert "kept in eval_bundle; the same command goes on from there" in err
+    assert "kept in eval_bundle_shapes; the same command goes on from there" in err
 
     status, _, err = run(*words)
     assert status == 0
     assert "shapes: 1 of 3 images were done before" in err
+
+    calls.clear()
+    status, _, err = run(*words, "--restart")
+    assert status == 130
+    assert "kept in eval_bundle_shapes; the same command without --restart goes on from there" in err
+
+
+def test_nothing_is_said_to_be_kept_before_the_model_has_run(run: Run, toy_bundle: Path) -> None:
+    words = "shapes", "--bundle", toy_bundle, "--prompts"
+    assert run(*words, "box")[0] == 0
+    status, _, err = run(*words, "point")
+
+    assert status == 1
+    assert "differs in prompts" in err
+    assert "are kept in" not in err
+    Path("shapes/masks/2_b.png").write_bytes(b"no picture")
+    status, _, err = run(*words, "box", "-o", "other")
+    assert status == 1
+    assert "are kept in" not in err
+
+
+def test_the_folder_is_named_after_the_bundle_and_the_data_set(run: Run, toy_bundle: Path) -> None:
+    write_data_set(Path("sets.v1/a"), images=1)
+
+    assert run("sets.v1", "--bundle", toy_bundle, "--prompts", "box")[1].endswith("wrote eval_bundle_sets.v1\n")
+
+
+def test_the_table_begins_on_a_line_of_its_own(run: Run, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    status, _, err = run("shapes", "--bundle", toy_bundle, "--prompts", "box")
+
+    assert status == 0
+    assert "\r" in err
+    assert err.endswith("\n")
 
 
 class Clock:

@@ -117,3 +117,15 @@ def test_its_masks_are_as_good_as_when_it_was_shipped(evaluation: Evaluation) ->
     scores = {(row.data_set, row.prompt): row.answer.miou for row in evaluation.rows}
 
     assert {key: score for key, score in scores.items() if score < LEAST[key]} == {}
+
+
+@pytest.mark.parametrize(("precision", "lowering"), [("fp32", "chunked"), ("fp16", "augmented"), ("fp16", "plugin")])
+def test_its_trained_weights_pass_through_every_other_form(
+    checkpoint: Path, tmp_path: Path, precision: str, lowering: str
+) -> None:
+    """The packaged form is one of four; export itself holds each to its tolerance, or raises."""
+    from samrt_export.pipeline import ExportOptions, export
+
+    manifest = export(checkpoint, tmp_path / "bundle", ExportOptions(precisions=(precision,), lowering=lowering))
+
+    assert [form.name for form in manifest.forms] == [f"{precision}-{lowering}"]

@@ -16,6 +16,8 @@ from pycocotools import mask as coco
 
 from samrt import InputError
 from samrt.evaluation.coco import open_coco, segmentation_mask
+from samrt.evaluation.datasets import fingerprint, open_data_sets, survey
+from samrt.evaluation.reading import read_frame
 from samrt.evaluation.truths import Truths
 
 # pycocotools' arrays do not know numpy 2's copy keyword.
@@ -76,12 +78,20 @@ def test_polygons_without_pycocotools_say_what_to_install(monkeypatch: pytest.Mo
         [[1, 2, 3, 4, 5]],
         [[1, 2, 3, 4, 5, None]],
         [[1, 2, 3, 4, 5, float("nan")]],
+        [[1, 2, 3, 4, 5, 10**400]],
+        [[1, 2, 3, 4, 5, True]],
+        [[1, 2, 1e8, 4, 5, 6]],
+        [[1, 2, -(2**21), 4, 5, 6]],
         {"size": [HEIGHT, WIDTH], "counts": [5, 5]},
         {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]},
         {"size": HEIGHT, "counts": [HEIGHT * WIDTH]},
         {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]},
         {"size": [HEIGHT, WIDTH], "counts": "!!"},
         {"counts": [5]},
+        # Of more memory than there is, of more than an integer of numpy's holds, and of the right number of pixels.
+        {"size": [10**6, 10**7], "counts": [10**13]},
+        {"size": [2**40, 2**40], "counts": [2**80]},
+        {"size": [WIDTH, HEIGHT], "counts": coco.encode(np.zeros((WIDTH, HEIGHT), np.uint8, "F"))["counts"].decode()},
     ],
 )
 def test_damaged_masks_are_refused_and_named(segmentation: Any) -> None:
@@ -163,6 +173,10 @@ def _stray_annotation(content: dict[str, Any]) -> None:
     content["annotations"][0]["image_id"] = 99
 
 
+def _two_images_of_one_name(content: dict[str, Any]) -> None:
+    content["images"][1]["file_name"] = "a.jpg"
+
+
 def _strange_id(content: dict[str, Any]) -> None:
     content["images"][0]["id"] = [1]
 
@@ -173,6 +187,7 @@ def _strange_id(content: dict[str, Any]) -> None:
         (_two_images_of_one_id, "two images with the id 7"),
         (_image_without_name, "file_name"),
         (_stray_annotation, "image 99"),
+        (_two_images_of_one_name, r"lists a\.jpg twice"),
         (_strange_id, "must be a number or text"),
         (lambda content: content.pop("annotations"), "not a COCO file"),
         (lambda content: content.update(images={}), "'images' of .* must be list"),
@@ -187,7 +202,29 @@ def test_files_that_contradict_themselves_are_refused(
     instances.write_text(json.dumps(content))
 
     with pytest.raises(InputError, match=message):
-        open_coco(instances)
+        open_data_sets(instances)
+
+
+@pytest.mark.parametrize("name", ["a\0.jpg", "a\ud800.jpg"])
+def test_a_name_that_no_file_can_have_is_named(instances: Path, name: str) -> None:
+    content = instances_content()
+    content["images"][1]["file_name"] = name
+    instances.write_text(json.dumps(content))
+    (data_set,) = open_data_sets(instances)
+
+    with pytest.raises(InputError, match="complete the data set"):
+        fingerprint(data_set)
+    with pytest.raises(InputError, match="no image file"):
+        read_frame(data_set.items[1].image)
+
+
+def test_an_annotation_that_is_there_twice_is_refused(instances: Path) -> None:
+    content = instances_content()
+    content["annotations"][3]["id"] = 2
+    instances.write_text(json.dumps(content))
+
+    with pytest.raises(InputError, match=r"lists the instance 2 of a\.jpg twice"):
+        survey(open_data_sets(instances)[0])
 
 
 def test_an_image_of_another_size_than_the_list_says_is_refused(instances: Path) -> None:
@@ -248,4 +285,21 @@ def test_a_segment_without_pixels_and_a_grey_map_are_refused(panoptic: Path, tmp
 
     Image.fromarray(random_ids(0)).save(tmp_path / "panoptic" / "a.png")
     with pytest.raises(InputError, match="a panoptic map is RGB"):
+        truths_of(panoptic)
+
+
+def test_what_is_unlabelled_is_no_segment(panoptic: Path) -> None:
+    content = json.loads(panoptic.read_text())
+    content["annotations"][0]["segments_info"].append({"id": 0})
+    panoptic.write_text(json.dumps(content))
+
+    with pytest.raises(InputError, match=r"'id' of .* must be a positive integer, not 0"):
+        truths_of(panoptic)
+
+
+def test_a_panoptic_map_that_is_a_jpeg_is_refused(panoptic: Path, tmp_path: Path) -> None:
+    path = tmp_path / "panoptic" / "a.png"
+    Image.open(path).save(path, format="JPEG")
+
+    with pytest.raises(InputError, match=r"a\.png is a JPEG"):
         truths_of(panoptic)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from samrt import InputError
 from samrt.evaluation.compare import bootstrap_interval, compare
 from samrt.evaluation.summary import Table
 
 
 def table(ious: np.ndarray, images: np.ndarray) -> Table:
-    return Table("box", images, {"iou": ious, "boundary_iou": ious / 2})
+    names = [(str(image), str(number)) for number, image in enumerate(images)]
+    return Table("box", names, images, {"iou": ious, "boundary_iou": ious / 2})
 
 
 def test_two_equal_models_differ_by_nothing() -> None:
@@ -29,6 +31,13 @@ def test_a_constant_difference_is_found_exactly_and_has_its_sign() -> None:
     assert found.difference == pytest.approx(0.25)
     assert found.boundary_difference == pytest.approx(0.125)
     assert found.interval == pytest.approx((0.25, 0.25))
+
+
+def test_tables_of_other_instances_are_not_compared() -> None:
+    ious = np.random.default_rng(0).random(4)
+
+    with pytest.raises(InputError, match=r"of shapes are not of the same instances; .*--restart"):
+        compare("shapes", table(ious, np.array([0, 0, 1, 1])), table(ious, np.array([0, 1, 1, 1])))
 
 
 def test_the_interval_is_that_of_the_normal_approximation() -> None:
@@ -52,13 +61,14 @@ def test_whole_images_are_drawn() -> None:
 
 
 def test_images_weigh_by_their_instances() -> None:
-    """By exhaustive enumeration: two images, of 3 instances and of 1, are drawn in four equally likely ways."""
-    differences, images = np.array([0.3, 0.3, 0.3, 0.0]), np.array([0, 0, 0, 1])
+    """Drawn again instance by instance: five images of 3 that differ by 0.3, five of 1 that do not."""
+    images = np.concatenate([np.repeat(np.arange(5), 3), np.arange(5, 10)])
+    differences = np.where(images < 5, 0.3, 0.0)
+    rng = np.random.default_rng(7)
+    drawn = [np.concatenate([differences[images == n] for n in rng.integers(0, 10, 10)]) for _ in range(4000)]
 
-    # 0.3 (1/4), 0.225 (1/2) and 0 (1/4); the percentiles are the extremes.
-    assert bootstrap_interval(differences, images) == pytest.approx((0, 0.3))
-    means = [bootstrap_interval(differences, images, resamples=1) for _ in range(2)]
-    assert means[0] == means[1]
+    expected = np.percentile([each.mean() for each in drawn], [2.5, 97.5])
+    assert bootstrap_interval(differences, images) == pytest.approx(tuple(expected), abs=0.01)
 
 
 def test_it_covers_the_true_difference_about_as_often_as_it_says() -> None:
@@ -75,6 +85,10 @@ def test_it_covers_the_true_difference_about_as_often_as_it_says() -> None:
     assert 0.86 <= covered / 200 <= 0.99
 
 
-def test_one_image_says_nothing_of_others() -> None:
+def test_few_images_have_no_interval() -> None:
+    differences = np.random.default_rng(4).normal(0.01, 0.05, 20)
+
+    assert bootstrap_interval(differences, np.arange(20) % 9) is None
+    assert bootstrap_interval(differences, np.arange(20) % 10) is not None
     assert bootstrap_interval(np.array([0.1, 0.2]), np.array([4, 4])) is None
     assert bootstrap_interval(np.array([]), np.array([], np.int64)) is None

@@ -103,7 +103,56 @@ def test_an_image_on_its_side_has_the_size_that_it_is_read_with(folder: Path) ->
     exif[0x0112] = 6
     Image.fromarray(np.zeros((WIDTH, HEIGHT, 3), np.uint8)).save(folder / "images" / "0.png", exif=exif)
 
-    assert survey(open_data_sets(folder)[0]).instances > 0
+    found = survey(open_data_sets(folder)[0])
+    assert found.instances > 0
+    assert found.turned == 1
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(0, 0), (1, 0), (2, 1), (3, 1), (9, 0)])
+def test_images_that_keep_their_size_may_be_turned_too(folder: Path, orientation: int, turned: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(folder / "images" / "0.png", exif=exif)
+
+    assert survey(open_data_sets(folder)[0]).turned == turned
+
+
+def test_a_map_of_an_image_before_it_was_turned_is_explained(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(folder / "images" / "0.png").save(folder / "images" / "0.png", exif=exif)
+
+    with pytest.raises(InputError, match=r"is 90x60 and its image 60x90 .* EXIF orientation"):
+        survey(open_data_sets(folder)[0])
+
+
+def test_maps_of_one_name_in_two_folders_are_told_apart(folder: Path) -> None:
+    for person, seed in (("al", 2), ("bo", 102)):
+        (folder / "masks" / person).mkdir()
+        Image.fromarray(random_ids(seed)).save(folder / "masks" / person / "2.png")
+    index = folder / "index.json"
+    index.write_text(changed(index.read_text(), "images", 2, "masks", to=["al/2.png", "bo/2.png"]))
+
+    names = [truth.name for truth in open_data_sets(folder)[0].items[2].read(SIZE).instances]
+    assert len(set(names)) == len(names)
+    assert names[0] == "al/2.png#1"
+    assert names[-1].startswith("bo/2.png#")
+
+
+@pytest.mark.parametrize("again", ["0.png", "./0.png"])
+def test_a_map_that_is_there_twice_is_refused(folder: Path, again: str) -> None:
+    index = folder / "index.json"
+    index.write_text(changed(index.read_text(), "images", 0, "masks", to=["0.png", again]))
+
+    with pytest.raises(InputError, match=r"lists the instance 0\.png#\d of 0\.png twice"):
+        survey(open_data_sets(folder)[0])
+
+
+def test_an_index_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    index = folder / "index.json"
+    index.write_text(index.read_text(), encoding="utf-8-sig")
+
+    assert len(open_data_sets(folder)[0].items) == 3
 
 
 def test_the_fingerprint_changes_with_the_files(folder: Path) -> None:
@@ -173,6 +222,16 @@ def test_a_map_in_colours_is_named(folder: Path) -> None:
     Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(folder / "masks" / "1.png")
 
     with pytest.raises(InputError, match=r"masks/1\.png has pixels of mode 'RGB'.*one channel"):
+        survey(open_data_sets(folder)[0])
+
+
+def test_pictures_that_are_no_maps_are_named(folder: Path) -> None:
+    Image.fromarray(np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(SIZE)).save(folder / "masks" / "1.png")
+    with pytest.raises(InputError, match=r"1\.png has 5400 different values, .* 5000 at most"):
+        survey(open_data_sets(folder)[0])
+
+    Image.fromarray(random_ids(1)).save(folder / "masks" / "1.png", format="JPEG")
+    with pytest.raises(InputError, match=r"masks/1\.png is a JPEG"):
         survey(open_data_sets(folder)[0])
 
 

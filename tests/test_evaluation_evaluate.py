@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +33,8 @@ pytest_plugins = ("toy_fixtures",)
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 IMAGES = 4
+# The package has a function of the module's name.
+evaluation: Any = import_module("samrt.evaluation.evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +73,10 @@ class Heard(Listener):
 def read_results(folder: Path) -> dict[str, Any]:
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return results
+
+
+def names_of(folder: Path) -> list[str]:
+    return [item.name for item in open_data_sets(folder)[0].items]
 
 
 def test_box_scores_are_those_of_predict_and_pycocotools(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -130,7 +141,7 @@ def test_everything_is_written_and_can_be_read(toy_bundle: Path, data: Path, tmp
         for item in open_data_sets(data / "first")[0].items
         for truth in item.read((60, 90)).instances
     }
-    for record in read_records(tmp_path / "out" / "first" / "instances.jsonl"):
+    for record in read_records(tmp_path / "out" / "first" / "instances.jsonl", names_of(data / "first")):
         for instance in record["instances"]:
             for prompt in ("box", "points:1", "points:3"):
                 score = instance["prompts"][prompt]
@@ -183,7 +194,7 @@ def test_an_image_that_breaks_on_the_way_loses_nothing(toy_bundle: Path, data: P
     options = Options(prompts="box")
     with pytest.raises(InputError, match=r"images/2\.png"):
         evaluate(tmp_path / "first", Contender(toy_bundle), tmp_path / "out", options, listener=Breaking())
-    assert len(list(read_records(tmp_path / "out" / "first" / "instances.jsonl"))) == 2
+    assert len(list(read_records(tmp_path / "out" / "first" / "instances.jsonl", ["0.png", "1.png"]))) == 2
     victim.write_bytes(whole)
     found = evaluate(tmp_path / "first", Contender(toy_bundle), tmp_path / "out", options)
     assert found.rows[0].instances == 15
@@ -208,6 +219,104 @@ def test_another_evaluation_in_the_same_folder_needs_restart(
     assert [row.prompt for row in again.rows] == ["points:1"]
 
 
+def test_an_interrupted_restart_goes_on_without_it(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
+    words = data, Contender(toy_bundle), tmp_path / "out"
+    evaluate(*words, Options(prompts="point"), Contender(toy_bundle))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(*words, Options(prompts="box", restart=True), Contender(toy_bundle), Heard(interrupt_at=2))
+
+    heard = Heard()
+    found = evaluate(*words, Options(prompts="box"), Contender(toy_bundle), heard)
+    assert [row.prompt for row in found.other_rows] == ["box", "box"]
+    assert ("first, first model", 2, IMAGES) in heard.steps
+
+
+def test_a_line_that_was_lost_does_not_mix_up_a_comparison(
+    toy_bundle: Path, other_bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    words = data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), Contender(other_bundle)
+    before = evaluate(*words)
+    journal = tmp_path / "out" / "first" / "instances.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:2] + lines[3:]))
+
+    assert evaluate(*words).differences == before.differences
+    assert journal.read_bytes() != b"".join(lines)  # at the end now
+
+
+def test_an_image_of_no_data_set_in_a_journal_is_refused(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
+    words = data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box")
+    evaluate(*words)
+    with (tmp_path / "out" / "first" / "instances.jsonl").open("ab") as file:
+        file.write(b'{"image": "stranger.png", "instances": []}\n')
+
+    with pytest.raises(InputError, match=r"see 'stranger\.png'; .*--restart"):
+        evaluate(*words)
+
+
+def test_results_of_other_data_sets_are_not_replaced(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
+    words, options = (Contender(toy_bundle), tmp_path / "out"), Options(prompts="box")
+    evaluate(data / "first", *words, options)
+
+    with pytest.raises(InputError, match=r"holds results of first, which would be lost; .*--restart"):
+        evaluate(data / "second", *words, options)
+    assert len(evaluate(data, *words, options).rows) == 2  # those of the first are among them
+    found = evaluate(data / "second", *words, Options(prompts="box", restart=True))
+    assert [each["name"] for each in read_results(tmp_path / "out")["data_sets"]] == ["second"]
+    assert len(found.rows) == 1
+
+
+@pytest.mark.parametrize("text", ["mine", "[]", '{"format": "of another"}', "[" * 100_000])
+def test_results_of_something_else_are_never_replaced(toy_bundle: Path, data: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.json").write_text(text)
+
+    for restart in (False, True):
+        with pytest.raises(OutputError, match=r"is not of samrt eval, and would be lost"):
+            evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(restart=restart))
+    assert (tmp_path / "out" / "results.json").read_text() == text
+
+
+def test_engines_that_were_never_compared_are_said(
+    toy_bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines: Any = SimpleNamespace(manifest=SimpleNamespace(version="10.3", verification=None))
+    choice = evaluation.choose
+    monkeypatch.setattr(evaluation, "choose", lambda *words: replace(choice(*words), engines=engines))
+    heard = Heard()
+    evaluate(data / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), listener=heard)
+
+    (line,) = heard.lines
+    assert "never compared with the bundle" in line
+
+
+def test_turned_images_are_said_once(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "second", tmp_path / "second")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = tmp_path / "second" / "images" / "0.png"
+    Image.open(path).save(path, exif=exif)
+    heard = Heard()
+    evaluate(tmp_path / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), listener=heard)
+
+    (line,) = heard.lines
+    assert line.startswith("second: 1 of 2 images are turned as their EXIF orientation says; their truths must be")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_data_set_may_have_a_name_that_is_no_text(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"fr\xfcchte")
+    shutil.copytree(data / "second", folder)
+    out = tmp_path / "out"
+    for _ in range(2):
+        evaluate(folder, Contender(toy_bundle), out, Options(prompts="box"))
+
+    page = (out / "results.md").read_text()
+    assert "| fr\\udcfcchte " in page
+    assert "](fr%FCchte_box.png)" in page
+    assert read_results(out)["data_sets"][0]["name"] == folder.name
+
+
 def test_a_limit_is_said(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
     heard = Heard()
     found = evaluate(
@@ -228,7 +337,16 @@ def test_two_equal_bundles_differ_by_nothing(toy_bundle: Path, data: Path, tmp_p
     for each in found.differences:
         assert each.miou == each.other_miou
         assert each.difference == 0
-        assert each.interval == (0, 0)
+        assert each.interval is None  # of so few images
+
+
+def test_ten_images_have_an_interval(toy_bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
+    folder = write_data_set(tmp_path / "ten", images=10, instances=1)
+    found = evaluate(folder, Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), Contender(other_bundle))
+
+    (each,) = found.differences
+    assert each.interval is not None
+    assert each.interval[0] <= each.difference <= each.interval[1]
 
 
 def test_two_bundles_are_compared_each_with_its_own_clicks(
@@ -246,8 +364,6 @@ def test_two_bundles_are_compared_each_with_its_own_clicks(
     assert found.rows != found.other_rows
     for each, row, other in zip(found.differences, *(one.rows for one in alone), strict=True):
         assert each.difference == pytest.approx(other.answer.miou - row.answer.miou, abs=1e-12)
-        assert each.interval is not None
-        assert each.interval[0] <= each.difference <= each.interval[1]
     results = read_results(tmp_path / "both")
     assert results["bootstrap"] == {"resamples": 10_000, "confidence": 0.95, "unit": "image"}
     assert "## Compared" in (tmp_path / "both" / "results.md").read_text()
@@ -287,6 +403,9 @@ def test_outputs_where_they_would_do_harm_are_refused(own_bundle: Path, data: Pa
             evaluate(data, Contender(own_bundle), target)
     with pytest.raises(OutputError, match="is a data set"):
         evaluate(data, Contender(own_bundle), data / "first")
+    for source, target in ((data, data), (data / "first", data), (data, data / "first" / "eval")):
+        with pytest.raises(OutputError, match="would lie in the data set"):
+            evaluate(source, Contender(own_bundle), target)
     with pytest.raises(OutputError, match="does not exist"):
         evaluate(data, Contender(own_bundle), tmp_path / "absent" / "out")
     (tmp_path / "file").touch()

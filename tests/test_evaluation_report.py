@@ -40,3 +40,13 @@ def test_the_terminal_has_the_tables_alone() -> None:
     assert len(alone.splitlines()) == 3
     assert terminal_report(EVALUATION).startswith(alone)
     assert "other: b.samrt: toy tiny at 64" in terminal_report(EVALUATION)
+
+
+def test_links_to_pictures_are_quoted() -> None:
+    page = markdown_report(EVALUATION, ["my set (2) #50%_box.png"])
+
+    assert "![my set (2) #50%_box.png](my%20set%20%282%29%20%2350%25_box.png)" in page
+
+
+def test_the_page_says_where_there_is_no_interval() -> None:
+    assert "left out with fewer than 10 images" in markdown_report(EVALUATION)

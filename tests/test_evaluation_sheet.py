@@ -72,6 +72,20 @@ def test_answer_and_truth_can_be_told_apart(folder: Path, answer: np.ndarray) ->
     assert (inside.min(axis=2) > 200).any()
 
 
+def test_a_thin_truth_of_a_large_image_has_its_line(tmp_path: Path) -> None:
+    folder, size = write_data_set(tmp_path / "thin", images=1), (2000, 2000)
+    Image.fromarray(np.full((*size, 3), 128, np.uint8)).save(folder / "images" / "0.png")
+    Image.fromarray(rectangle(100, 1000, 1900, 1001, size).astype(np.uint8)).save(folder / "masks" / "0_a.png")
+    Image.fromarray(np.zeros(size, np.uint8)).save(folder / "masks" / "0_b.png")
+    (record,) = one_record(rectangle(0, 0, 0, 0, size))
+    record["instances"][0]["box"] = [100, 500, 1899, 1500]  # clear of the line
+    rows = choose_shown(lambda: [record], "box")
+    sheet = draw_sheet(open_data_sets(folder)[0], "box", {"best": rows["best"]}, "title")
+
+    line = sheet[66 + 130 : 66 + 150, 10 + 30 : 10 + 250].astype(int)
+    assert (line.min(axis=2).max(axis=0) > 200).mean() > 0.9
+
+
 def test_an_object_that_is_gone_is_an_error(folder: Path) -> None:
     (data_set,) = open_data_sets(folder)
     rows = choose_shown(lambda: one_record(rectangle(30, 20, 50, 40), name="0_a.png#9"), "box")

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs the model: onnxruntime, tensorrt, tensorrt_rtx or auto (default: auto)",
     )
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, help="where results go (default: eval_ and the bundle's name)"
+        "-o", "--output", metavar="DIR", type=Path, help="where results go (default: eval_BUNDLE_DATA, by their names)"
     )
     parser.add_argument("--limit", metavar="N", type=int, help="the first N images of each data set only")
     parser.add_argument(
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     from samrt.evaluation.report import terminal_report
 
     arguments.bundle = arguments.bundle or default_bundle()
-    folder = arguments.output or Path(f"eval_{Path(os.path.realpath(arguments.bundle)).stem}")
+    folder = arguments.output or _default_folder(arguments.bundle, arguments.data)
     options = Options(
         prompts=arguments.prompts,
         images=arguments.images,
@@ -93,13 +93,19 @@ def run(arguments: argparse.Namespace) -> int:
         contender = Contender(arguments.bundle, arguments.backend)
         evaluation = evaluate(arguments.data, contender, folder, options, other, progress)
     except (KeyboardInterrupt, SamrtError):
-        progress.end_line()
-        if folder.is_dir():
-            print(
-                f"samrt: the images that were done are kept in {folder}; the same command goes on from there",
-                file=sys.stderr,
-            )
+        if progress.kept:
+            same = "the same command without --restart" if arguments.restart else "the same command"
+            progress.say(f"the images that were done are kept in {folder}; {same} goes on from there")
         raise
+    finally:
+        progress.end_line()
     print(terminal_report(evaluation))
     print(f"wrote {folder}")
     return 0
+
+
+def _default_folder(bundle: Path, data: Path) -> Path:
+    """Another for each bundle and data set; a data set is named as the evaluation names it."""
+    named = Path(os.path.abspath(data))
+    of_data = named.stem if data.is_file() else named.name or "data"
+    return Path(f"eval_{Path(os.path.realpath(bundle)).stem}_{of_data}")

@@ -6,13 +6,18 @@ import time
 from typing import TextIO
 
 from samrt.evaluation import Listener
+from samrt.evaluation.evaluate import ANNOTATIONS
 
 # Seconds between lines where they stay, in a log.
 _PAUSE = 10.0
 
 
 class Progress(Listener):
-    """Shows the images that are done, and the time that is left, on `stream`."""
+    """Shows the images that are done, and the time that is left, on `stream`.
+
+    Attributes:
+        kept: whether an image's scores are on the disk, of this run or of one before.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -21,9 +26,11 @@ class Progress(Listener):
         self._started = self._shown = 0.0
         self._before = 0
         self._line_open = False
+        self.kept = False
 
     def step(self, what: str, done: int, total: int) -> None:
         """Show a count, unless the last one was shown a moment ago."""
+        self.kept |= done > 0 and not what.endswith(ANNOTATIONS)
         now = time.monotonic()
         if what != self._what:
             self.end_line()

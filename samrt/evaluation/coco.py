@@ -16,12 +16,14 @@ import numpy as np
 from samrt.errors import InputError
 from samrt.evaluation.reading import as_input_errors, check_size, read_json, read_panoptic_map
 from samrt.evaluation.truths import DataSet, Item, Mask, Truths, cut_out
-from samrt.json_reader import JsonReader
+from samrt.json_reader import JsonReader, is_number
 from samrt.rle import decode
 from samrt.transforms import Size
 
 CROWD, EMPTY = "crowd regions", "annotations without a pixel"
 _REMEDY = "download the annotations again"
+# pycocotools holds coordinates in 32 bits, five times as fine, and crashes beyond: far from any picture.
+_FARTHEST = 2**20
 
 
 def open_coco(path: Path, images: Path | None = None, masks: Path | None = None) -> DataSet:
@@ -46,9 +48,13 @@ def open_coco(path: Path, images: Path | None = None, masks: Path | None = None)
                 raise InputError(f"{path} has an annotation of image {key!r}, which it does not list; {_REMEDY}")
             by_image[key].append(annotation)
         folder = images or _find_images(path, next(iter(pictures.values()), None))
-        make = _panoptic_item if panoptic else _instances_item
         maps = masks or path.with_suffix("")
-        items = tuple(make(picture, folder, maps, by_image[key]) for key, picture in pictures.items())
+        items = tuple(
+            _panoptic_item(picture, folder, maps, by_image[key])
+            if panoptic
+            else _instances_item(picture, folder, by_image[key])
+            for key, picture in pictures.items()
+        )
     return DataSet(path.stem, items, path, len(items))
 
 
@@ -96,7 +102,7 @@ def _find_images(path: Path, first: _Picture | None) -> Path:
     raise InputError(f"the picture {first.name} of {path} is in none of {looked}; name its folder with --images DIR")
 
 
-def _instances_item(picture: _Picture, folder: Path, maps: Path, annotations: list[JsonReader]) -> Item:
+def _instances_item(picture: _Picture, folder: Path, annotations: list[JsonReader]) -> Item:
     image = folder / picture.name
 
     def read(size: Size) -> Truths:
@@ -119,19 +125,21 @@ def _instances_item(picture: _Picture, folder: Path, maps: Path, annotations: li
 
 def _panoptic_item(picture: _Picture, folder: Path, maps: Path, annotations: list[JsonReader]) -> Item:
     image = folder / picture.name
-    files = tuple(maps / annotation.text("file_name") for annotation in annotations)
+    names = [annotation.text("file_name") for annotation in annotations]
+    files = tuple(maps / name for name in names)
 
     def read(size: Size) -> Truths:
         picture.check(image, size)
         found = Truths([])
-        for annotation, file in zip(annotations, files, strict=True):
+        for annotation, name, file in zip(annotations, names, files, strict=True):
             ids = read_panoptic_map(file, size)
             for segment in annotation.list_of_children("segments_info"):
                 if _is_crowd(segment):
                     found.left_out[CROWD] += 1
                     continue
-                number = segment.whole("id")
-                truth = cut_out(f"{file.name}#{number}", ids == number)
+                # 0 is what is unlabelled.
+                number = segment.size("id")
+                truth = cut_out(f"{name}#{number}", ids == number)
                 if truth is None:
                     raise InputError(f"{file} has no pixel of its segment {number}; {_REMEDY}")
                 found.instances.append(truth)
@@ -167,21 +175,25 @@ def segmentation_mask(segmentation: Any, size: Size, what: str) -> Mask:
     """
     if isinstance(segmentation, Mapping):
         try:
-            mask = _decode_runs(segmentation) if isinstance(segmentation.get("counts"), list) else decode(segmentation)
+            return _decode_runs(segmentation, size)
         except InputError as error:
             raise InputError(f"{what}: {error}") from error
-        check_size(what, (mask.shape[0], mask.shape[1]), size)
-        return mask
     if not isinstance(segmentation, list):
         raise InputError(f"the segmentation of {what} must be polygons or run lengths, not {segmentation!r}; {_REMEDY}")
     return _draw_polygons(segmentation, size, what)
 
 
-def _decode_runs(segmentation: Mapping[str, Any]) -> Mask:
-    """Lengths of alternating runs of 0 and 1 in column-major order."""
-    size, runs = segmentation.get("size"), segmentation["counts"]
-    if not (isinstance(size, list) and len(size) == 2 and all(_is_count(n) for n in [*size, *runs])):
-        raise InputError(f"damaged run lengths: size and counts must be lists of whole numbers; {_REMEDY}")
+def _decode_runs(segmentation: Mapping[str, Any], size: Size) -> Mask:
+    """Lengths of alternating runs of 0 and 1 in column-major order, as a list or compressed."""
+    found, runs = segmentation.get("size"), segmentation.get("counts")
+    if not (isinstance(found, list) and len(found) == 2 and all(_is_count(n) for n in found)):
+        raise InputError(f"damaged run lengths: size must be [height, width] in pixels; {_REMEDY}")
+    # Before any mask of that size is made: it may be larger than the memory.
+    check_size("its mask", (found[0], found[1]), size)
+    if not isinstance(runs, list):
+        return decode(segmentation)
+    if not all(_is_count(n) for n in runs):
+        raise InputError(f"damaged run lengths: counts must be whole numbers; {_REMEDY}")
     height, width = size
     if sum(runs) != height * width:
         raise InputError(f"damaged run lengths: they do not fill {width}x{height} pixels (width x height); {_REMEDY}")
@@ -202,8 +214,8 @@ def _draw_polygons(polygons: list[Any], size: Size, what: str) -> Mask:
         ) from error
     for polygon in polygons:
         fits = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
-        if not fits or not all(isinstance(n, int | float) and np.isfinite(n) for n in polygon):
-            raise InputError(f"{what} has a polygon that is not x0, y0, x1, y1, x2, y2, ...; {_REMEDY}")
+        if not fits or not all(is_number(n) and abs(n) <= _FARTHEST for n in polygon):
+            raise InputError(f"{what} has a polygon that is not x0, y0, x1, y1, x2, y2, ... in pixels; {_REMEDY}")
     if not polygons:
         return np.zeros(size, np.bool_)
     # Floats, because pycocotools takes four whole numbers for a box.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from samrt.errors import InputError
 from samrt.evaluation.coco import open_coco
-from samrt.evaluation.reading import as_input_errors, picture_size, read_id_map, read_json
+from samrt.evaluation.reading import as_input_errors, read_frame, read_id_map, read_json
 from samrt.evaluation.truths import DataSet, Item, Truths, instances_of
 from samrt.files import sha256_of
 from samrt.transforms import Size
@@ -30,11 +30,13 @@ class Survey:
         instances: how many.
         median_area: of all instances, in pixels.
         left_out: annotations that are not evaluated, by reason.
+        turned: how many images are turned or mirrored by their EXIF orientation.
     """
 
     instances: int
     median_area: float
     left_out: dict[str, int]
+    turned: int
 
 
 def open_data_sets(
@@ -67,6 +69,9 @@ def open_data_sets(
     for each in found:
         if not each.items:
             raise InputError(f"{each.index} lists no images; there is nothing to evaluate")
+        twice = _repeated(item.name for item in each.items)
+        if twice:
+            raise InputError(f"{each.index} lists {twice} twice; list each image once, with all that is known of it")
     return [replace(each, items=each.items[:limit]) for each in found]
 
 
@@ -74,18 +79,25 @@ def survey(data_set: DataSet, progress: Callable[[int], None] = lambda done: Non
     """Read every annotation once, so that what is missing or damaged is found before hours of work.
 
     Raises:
-        InputError: an image or an annotation is missing or damaged, they differ in size, or there is no instance.
+        InputError: an image or an annotation is missing or damaged, they differ in size, two instances of an image
+            share a name, or there is no instance.
     """
     areas: list[int] = []
     left_out: Counter[str] = Counter()
+    turned = 0
     for done, item in enumerate(data_set.items, start=1):
-        truths = item.read(picture_size(item.image))
+        frame = read_frame(item.image)
+        truths = item.read(frame.size)
+        twice = _repeated(truth.name for truth in truths.instances)
+        if twice:
+            raise InputError(f"{data_set.index} lists the instance {twice} of {item.name} twice; list it once")
+        turned += frame.turned
         areas += [truth.area for truth in truths.instances]
         left_out += truths.left_out
         progress(done)
     if not areas:
         raise InputError(f"{data_set.index} has no instance in {len(data_set.items)} images; nothing can be evaluated")
-    return Survey(len(areas), float(np.median(areas)), dict(sorted(left_out.items())))
+    return Survey(len(areas), float(np.median(areas)), dict(sorted(left_out.items())), turned)
 
 
 def fingerprint(data_set: DataSet) -> str:
@@ -99,10 +111,11 @@ def fingerprint(data_set: DataSet) -> str:
         for path in (item.image, *item.files):
             try:
                 size = path.stat().st_size
-            except OSError as error:
+            except (OSError, ValueError) as error:
+                # A ValueError is of a name that no file can have: with a NUL, or half of a surrogate pair.
+                reason = error.strerror if isinstance(error, OSError) else error
                 raise InputError(
-                    f"{data_set.index} lists {item.name}, and {path} cannot be read ({error.strerror}); "
-                    "complete the data set"
+                    f"{data_set.index} lists {item.name}, and {path} cannot be read ({reason}); complete the data set"
                 ) from error
             digest.update(f"{item.name}\0{path.name}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
@@ -111,27 +124,38 @@ def fingerprint(data_set: DataSet) -> str:
 def _open_folder(folder: Path) -> DataSet:
     index = folder / INDEX
     with as_input_errors():
-        items = list(_items(folder))
-    twice = [name for name, count in Counter(item.name for item in items).items() if count > 1]
-    if twice:
-        raise InputError(f"{index} lists {twice[0]} twice; list each image once, with all of its masks")
+        items = tuple(_items(folder))
     # Links are not followed: two of them may lead to folders of one name.
-    return DataSet(Path(os.path.abspath(folder)).name or "data", tuple(items), index, len(items))
+    return DataSet(Path(os.path.abspath(folder)).name or "data", items, index, len(items))
 
 
 def _items(folder: Path) -> Iterator[Item]:
     for entry in read_json(folder / INDEX, _REMEDY).list_of_children("images"):
         name = entry.text("file")
         names = entry.items("masks", lambda value: isinstance(value, str) and value != "", "file names")
-        maps = tuple(folder / "masks" / each for each in names)
-        yield Item(name, folder / "images" / name, _MapReader(maps), maps)
+        reader = _MapReader(folder / "masks", tuple(names))
+        yield Item(name, folder / "images" / name, reader, reader.files)
 
 
 @dataclass(frozen=True)
 class _MapReader:
     """Reads the instances of all maps of an image; several maps are several people's annotations."""
 
-    maps: tuple[Path, ...]
+    folder: Path
+    names: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(self.folder / name for name in self.names)
 
     def __call__(self, size: Size) -> Truths:
-        return Truths([truth for path in self.maps for truth in instances_of(read_id_map(path, size), path.name)])
+        found = Truths([])
+        for name, path in zip(self.names, self.files, strict=True):
+            # As it is listed, because maps in two folders may share the last part; without "./", for they may not all.
+            found.instances.extend(instances_of(read_id_map(path, size), PurePath(name).as_posix()))
+        return found
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    """The first name that is there twice."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)

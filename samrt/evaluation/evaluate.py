@@ -17,19 +17,21 @@ from samrt.evaluation.compare import compare
 from samrt.evaluation.datasets import INDEX, Survey, fingerprint, open_data_sets, survey
 from samrt.evaluation.journal import Journal, check_journal, read_records
 from samrt.evaluation.protocol import DEFAULT_PROMPTS, PromptPlan, parse_prompts
-from samrt.evaluation.records import evaluate_instances
+from samrt.evaluation.records import Record, evaluate_instances
 from samrt.evaluation.report import describe_left_out, markdown_report
-from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription, write_text
+from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription, check_results, write_text
 from samrt.evaluation.sheet import choose_shown, draw_sheet
 from samrt.evaluation.summary import Row, Table, summarise, tabulate
 from samrt.evaluation.truths import DataSet, Item
 from samrt.images import read_image
 from samrt.model import Model, load
 from samrt.overlay import write_png
-from samrt.selection import choose
+from samrt.selection import Choice, choose
 
 _RESULTS, _REPORT = "results.json", "results.md"
 _JOURNALS = ("instances.jsonl", "other.jsonl")
+# Ends what a listener is told of while annotations are read, which keeps nothing.
+ANNOTATIONS = "annotations"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ class Listener:
     """What is told of the progress: nothing. Override both to show it."""
 
     def step(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` images of `what` are done; the first call for `what` tells how many were done before."""
+        """`done` of `total` images of `what` are done; the first call for `what` tells how many were done before.
+
+        `what` ends in `ANNOTATIONS` while those are read, and is of a model else.
+        """
 
     def say(self, line: str) -> None:
         """Something to know about what is evaluated."""
@@ -94,7 +99,7 @@ def evaluate(
         InputError: the data, a prompt or a journal in `output` cannot be used.
         BundleError: a bundle is missing or damaged.
         BackendError: a backend cannot be used, or failed.
-        OutputError: a file cannot be written. The images that were done are kept.
+        OutputError: a file cannot be written, or `output` is no place for results. The images that were done are kept.
     """
     options, listener = options or Options(), listener or Listener()
     if options.limit is not None and options.limit < 1:
@@ -105,30 +110,32 @@ def evaluate(
     contenders = [contender] if other is None else [contender, other]
     for each in contenders:
         _check_output(folder, Path(each.bundle))
+    _check_apart(folder, data_sets)
+    check_results(folder / _RESULTS, [each.name for each in data_sets], restart=options.restart)
     with ExitStack() as stack:
         # All that can be refused is refused before the first image, the second model's part too.
         runs = [_Run.prepare(stack, each, folder, name) for each, name in zip(contenders, _JOURNALS, strict=False)]
         headers = [{"prompts": plan.names, "data_set": fingerprint(each)} for each in data_sets]
         for run in runs:
-            for reason in run.passed_over:
+            for reason in run.choice.passed_over:
                 listener.say(f"not used: {reason}")
+            if str(run.choice) != run.description.backend:
+                listener.say(str(run.choice))
             for data_set, header in zip(data_sets, headers, strict=True):
                 if not options.restart:
                     check_journal(run.journal(data_set), run.header(header))
         surveys = [_survey(each, listener) for each in data_sets]
         summaries = tuple(_summary(*pair) for pair in zip(data_sets, surveys, strict=True))
-        for summary in summaries:
-            left_out = describe_left_out(summary)
-            if left_out:
-                listener.say(f"{summary.name}: left out {left_out}")
+        for summary, found in zip(summaries, surveys, strict=True):
+            _tell(summary, found, listener)
         _make_folder(folder)
         if options.restart:
-            _remove_results(folder)
+            _remove_results(folder, data_sets)
         for run in runs:
             with load(run.bundle, run.backend) as model:
                 for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
                     _make_folder(run.journal(data_set).parent)
-                    with Journal(run.journal(data_set), run.header(header), restart=options.restart) as journal:
+                    with Journal(run.journal(data_set), run.header(header)) as journal:
                         work = _Work(model, plan, summary.disc_radius)
                         _fill(journal, data_set, work, run.title(data_set, len(runs)), listener)
     evaluation = _results(runs, data_sets, summaries, plan)
@@ -144,8 +151,8 @@ class _Run:
 
     bundle: Bundle
     backend: str
+    choice: Choice
     description: ModelDescription
-    passed_over: tuple[str, ...]
     folder: Path
     file_name: str
 
@@ -154,8 +161,7 @@ class _Run:
         bundle = open_bundle(contender.bundle)
         stack.callback(bundle.close)
         choice = choose(bundle, contender.backend)
-        description = ModelDescription.of(bundle, choice)
-        return cls(bundle, contender.backend, description, choice.passed_over, folder, file_name)
+        return cls(bundle, contender.backend, choice, ModelDescription.of(bundle, choice), folder, file_name)
 
     def journal(self, data_set: DataSet) -> Path:
         return self.folder / data_set.name / self.file_name
@@ -167,8 +173,11 @@ class _Run:
         which = "first" if self.file_name == _JOURNALS[0] else "second"
         return data_set.name if runs == 1 else f"{data_set.name}, {which} model"
 
+    def records(self, data_set: DataSet) -> Iterator[Record]:
+        return read_records(self.journal(data_set), [item.name for item in data_set.items])
+
     def tables(self, data_set: DataSet, plan: PromptPlan) -> list[Table]:
-        return tabulate(read_records(self.journal(data_set)), plan.names)
+        return tabulate(self.records(data_set), plan.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +209,7 @@ def _fill(journal: Journal, data_set: DataSet, work: _Work, title: str, listener
 
 
 def _survey(data_set: DataSet, listener: Listener) -> Survey:
-    what, total = f"{data_set.name}, annotations", len(data_set.items)
+    what, total = f"{data_set.name}, {ANNOTATIONS}", len(data_set.items)
     listener.step(what, 0, total)
     return survey(data_set, lambda done: listener.step(what, done, total))
 
@@ -215,6 +224,17 @@ def _summary(data_set: DataSet, found: Survey) -> DataSetSummary:
         disc_radius=disc_radius(found.median_area),
         left_out=found.left_out,
     )
+
+
+def _tell(summary: DataSetSummary, found: Survey, listener: Listener) -> None:
+    left_out = describe_left_out(summary)
+    if left_out:
+        listener.say(f"{summary.name}: left out {left_out}")
+    if found.turned:
+        listener.say(
+            f"{summary.name}: {found.turned} of {summary.images} images are turned as their EXIF orientation says; "
+            "their truths must be of the turned image"
+        )
 
 
 def _results(
@@ -246,7 +266,7 @@ def _write_sheets(
     means = {(row.data_set, row.prompt): row.answer.miou for row in rows}
     for data_set in data_sets:
         for prompt in plan.shown:
-            chosen = choose_shown(partial(read_records, run.journal(data_set)), prompt)
+            chosen = choose_shown(partial(run.records, data_set), prompt)
             title = f"{data_set.name}, {prompt}: mIoU {means[data_set.name, prompt]:.3f}; white line: truth"
             name = f"{data_set.name}_{prompt.replace(':', '_')}.png"
             write_png(folder / name, draw_sheet(data_set, prompt, chosen, title))
@@ -267,13 +287,26 @@ def _check_output(folder: Path, bundle: Path) -> None:
         )
 
 
-def _remove_results(folder: Path) -> None:
-    """They would belong to other journals than lie beside them."""
-    for name in (_RESULTS, _REPORT):
+def _check_apart(folder: Path, data_sets: Sequence[DataSet]) -> None:
+    """A data set is only read: no part of the results goes into its folder."""
+    for into in data_sets:
+        real = Path(os.path.realpath(folder / into.name))
+        for each in data_sets:
+            root = Path(os.path.realpath(each.index.parent))
+            if each.index.name == INDEX and root in (real, *real.parents):
+                raise OutputError(
+                    f"results in {folder} would lie in the data set {root}; choose another folder with -o"
+                )
+
+
+def _remove_results(folder: Path, data_sets: Sequence[DataSet]) -> None:
+    """All at once, so that an interrupted new beginning can go on: what is there then is of it."""
+    journals = [folder / each.name / name for each in data_sets for name in _JOURNALS]
+    for path in (folder / _RESULTS, folder / _REPORT, *journals):
         try:
-            (folder / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot replace {folder / name}: {error.strerror}; check the permissions") from error
+            raise OutputError(f"cannot replace {path}: {error.strerror}; check the permissions") from error
 
 
 def _make_folder(folder: Path) -> None:

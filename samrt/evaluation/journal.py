@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ from samrt.errors import InputError, OutputError
 from samrt.files import replacing_file
 
 FORMAT_VERSION = 1
-_RESTART = "evaluate into another folder with -o, or start anew with --restart"
+RESTART = "evaluate into another folder with -o, or start anew with --restart"
 
 
 class Journal:
@@ -29,13 +29,12 @@ class Journal:
         done: names of the images in it.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any], *, restart: bool = False) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         """Open the journal, or begin it.
 
         Args:
             path: the file; its folder exists.
             header: what is evaluated and how, as JSON; a journal of something else is refused.
-            restart: begin it anew whatever is there.
 
         Raises:
             InputError: there is a journal of something else, or a damaged one.
@@ -44,13 +43,14 @@ class Journal:
         self.path = path
         self.done: set[str] = set()
         try:
-            if path.exists() and not restart:
+            if path.exists():
                 check_journal(path, header)
                 self._continue()
             else:
                 with replacing_file(path) as temporary:
                     temporary.write_bytes(_line(_full(header)))
-            self._file = path.open("ab")
+            # A buffer would keep what a full disk refused, and fail with it again when the file is closed.
+            self._file = path.open("ab", buffering=0)
         except OSError as error:
             if isinstance(error, OutputError):
                 raise
@@ -63,8 +63,9 @@ class Journal:
             OutputError: the disk is full or gone; the images before are kept.
         """
         try:
-            self._file.write(_line(record))
-            self._file.flush()
+            rest = memoryview(_line(record))
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             raise _not_written(self.path, error) from error
@@ -102,26 +103,33 @@ def check_journal(path: Path, header: Mapping[str, Any]) -> None:
     except OSError as error:
         raise _not_written(path, error) from error
     if found is None:
-        raise InputError(f"{path} is damaged: its first line is cut short; {_RESTART}")
+        raise InputError(f"{path} is damaged: its first line is cut short; {RESTART}")
     wanted = _full(header)
     differing = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
     if differing:
         raise InputError(
-            f"{path} holds an evaluation of something else: it differs in {', '.join(differing)}; {_RESTART}"
+            f"{path} holds an evaluation of something else: it differs in {', '.join(differing)}; {RESTART}"
         )
 
 
-def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The images' records, one at a time: a large data set's would fill the memory.
+def read_records(path: Path, images: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The records of `images` in their order, one at a time: a large data set's would fill the memory.
+
+    The lines may lie in another order, because a line that was lost is made again at the end.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or holds not exactly these images.
         OutputError: it cannot be read.
     """
     try:
-        lines = _whole_lines(path)
-        next(lines, None)
-        yield from (record for _, record in lines if record is not None)
+        places = {record["image"]: start for start, record in _whole_lines(path) if start > 0 and record is not None}
+        differing = sorted(places.keys() ^ set(images))
+        if differing:
+            raise InputError(f"{path} holds not exactly the images of its data set, see {differing[0]!r}; {RESTART}")
+        with path.open("rb") as file:
+            for image in images:
+                file.seek(places[image])
+                yield json.loads(file.readline())
     except OSError as error:
         raise _not_written(path, error) from error
 
@@ -130,18 +138,27 @@ def _whole_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Where each line begins in the file, and what it says; None for a last line that was cut short."""
     with path.open("rb") as file:
         start = 0
+        images: set[str] = set()
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 yield start, None
                 return
             try:
                 content = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 content = None
-            if not isinstance(content, dict) or (number > 1 and not isinstance(content.get("image"), str)):
-                raise InputError(f"{path} is damaged in line {number}; {_RESTART}")
+            if not isinstance(content, dict) or (number > 1 and not _is_record(content, images)):
+                raise InputError(f"{path} is damaged in line {number}; {RESTART}")
+            if number > 1:
+                images.add(content["image"])
             yield start, content
             start += len(line)
+
+
+def _is_record(content: Mapping[str, Any], before: set[str]) -> bool:
+    """Whether a line is the record of an image that has none in the lines before."""
+    image, instances = content.get("image"), content.get("instances")
+    return isinstance(image, str) and image not in before and isinstance(instances, list)
 
 
 def _full(header: Mapping[str, Any]) -> dict[str, Any]:

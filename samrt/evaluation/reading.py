@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from samrt.errors import BundleError, InputError
@@ -16,7 +18,8 @@ from samrt.json_reader import JsonReader
 from samrt.transforms import Size
 
 _ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
+_TURNED = range(2, 9)  # the EXIF orientations that turn or mirror an image; 1 is as it is
+_SIDEWAYS = range(5, 9)  # those of them that exchange width and height
 _ID_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")
 
 
@@ -27,7 +30,8 @@ def read_json(path: Path, remedy: str) -> JsonReader:
         InputError: there is no such file, or it is not valid JSON.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        # Editors on Windows put a byte order mark first.
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from error
     except (ValueError, RecursionError) as error:
@@ -45,8 +49,16 @@ def as_input_errors() -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
-def picture_size(path: Path) -> Size:
-    """(H, W) that `read_image` will give, without decoding more than the format asks for.
+@dataclass(frozen=True)
+class Frame:
+    """(H, W) of an image as it is read, and whether its EXIF orientation has turned or mirrored it for that."""
+
+    size: Size
+    turned: bool
+
+
+def read_frame(path: Path) -> Frame:
+    """The frame that `read_image` will give, without decoding more than the format asks for.
 
     A PNG may say after its pixels how it is to be turned, so that it is decoded; a JPEG's header is enough.
 
@@ -54,17 +66,19 @@ def picture_size(path: Path) -> Size:
         InputError: there is no such file, or it is not a picture.
     """
     with open_picture(path) as image:
-        turned = image.getexif().get(_ORIENTATION) in _TURNED
-        return (image.width, image.height) if turned else (image.height, image.width)
+        orientation = image.getexif().get(_ORIENTATION)
+        size = (image.width, image.height) if orientation in _SIDEWAYS else (image.height, image.width)
+        return Frame(size, orientation in _TURNED)
 
 
 def read_id_map(path: Path, size: Size) -> NDArray[np.integer]:
     """A picture whose pixels are instance ids: integers [H, W] of one channel, 0 unlabelled.
 
     Raises:
-        InputError: it cannot be read, has several channels, or another size than the image, which is (H, W).
+        InputError: it cannot be read, is a JPEG, has several channels, or another size than the image, which is (H, W).
     """
     with open_picture(path) as image:
+        _check_lossless(path, image)
         if image.mode not in _ID_MODES:
             raise InputError(
                 f"{path} has pixels of mode {image.mode!r}; a map of instance ids has one channel of 8 or 16 bits: "
@@ -83,6 +97,7 @@ def read_panoptic_map(path: Path, size: Size) -> NDArray[np.int32]:
         InputError: as `read_id_map`.
     """
     with open_picture(path) as image:
+        _check_lossless(path, image)
         if image.mode != "RGB":
             raise InputError(f"{path} has pixels of mode {image.mode!r}; a panoptic map is RGB: download it again")
         colours = np.asarray(image).astype(np.int32)
@@ -94,7 +109,14 @@ def read_panoptic_map(path: Path, size: Size) -> NDArray[np.int32]:
 def check_size(what: object, found: Size, size: Size) -> None:
     """Raises InputError where an annotation, `found` (H, W), has another size than its image."""
     if found != size:
+        remedy = "truths are never resized: give both at one size"
+        if found == (size[1], size[0]):
+            remedy = "images are turned as their EXIF orientation says: turn the truths of such an image too"
         raise InputError(
-            f"{what} is {found[1]}x{found[0]} and its image {size[1]}x{size[0]} (width x height); "
-            "truths are never resized: give both at one size"
+            f"{what} is {found[1]}x{found[0]} and its image {size[1]}x{size[0]} (width x height); {remedy}"
         )
+
+
+def _check_lossless(path: Path, image: PIL.Image.Image) -> None:
+    if image.format == "JPEG":
+        raise InputError(f"{path} is a JPEG, which does not keep ids as they were; make the map anew, as a PNG")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
+from samrt.evaluation.compare import LEAST_IMAGES
 from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
 from samrt.evaluation.summary import Row, Score
 
@@ -78,10 +80,14 @@ def markdown_report(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str
             "## Compared",
             f"Other: {_model(evaluation.other)}",
             differences_table(evaluation),
-            "Differences are the other's less the first's; intervals are paired bootstraps over images.",
+            "Differences are the other's less the first's; intervals are paired bootstraps over images, "
+            f"and left out with fewer than {LEAST_IMAGES} images, where they would be too narrow.",
         ]
     if pictures:
-        parts += ["## Best, median and worst masks", "\n\n".join(f"![{name}]({name})" for name in pictures)]
+        parts += [
+            "## Best, median and worst masks",
+            "\n\n".join(f"![{name}]({quote(name, errors='surrogateescape')})" for name in pictures),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from samrt.bundle import Bundle
+from samrt.errors import InputError, OutputError
 from samrt.evaluation.compare import CONFIDENCE, RESAMPLES, Difference
+from samrt.evaluation.journal import RESTART
 from samrt.evaluation.summary import Row
 from samrt.files import replacing_file
 from samrt.selection import Choice, source_hashes
@@ -31,14 +33,14 @@ class ModelDescription:
 
     @classmethod
     def of(cls, bundle: Bundle, choice: Choice) -> ModelDescription:
-        """`files` are the SHA-256 of the form that runs, whatever runs it."""
+        """`backend` is what runs it and the form; `files` are the SHA-256 of that form, whatever runs it."""
         manifest = bundle.manifest
         return cls(
             bundle=str(bundle.path),
             family=manifest.family,
             variant=manifest.variant,
             image_size=manifest.image_size,
-            backend=str(choice),
+            backend=_backend(choice),
             model_id=manifest.model_id,
             files=source_hashes(manifest, choice.form),
         )
@@ -92,6 +94,28 @@ class Evaluation:
         return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **_rounded(content)}, indent=1) + "\n"
 
 
+def check_results(path: Path, data_sets: Collection[str], *, restart: bool) -> None:
+    """Find out before long work whether `path` may be replaced by the results of `data_sets`.
+
+    Raises:
+        InputError: there are results of a data set that is not among them, and they are not to begin anew.
+        OutputError: what is there is not of `samrt eval`, or cannot be read.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}; check the permissions") from error
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise OutputError(f"{path} is not of samrt eval, and would be lost; choose another folder with -o")
+    others = [name for name in _names(found) if name not in data_sets]
+    if others and not restart:
+        raise InputError(f"{path} holds results of {', '.join(others)}, which would be lost; {RESTART}")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file beside its target, then rename it.
 
@@ -99,7 +123,22 @@ def write_text(path: Path, text: str) -> None:
         OutputError: it could not be written; what was there before is untouched.
     """
     with replacing_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # Names of files need not be valid text.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _backend(choice: Choice) -> str:
+    """As `str(choice)`, without its advice: scores do not depend on that."""
+    built = choice.engines.manifest if choice.engines else None
+    return f"{choice.backend} {built.version}, {choice.form.name}" if built else f"{choice.backend}, {choice.form.name}"
+
+
+def _names(results: Mapping[str, Any]) -> list[str]:
+    """The data sets in the content of a results.json."""
+    data_sets = results.get("data_sets")
+    return (
+        [str(each.get("name")) for each in data_sets if isinstance(each, dict)] if isinstance(data_sets, list) else []
+    )
 
 
 def _rounded(value: Any) -> Any:

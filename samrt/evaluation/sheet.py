@@ -109,7 +109,8 @@ def _draw_cell(item: Item, shown: Shown, prompt: str) -> Picture:
     picture = cv2.resize(image[cut], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     marks = _marks(score, shown.instance["box"] if prompt == "box" else None, (x, y), scale)
     drawn = draw_overlay(picture.astype(np.uint8), _scaled(answer[cut], size)[None], prompts=[marks])
-    return _outline(drawn, _scaled(truth.mask()[cut], size))
+    # All that a small picture has of the truth, or thin truths would have no line.
+    return _outline(drawn, _scaled(truth.mask()[cut], size, least=0 if scale < 1 else 0.5))
 
 
 def _find_truth(item: Item, size: tuple[int, int], name: str) -> Truth:
@@ -136,9 +137,11 @@ def _extent(centre: float, side: int, limit: int) -> tuple[int, int]:
     return first, first + side
 
 
-def _scaled(mask: Mask, size: tuple[int, int]) -> Mask:
-    resized = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    scaled: Mask = resized > 0.5
+def _scaled(mask: Mask, size: tuple[int, int], least: float = 0.5) -> Mask:
+    """A mask at `size` (W, H): the pixels of which more than `least` is in it."""
+    smaller = size[0] < mask.shape[1] or size[1] < mask.shape[0]
+    resized = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    scaled: Mask = resized > least
     return scaled
 
 

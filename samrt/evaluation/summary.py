@@ -23,6 +23,7 @@ class Table:
 
     Attributes:
         prompt: "box" or "points:N".
+        instances: N pairs of names: of the image, and of the instance in it.
         images: int64 [N], which image an instance is in, counted in the order of the records.
         columns: float64 [N] each: "iou", "boundary_iou" and "predicted" of the answer, "confident" (IoU of the most
             confident of three masks) and "oracle" (of the best of three), and "iou" and "boundary_iou" of baselines,
@@ -30,6 +31,7 @@ class Table:
     """
 
     prompt: str
+    instances: list[tuple[str, str]]
     images: NDArray[np.int64]
     columns: dict[str, Column]
 
@@ -72,16 +74,20 @@ class Row:
 def tabulate(records: Iterable[Record], prompts: Sequence[str]) -> list[Table]:
     """The tables of the `prompts`, from the records of images."""
     images: list[int] = []
+    instances: list[tuple[str, str]] = []
     columns: dict[str, dict[str, list[float]]] = {prompt: defaultdict(list) for prompt in prompts}
     for number, record in enumerate(records):
         for instance in record["instances"]:
             images.append(number)
+            instances.append((record["image"], instance["name"]))
             for prompt in prompts:
                 for name, value in _numbers(instance, prompt).items():
                     columns[prompt][name].append(value)
     where = np.array(images, np.int64)
     return [
-        Table(prompt, where, {name: np.array(values, np.float64) for name, values in columns[prompt].items()})
+        Table(
+            prompt, instances, where, {name: np.array(values, np.float64) for name, values in columns[prompt].items()}
+        )
         for prompt in prompts
     ]
 

@@ -11,10 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.errors import InputError
 from samrt.transforms import Size
 
 Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
+# Images with more instances are not known; pictures of other things, as of depth, have tens of thousands of values.
+_MOST_IDS = 5000
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +108,18 @@ def cut_out(name: str, mask: Mask) -> Truth | None:
 
 
 def instances_of(ids: NDArray[np.integer], prefix: str) -> Iterator[Truth]:
-    """Every id of a map, integers [H, W], except 0, which is unlabelled."""
-    for number in np.unique(ids):
+    """Every id of a map, integers [H, W], except 0, which is unlabelled.
+
+    Raises:
+        InputError: it has so many ids that it is no map.
+    """
+    numbers = np.unique(ids)
+    if len(numbers) > _MOST_IDS:
+        raise InputError(
+            f"{prefix} has {len(numbers)} different values, and a map of instance ids has {_MOST_IDS} at most; "
+            "name the map, not a picture of something else"
+        )
+    for number in numbers:
         truth = cut_out(f"{prefix}#{number}", ids == number) if number != 0 else None
         if truth is not None:
             yield truth
