@@ -16,7 +16,7 @@ from training.samples import Batch, BatchMaker, _box, _point, batches, make_batc
 
 
 def _batch(seed: int, synthetic: float = 0.0) -> Batch:
-    stage = replace(TINY.stages[1], images=8, synthetic=synthetic)
+    stage = replace(TINY.stages[2], images=8, synthetic=synthetic)
     return make_batch(np.random.default_rng(seed), discs(), TINY, stage)
 
 
@@ -65,8 +65,8 @@ def test_targets_lie_on_what_is_bright() -> None:
 def test_a_step_has_one_batch_whatever_came_before_and_whoever_made_it(tmp_path: Path, processes: int) -> None:
     pack(write_data_set(tmp_path / "data"), tmp_path / "packed.npz")
     make = BatchMaker(tmp_path / "packed.npz", TINY)
-    whole = dict(batches(make, 1, 0, 0))
-    rest = dict(batches(make, 1, 3, processes))
+    whole = dict(batches(make, 2, 0, 0))
+    rest = dict(batches(make, 2, 3, processes))
 
     assert (list(whole), list(rest)) == ([0, 1, 2, 3, 4], [3, 4])
     for step, batch in rest.items():

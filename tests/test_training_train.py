@@ -43,17 +43,17 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert _train(monkeypatch, *inputs, "-o", str(whole)) == 0
     # Every call ends after the one step that it is given time for.
-    statuses = [_train(monkeypatch, *inputs, "-o", str(parts), "--stop-after", "1e-9") for _ in range(9)]
+    statuses = [_train(monkeypatch, *inputs, "-o", str(parts), "--stop-after", "1e-9") for _ in range(11)]
 
     # A stage's last step goes straight on to the next stage's first; a run that has ended only writes again.
-    assert statuses == [3] * 7 + [0, 0]
+    assert statuses == [3] * 9 + [0, 0]
     weights, again = (torch.load(folder / "model.pth") for folder in (whole, parts))
     for name, tensor in weights.items():
         assert torch.equal(tensor, again[name]), name
     logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (whole, parts)]
     for log in logs:
-        assert [(line["stage"], line["step"]) for line in log] == [(0, n) for n in range(1, 5)] + [
-            (1, n) for n in range(1, 6)
+        assert [(line["stage"], line["step"]) for line in log] == [
+            (stage, n) for stage, steps in enumerate((3, 4, 5)) for n in range(1, steps + 1)
         ]
     assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
 
@@ -111,7 +111,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(
     words = [*inputs, "-o", str(tmp_path / "run")]
     assert _train(monkeypatch, *words, "--stop-after", "1e-9") == 3
     kept = (tmp_path / "run" / "checkpoint.pt").read_bytes()
-    monkeypatch.setattr(train, "run_rounds", lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)})
+    monkeypatch.setattr(train, "imitation_loss", lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)})
 
     assert _train(monkeypatch, *words) == 1
     assert "learning rate" in capsys.readouterr().err

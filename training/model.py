@@ -17,6 +17,7 @@ from training.losses import mask_losses, true_iou
 from training.recipes import Recipe
 
 DECODER_PARTS = ("prompt_encoder.", "mask_decoder.")
+NECK_PARTS = ("image_encoder.neck.1.", "image_encoder.neck.2.", "image_encoder.neck.3.")
 
 
 def initial_state(recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor) -> dict[str, Tensor]:
@@ -43,7 +44,9 @@ def initial_state(recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor
     lacking = [name for name in state if name.startswith(DECODER_PARTS) and name not in decoder]
     if lacking:
         raise BundleError(f"the checkpoint to take the decoder from lacks {lacking[0]} and {len(lacking) - 1} more")
-    state.update({name: tensor for name, tensor in decoder.items() if name.startswith(DECODER_PARTS)})
+    # The encoder's last layers too: they give embeddings the scale that the decoder was trained with.
+    taken = (*DECODER_PARTS, *NECK_PARTS)
+    state.update({name: tensor for name, tensor in decoder.items() if name.startswith(taken)})
     return state
 
 
@@ -66,7 +69,7 @@ def whitening(patches: Tensor, width: int) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     values, vectors = values.flip(0)[:width], vectors.flip(1)[:, :width]
     # Not all the way, which would make noise as loud as edges.
-    matrix = (vectors / (values + 1e-3 * values.sum()).sqrt()).T
+    matrix = (vectors / (values + 1e-2 * values.sum()).sqrt()).T
     missing = width - len(matrix)
     if missing > 0:
         matrix = torch.cat([matrix, torch.zeros(missing, matrix.shape[1], dtype=matrix.dtype)])

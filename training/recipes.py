@@ -20,6 +20,7 @@ class Stage:
             last stage lets both fall to zero over its last `cooldown` steps.
         synthetic: probability that an image is a drawn scene instead of a photograph.
         iou_weight: of the loss of the predicted IoU, beside that of the masks.
+        lessons: if there are any, the encoder alone learns, from so many batches that LiteMedSAM's encoder has seen.
     """
 
     side: int
@@ -32,6 +33,7 @@ class Stage:
     warmup: int = 100
     cooldown: int = 0
     iou_weight: float = 1.0
+    lessons: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Recipe:
     window: int
     global_blocks: tuple[int, ...]
     stages: tuple[Stage, ...]
-    rounds: tuple[float, ...] = (0.4, 0.35, 0.25)
+    rounds: tuple[float, ...] = (0.55, 0.3, 0.15)
     sources: tuple[tuple[str, float], ...] = (("coco", 0.33), ("bsds", 0.34), ("clothing", 0.18), ("carparts", 0.15))
     weight_decay: float = 0.05
     seed: int = 0
@@ -95,8 +97,8 @@ RECIPES = {
         window=8,
         global_blocks=(3, 7, 11),
         stages=(
-            Stage(128, images=96, objects=16, steps=2000, encoder_lr=8e-4, decoder_lr=2e-4),
-            Stage(256, images=24, objects=8, steps=4000, encoder_lr=6e-4, decoder_lr=2e-4, iou_weight=5.0),
+            Stage(256, images=32, objects=1, steps=3000, encoder_lr=1e-3, decoder_lr=0.0, lessons=300),
+            Stage(256, images=24, objects=8, steps=4000, encoder_lr=6e-4, decoder_lr=1.5e-4, iou_weight=5.0),
             Stage(
                 512, images=8, objects=8, steps=3000, encoder_lr=4e-4, decoder_lr=1.5e-4, cooldown=2500, iou_weight=5.0
             ),
@@ -111,11 +113,9 @@ RECIPES = {
         window=8,
         global_blocks=(3, 7),
         stages=(
-            Stage(128, images=24, objects=8, steps=700, encoder_lr=8e-4, decoder_lr=2e-4),
-            Stage(256, images=8, objects=8, steps=650, encoder_lr=6e-4, decoder_lr=2e-4, iou_weight=5.0),
-            Stage(
-                384, images=4, objects=8, steps=300, encoder_lr=4e-4, decoder_lr=1.5e-4, cooldown=280, iou_weight=5.0
-            ),
+            Stage(256, images=8, objects=1, steps=300, encoder_lr=1e-3, decoder_lr=0.0, warmup=50, lessons=60),
+            Stage(256, images=8, objects=6, steps=300, encoder_lr=5e-4, decoder_lr=1e-4, iou_weight=5.0),
+            Stage(384, images=4, objects=6, steps=180, encoder_lr=4e-4, decoder_lr=1e-4, cooldown=160, iou_weight=5.0),
         ),
     ),
 }

@@ -14,6 +14,7 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from training.model import PromptableModel, initial_state
 from training.recipes import RECIPES, Recipe, Stage
 from training.rounds import Objects, run_rounds
 from training.samples import Batch, BatchMaker, batches
+from training.teacher import SIDE, Lesson, Teacher, imitation_loss, lessons
 from training.weights import write_weights
 
 _LOGGED_EVERY, _KEPT_EVERY = 20, 100
@@ -120,8 +122,8 @@ class Run:
         if kept["optimizer"]:
             optimizer.load_state_dict(kept["optimizer"])
         log = Log(self.folder / "log.jsonl", index, kept["step"])
-        for step, batch in batches(self.make, index, kept["step"], self.processes):
-            figures = self._step(model, optimizer, stage, (index, step), batch)
+        for step, work in self._work(index, kept["step"]):
+            figures = self._step(model, optimizer, stage, (index, step), work)
             last = step + 1 == stage.steps
             log.add(step, figures, write=last)
             if last or (step + 1) % _KEPT_EVERY == 0 or time.monotonic() > self.deadline:
@@ -137,13 +139,26 @@ class Run:
             self.state = kept["state"]
         return True
 
+    def _work(self, index: int, first: int) -> Iterator[tuple[int, Batch | Lesson]]:
+        """The steps of a stage from the `first` one on, each with what it learns from."""
+        if not self.recipe.stages[index].lessons:
+            return batches(self.make, index, first, self.processes)
+        teacher = Teacher(read_checkpoint(self.decoder).state, self.device)
+        grid = SIDE // self.recipe.patch
+        return lessons(
+            lambda number: teacher.teach(*images_of(self.make(index, number), self.device), grid),
+            self.recipe,
+            index,
+            first,
+        )
+
     def _step(
         self,
         model: PromptableModel,
         optimizer: torch.optim.Optimizer,
         stage: Stage,
         at: tuple[int, int],
-        batch: Batch,
+        work: Batch | Lesson,
     ) -> dict[str, float]:
         index, step = at
         rates = learning_rates(stage, step)
@@ -151,8 +166,11 @@ class Run:
             group["lr"] = rates[group["name"]]
         generator = torch.Generator(self.device).manual_seed(hash((self.recipe.seed, index, step)) % 2**62)
         with torch.autocast(self.device.type, torch.bfloat16):
-            objects = encode_batch(model, batch, self.device)
-            figures = run_rounds(model, objects, batch.rounds, generator, stage.iou_weight)
+            if isinstance(work, Lesson):
+                figures = imitation_loss(model.encode(work.images, work.valid), work)
+            else:
+                objects = encode_batch(model, work, self.device)
+                figures = run_rounds(model, objects, work.rounds, generator, stage.iou_weight)
         loss = figures["loss"]
         if not torch.isfinite(loss):
             raise InputError(f"the loss is {loss.item()} in step {step} of stage {index}; lower the learning rate")
@@ -203,16 +221,21 @@ def _check_inputs(arguments: argparse.Namespace) -> None:
 
 def encode_batch(model: PromptableModel, batch: Batch, device: torch.device) -> Objects:
     """Encode each image once, and pair every object with its image's tokens."""
-    images = torch.from_numpy(batch.images).to(device)
-    line = torch.arange(images.shape[-1], device=device)
-    sizes = torch.from_numpy(batch.sizes).to(device)
-    valid = (line[None, :, None] < sizes[:, 0, None, None]) & (line < sizes[:, 1, None, None])
-    tokens = model.encode(images, valid[:, None])
+    tokens = model.encode(*images_of(batch, device))
     targets, points, boxes, boxed = (
         torch.from_numpy(array).to(device).flatten(0, 1)
         for array in (batch.targets, batch.points, batch.boxes, batch.boxed)
     )
     return Objects(tokens.repeat_interleave(batch.points.shape[1], 0), targets.float() / 255, points, boxes, boxed)
+
+
+def images_of(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The images, uint8 `[B, 3, S, S]`, and where they are not padding, bool `[B, 1, S, S]`."""
+    images = torch.from_numpy(batch.images).to(device)
+    line = torch.arange(images.shape[-1], device=device)
+    sizes = torch.from_numpy(batch.sizes).to(device)
+    valid = (line[None, :, None] < sizes[:, 0, None, None]) & (line < sizes[:, 1, None, None])
+    return images, valid[:, None]
 
 
 def learning_rates(stage: Stage, step: int) -> dict[str, float]:
@@ -271,10 +294,13 @@ class Log:
         self._seen.append(figures)
         if (step + 1) % _LOGGED_EVERY and not write:
             return
-        names = sorted({name for each in self._seen for name in each})
-        means = {name: np.nanmean([each.get(name, np.nan) for each in self._seen]) for name in names}
+        seen: dict[str, list[float]] = {}
+        for name, value in sorted((pair for each in self._seen for pair in each.items()), key=lambda pair: pair[0]):
+            if np.isfinite(value):  # a step without boxes has no figure for them
+                seen.setdefault(name, []).append(value)
+        means = {name: float(np.mean(values)) for name, values in seen.items()}
         seconds = (time.monotonic() - self._since) / len(self._seen)
-        line = {"stage": self._stage, "step": step + 1, **{k: round(float(v), 6) for k, v in means.items()}}
+        line = {"stage": self._stage, "step": step + 1, **{k: round(v, 6) for k, v in means.items()}}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "seconds": round(seconds, 3)}) + "\n")
         shown = " ".join(f"{name} {value:.3g}" for name, value in means.items())
