@@ -111,7 +111,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(
     words = [*inputs, "-o", str(tmp_path / "run")]
     assert _train(monkeypatch, *words, "--stop-after", "1e-9") == 3
     kept = (tmp_path / "run" / "checkpoint.pt").read_bytes()
-    monkeypatch.setattr(train, "imitation_loss", lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)})
+    monkeypatch.setattr(train, "grouping_loss", lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)})
 
     assert _train(monkeypatch, *words) == 1
     assert "learning rate" in capsys.readouterr().err

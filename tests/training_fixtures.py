@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from seeded import RELEASED_DECODER, SMALL_TINY_VIT, tiny_vit_state, vit_state
+from seeded import RELEASED_DECODER, vit_state
 from torch import Tensor
 
 from training.pack import Picture
@@ -23,7 +22,7 @@ TINY = Recipe(
     window=3,  # does not divide the grids of 4 and 8: windows are padded
     global_blocks=(1,),
     stages=(
-        Stage(256, images=1, objects=1, steps=3, encoder_lr=1e-3, decoder_lr=0.0, warmup=2, lessons=2),
+        Stage(32, images=2, objects=2, steps=3, encoder_lr=1e-3, decoder_lr=0.0, warmup=2, task="grouping"),
         Stage(32, images=2, objects=2, steps=4, encoder_lr=1e-3, decoder_lr=1e-4, warmup=2),
         Stage(64, images=2, objects=3, steps=5, encoder_lr=1e-3, decoder_lr=1e-4, warmup=2, cooldown=3),
     ),
@@ -33,14 +32,8 @@ TINY = Recipe(
 
 
 def decoder_state() -> dict[str, Tensor]:
-    """Seeded weights in LiteMedSAM's layout, its encoder small but for its neck."""
-    encoder = tiny_vit_state(replace(SMALL_TINY_VIT, out_chans=256))
-    decoder = vit_state(TINY.encoder(64), decoder=RELEASED_DECODER)
-    parts = ("prompt_encoder.", "mask_decoder.")
-    return {
-        **{name: tensor for name, tensor in encoder.items() if not name.startswith(parts)},
-        **{name: tensor for name, tensor in decoder.items() if name.startswith(parts)},
-    }
+    """Seeded weights in the layout of LiteMedSAM's neck, prompt encoder and mask decoder."""
+    return vit_state(TINY.encoder(64), decoder=RELEASED_DECODER)
 
 
 def discs(count: int = 3) -> dict[str, list[Picture]]:

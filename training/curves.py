@@ -14,7 +14,7 @@ from samrt.overlay import PALETTE, write_png
 _WIDTH, _HEIGHT, _MARGIN = 640, 420, 56
 _PANELS = {
     "loss": ("loss",),
-    "mean IoU in training": ("iou_box", "iou_point", "iou_oracle", "iou_round2", "iou_round3"),
+    "mean IoU in training": ("iou_grouping", "iou_box", "iou_point", "iou_oracle", "iou_round2", "iou_round3"),
 }
 
 

@@ -20,7 +20,8 @@ class Stage:
             last stage lets both fall to zero over its last `cooldown` steps.
         synthetic: probability that an image is a drawn scene instead of a photograph.
         iou_weight: of the loss of the predicted IoU, beside that of the masks.
-        lessons: if there are any, the encoder alone learns, from so many batches that LiteMedSAM's encoder has seen.
+        task: "grouping", the encoder alone (training.grouping); "familiar", what LiteMedSAM's decoder was trained
+            for: boxes, one round, the single mask; or "prompts", all of SAM's training.
     """
 
     side: int
@@ -33,7 +34,7 @@ class Stage:
     warmup: int = 100
     cooldown: int = 0
     iou_weight: float = 1.0
-    lessons: int = 0
+    task: str = "prompts"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ RECIPES = {
         window=8,
         global_blocks=(3, 7, 11),
         stages=(
-            Stage(256, images=32, objects=1, steps=3000, encoder_lr=1e-3, decoder_lr=0.0, lessons=300),
+            Stage(128, images=96, objects=16, steps=3000, encoder_lr=1e-3, decoder_lr=0.0, task="grouping"),
+            Stage(128, images=96, objects=8, steps=1000, encoder_lr=6e-4, decoder_lr=5e-5, task="familiar"),
             Stage(256, images=24, objects=8, steps=4000, encoder_lr=6e-4, decoder_lr=1.5e-4, iou_weight=5.0),
             Stage(
                 512, images=8, objects=8, steps=3000, encoder_lr=4e-4, decoder_lr=1.5e-4, cooldown=2500, iou_weight=5.0
@@ -113,9 +115,19 @@ RECIPES = {
         window=8,
         global_blocks=(3, 7),
         stages=(
-            Stage(256, images=8, objects=1, steps=300, encoder_lr=1e-3, decoder_lr=0.0, warmup=50, lessons=60),
-            Stage(256, images=8, objects=6, steps=300, encoder_lr=5e-4, decoder_lr=1e-4, iou_weight=5.0),
-            Stage(384, images=4, objects=6, steps=180, encoder_lr=4e-4, decoder_lr=1e-4, cooldown=160, iou_weight=5.0),
+            Stage(128, images=24, objects=8, steps=500, encoder_lr=1.5e-4, decoder_lr=0.0, warmup=20, task="grouping"),
+            Stage(128, images=24, objects=6, steps=300, encoder_lr=1e-4, decoder_lr=5e-5, warmup=30, task="familiar"),
+            Stage(
+                256,
+                images=8,
+                objects=6,
+                steps=400,
+                encoder_lr=1e-4,
+                decoder_lr=1e-4,
+                warmup=50,
+                cooldown=250,
+                iou_weight=5.0,
+            ),
         ),
     ),
 }

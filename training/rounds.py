@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.model import PromptableModel
+from training.recipes import Stage
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Objects:
 
 
 def run_rounds(
-    model: PromptableModel, objects: Objects, rounds: int, generator: torch.Generator, iou_weight: float = 1.0
+    model: PromptableModel, objects: Objects, rounds: int, generator: torch.Generator, stage: Stage
 ) -> dict[str, Tensor]:
     """The loss of all rounds under "loss", to differentiate, and means to watch."""
     points, labels = first_prompts(objects)
@@ -42,8 +43,8 @@ def run_rounds(
     for index in range(rounds):
         logits, predicted, each, quality = model.attempt(objects.tokens, points, labels, mask, objects.targets)
         # A single prompt may mean a part or the whole: of its three masks only the best has to be good.
-        loss = each[:, 0] + each[:, 1:].min(1).values if index == 0 else each[:, 0]
-        losses.append(loss.mean() + iou_weight * F.mse_loss(predicted, quality))
+        loss = each[:, 0] + each[:, 1:].min(1).values if index == 0 and stage.task == "prompts" else each[:, 0]
+        losses.append(loss.mean() + stage.iou_weight * F.mse_loss(predicted, quality))
         answer = 1 + predicted[:, 1:].argmax(1)
         answer = torch.where(objects.boxed, 0, answer) if index == 0 else torch.zeros_like(answer)
         watched.update(_watched(index, objects.boxed, quality, answer))

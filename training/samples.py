@@ -116,6 +116,8 @@ def make_batch(
     images, sizes, targets, points, boxes = (np.stack(parts) for parts in zip(*samples, strict=True))
     rounds = 1 + int(rng.choice(len(recipe.rounds), p=recipe.rounds))
     boxed = rng.random(points.shape[:2]) < 0.5
+    if stage.task == "familiar":
+        rounds, boxed = 1, np.ones_like(boxed)
     return Batch(images, sizes, targets, points, boxes, boxed, rounds)
 
 

@@ -14,7 +14,6 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,11 @@ from samrt.files import replacing_file, sha256_of
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
 from training.curves import draw_curves
+from training.grouping import grouping_loss
 from training.model import PromptableModel, initial_state
 from training.recipes import RECIPES, Recipe, Stage
 from training.rounds import Objects, run_rounds
 from training.samples import Batch, BatchMaker, batches
-from training.teacher import SIDE, Lesson, Teacher, imitation_loss, lessons
 from training.weights import write_weights
 
 _LOGGED_EVERY, _KEPT_EVERY = 20, 100
@@ -122,8 +121,8 @@ class Run:
         if kept["optimizer"]:
             optimizer.load_state_dict(kept["optimizer"])
         log = Log(self.folder / "log.jsonl", index, kept["step"])
-        for step, work in self._work(index, kept["step"]):
-            figures = self._step(model, optimizer, stage, (index, step), work)
+        for step, batch in batches(self.make, index, kept["step"], self.processes):
+            figures = self._step(model, optimizer, stage, (index, step), batch)
             last = step + 1 == stage.steps
             log.add(step, figures, write=last)
             if last or (step + 1) % _KEPT_EVERY == 0 or time.monotonic() > self.deadline:
@@ -139,26 +138,13 @@ class Run:
             self.state = kept["state"]
         return True
 
-    def _work(self, index: int, first: int) -> Iterator[tuple[int, Batch | Lesson]]:
-        """The steps of a stage from the `first` one on, each with what it learns from."""
-        if not self.recipe.stages[index].lessons:
-            return batches(self.make, index, first, self.processes)
-        teacher = Teacher(read_checkpoint(self.decoder).state, self.device)
-        grid = SIDE // self.recipe.patch
-        return lessons(
-            lambda number: teacher.teach(*images_of(self.make(index, number), self.device), grid),
-            self.recipe,
-            index,
-            first,
-        )
-
     def _step(
         self,
         model: PromptableModel,
         optimizer: torch.optim.Optimizer,
         stage: Stage,
         at: tuple[int, int],
-        work: Batch | Lesson,
+        batch: Batch,
     ) -> dict[str, float]:
         index, step = at
         rates = learning_rates(stage, step)
@@ -166,11 +152,11 @@ class Run:
             group["lr"] = rates[group["name"]]
         generator = torch.Generator(self.device).manual_seed(hash((self.recipe.seed, index, step)) % 2**62)
         with torch.autocast(self.device.type, torch.bfloat16):
-            if isinstance(work, Lesson):
-                figures = imitation_loss(model.encode(work.images, work.valid), work)
+            objects = encode_batch(model, batch, self.device)
+            if stage.task == "grouping":
+                figures = grouping_loss(objects, stage.side)
             else:
-                objects = encode_batch(model, work, self.device)
-                figures = run_rounds(model, objects, work.rounds, generator, stage.iou_weight)
+                figures = run_rounds(model, objects, batch.rounds, generator, stage)
         loss = figures["loss"]
         if not torch.isfinite(loss):
             raise InputError(f"the loss is {loss.item()} in step {step} of stage {index}; lower the learning rate")

@@ -97,7 +97,7 @@ class _Kind:
             # Blinn: the half vector lies between the light and the viewer above.
             half = np.array([lx, ly, lz + 1]) / np.linalg.norm([lx, ly, lz + 1])
             shine = own[0] * np.float32(half[0]) + own[1] * np.float32(half[1]) + height * np.float32(half[2])
-            shine = np.maximum(shine, 0)
+            shine = np.clip(shine, 0, 1)  # around the body, where nothing of it is painted, it would overflow
             for _ in range(self.sharp):
                 shine *= shine
             planes += np.float32(self.gloss) * shine
