@@ -30,7 +30,7 @@ def _one_hot(*ids: int) -> torch.Tensor:
 
 
 def test_embeddings_that_tell_objects_apart_cost_little() -> None:
-    found = grouping_loss(_objects(_one_hot(0, 1, 2)), SIDE)
+    found = grouping_loss(_objects(_one_hot(0, 1, 2)), SIDE, 2)
 
     assert float(found["iou_grouping"]) == 1
     assert float(found["loss"]) < 0.1
@@ -38,21 +38,23 @@ def test_embeddings_that_tell_objects_apart_cost_little() -> None:
 
 def test_embeddings_that_do_not_cost_more() -> None:
     # The second object looks like what is around it.
-    costs = [float(grouping_loss(_objects(tokens), SIDE)["loss"]) for tokens in (_one_hot(0, 1, 0), normal(2, 64, 4))]
+    costs = [
+        float(grouping_loss(_objects(tokens), SIDE, 2)["loss"]) for tokens in (_one_hot(0, 1, 0), normal(2, 64, 4))
+    ]
 
     assert min(costs) > 1
 
 
 def test_a_twin_far_away_says_nothing() -> None:
     # Each object is as far from the other as its box says, so that both may look alike.
-    assert float(grouping_loss(_objects(_one_hot(0, 1, 1)), SIDE)["iou_grouping"]) == 1
+    assert float(grouping_loss(_objects(_one_hot(0, 1, 1)), SIDE, 2)["iou_grouping"]) == 1
 
 
 def test_the_loss_says_how_to_change_the_embeddings() -> None:
     tokens = normal(1, 64, 4).requires_grad_(True)
-    before = grouping_loss(_objects(tokens.expand(2, -1, -1)), SIDE)["loss"]
+    before = grouping_loss(_objects(tokens.expand(2, -1, -1)), SIDE, 2)["loss"]
     (gradient,) = torch.autograd.grad(before, tokens)
 
-    after = grouping_loss(_objects((tokens - 0.1 * gradient).expand(2, -1, -1)), SIDE)["loss"]
+    after = grouping_loss(_objects((tokens - 0.1 * gradient).expand(2, -1, -1)), SIDE, 2)["loss"]
 
-    assert float(after) < float(before)
+    assert after.item() < before.item()

@@ -115,7 +115,9 @@ def test_every_parameter_gets_a_gradient_from_two_rounds(state: dict[str, torch.
     model = PromptableModel(state, 64)
     batch = replace(make_batch(np.random.default_rng(1), discs(), TINY, TINY.stages[2]), rounds=2)
 
-    figures = run_rounds(model, encode_batch(model, batch, torch.device("cpu")), 2, torch.Generator().manual_seed(0))
+    figures = run_rounds(
+        model, encode_batch(model, batch, torch.device("cpu")), 2, torch.Generator().manual_seed(0), TINY.stages[2]
+    )
     figures["loss"].backward()
 
     # The hypernetworks of masks that were nobody's best learn nothing in this step, and a key's bias never does:

@@ -16,34 +16,36 @@ from training.rounds import Objects
 _SCALE, _THRESHOLD = 10.0, 0.4  # of a cosine, to make a logit of it
 
 
-def grouping_loss(objects: Objects, side: int) -> dict[str, Tensor]:
-    """Cross entropy and dice of P masks made by resemblance, near their boxes; and their mean IoU there, to watch.
+def grouping_loss(objects: Objects, side: int, per_image: int) -> dict[str, Tensor]:
+    """Cross entropy and dice of masks made by resemblance, near their boxes; and their mean IoU there, to watch.
 
     Half of the objects are known by the token under their point, half by the mean of their tokens. Tokens far from an
     object say nothing, as it may have a twin there.
 
     Args:
-        objects: their `tokens` are `[P, h*w, C]`, each object's own image.
+        objects: of B images with K objects each, in their order; `tokens` are `[B*K, h*w, C]`.
         side: of the square input in pixels.
+        per_image: K.
     """
-    grid = round(objects.tokens.shape[1] ** 0.5)
-    cover = F.adaptive_avg_pool2d(objects.targets[:, None], grid).flatten(1)  # [P, h*w]
-    tokens = objects.tokens.float()
+    tokens = objects.tokens[::per_image].float()  # [B, h*w, C]
     tokens = F.normalize(tokens - tokens.mean(1, keepdim=True), dim=2)
-    mean = (cover[:, :, None] ** 2 * tokens).sum(1)
+    images, count, _ = tokens.shape
+    grid = round(count**0.5)
+    cover = F.adaptive_avg_pool2d(objects.targets[:, None], grid).reshape(images, per_image, count)
     column, row = ((objects.points + 0.5) * grid / side).long().clamp(0, grid - 1).unbind(1)
-    at_point = tokens[torch.arange(len(tokens), device=tokens.device), row * grid + column]
-    query = F.normalize(torch.where(objects.boxed[:, None], mean, at_point), dim=1)
-    logits = _SCALE * (torch.einsum("ptc,pc->pt", tokens, query) - _THRESHOLD)
-    near = _near(objects.boxes * grid / side, grid)
-    inside, outside = cover, (1 - cover) * near
-    weight = inside / (inside.sum(1, keepdim=True) + 0.1) + outside / (outside.sum(1, keepdim=True) + 0.1)
-    entropy = (weight * F.binary_cross_entropy_with_logits(logits, cover, reduction="none")).sum(1)
+    at_point = torch.take_along_dim(tokens, (row * grid + column).reshape(images, per_image, 1), 1)
+    boxed = objects.boxed.reshape(images, per_image, 1)
+    query = F.normalize(torch.where(boxed, cover**2 @ tokens, at_point), dim=2)  # [B, K, C]
+    logits = _SCALE * (query @ tokens.mT - _THRESHOLD)  # [B, K, h*w]
+    near = _near(objects.boxes * grid / side, grid).reshape(images, per_image, count)
+    outside = (1 - cover) * near
+    weight = cover / (cover.sum(2, keepdim=True) + 0.1) + outside / (outside.sum(2, keepdim=True) + 0.1)
+    entropy = (weight * F.binary_cross_entropy_with_logits(logits, cover, reduction="none")).sum(2)
     probability = logits.sigmoid() * near
-    dice = 1 - (2 * (probability * cover).sum(1) + 1) / (probability.sum(1) + cover.sum(1) + 1)
+    dice = 1 - (2 * (probability * cover).sum(2) + 1) / (probability.sum(2) + cover.sum(2) + 1)
     found, actual = (logits > 0) & near.bool(), cover > 0.5
-    iou = (found & actual).sum(1) / (found | actual).sum(1).clamp(min=1)
-    return {"loss": (entropy + dice).mean(), "iou_grouping": iou[actual.any(1)].mean()}
+    iou = (found & actual).sum(2) / (found | actual).sum(2).clamp(min=1)
+    return {"loss": (entropy + dice).mean(), "iou_grouping": iou[actual.any(2)].mean()}
 
 
 def _near(boxes: Tensor, grid: int) -> Tensor:

@@ -19,6 +19,7 @@ class Stage:
         encoder_lr, decoder_lr: reached after `warmup` steps and held, as this is what a later stage starts from; the
             last stage lets both fall to zero over its last `cooldown` steps.
         synthetic: probability that an image is a drawn scene instead of a photograph.
+        smallest: area of an object that is prompted, as a part of the square image.
         iou_weight: of the loss of the predicted IoU, beside that of the masks.
         task: "grouping", the encoder alone (training.grouping); "familiar", what LiteMedSAM's decoder was trained
             for: boxes, one round, the single mask; or "prompts", all of SAM's training.
@@ -33,6 +34,7 @@ class Stage:
     synthetic: float = 0.35
     warmup: int = 100
     cooldown: int = 0
+    smallest: float = 2e-4
     iou_weight: float = 1.0
     task: str = "prompts"
 
@@ -98,15 +100,13 @@ RECIPES = {
         window=8,
         global_blocks=(3, 7, 11),
         stages=(
-            Stage(128, images=96, objects=16, steps=3000, encoder_lr=1e-3, decoder_lr=0.0, task="grouping"),
-            Stage(128, images=96, objects=8, steps=1000, encoder_lr=6e-4, decoder_lr=5e-5, task="familiar"),
-            Stage(256, images=24, objects=8, steps=4000, encoder_lr=6e-4, decoder_lr=1.5e-4, iou_weight=5.0),
-            Stage(
-                512, images=8, objects=8, steps=3000, encoder_lr=4e-4, decoder_lr=1.5e-4, cooldown=2500, iou_weight=5.0
-            ),
+            Stage(128, 96, 8, 4000, encoder_lr=3e-4, decoder_lr=0.0, synthetic=0.7, smallest=1e-2, task="grouping"),
+            Stage(128, 96, 8, 2000, encoder_lr=3e-4, decoder_lr=5e-5, synthetic=0.6, smallest=2e-3, task="familiar"),
+            Stage(256, 24, 8, 5000, encoder_lr=2e-4, decoder_lr=1e-4, iou_weight=5.0),
+            Stage(512, 8, 8, 3000, encoder_lr=2e-4, decoder_lr=1e-4, cooldown=2500, iou_weight=5.0),
         ),
     ),
-    # Two cores and an hour and a half.
+    # For two cores and two hours; not yet run to its end.
     "cpu": Recipe(
         width=192,
         depth=8,
@@ -115,19 +115,9 @@ RECIPES = {
         window=8,
         global_blocks=(3, 7),
         stages=(
-            Stage(128, images=24, objects=8, steps=500, encoder_lr=1.5e-4, decoder_lr=0.0, warmup=20, task="grouping"),
-            Stage(128, images=24, objects=6, steps=300, encoder_lr=1e-4, decoder_lr=5e-5, warmup=30, task="familiar"),
-            Stage(
-                256,
-                images=8,
-                objects=6,
-                steps=400,
-                encoder_lr=1e-4,
-                decoder_lr=1e-4,
-                warmup=50,
-                cooldown=250,
-                iou_weight=5.0,
-            ),
+            Stage(128, 24, 8, 2500, encoder_lr=1.5e-4, decoder_lr=0.0, synthetic=0.7, smallest=1e-2, task="grouping"),
+            Stage(128, 24, 6, 1500, encoder_lr=1.5e-4, decoder_lr=5e-5, synthetic=0.6, smallest=2e-3, task="familiar"),
+            Stage(256, 8, 6, 1200, encoder_lr=1.5e-4, decoder_lr=1e-4, cooldown=600, iou_weight=5.0),
         ),
     ),
 }

@@ -22,7 +22,6 @@ from training.pack import Picture, unpack
 from training.recipes import Recipe, Stage
 from training.scenes import scene
 
-_SMALLEST = 2e-4  # area of an object, as a part of the square image
 _AHEAD = 3  # batches made before they are needed
 
 
@@ -141,10 +140,10 @@ def _sample(
             image, ids = picture.image, picture.id_maps[int(rng.integers(len(picture.id_maps)))]
         image, ids = flipped(rng, *_window(rng, image, ids, whole=0.7 if drawn else 0.4))
         image, ids = _letterboxed(image, ids, stage.side)
-        labels = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)[1:] >= _SMALLEST * stage.side**2) + 1
+        labels = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)[1:] >= stage.smallest * stage.side**2) + 1
         if labels.size:
             break
-    masks = [_object(rng, ids, labels, kind) for _ in range(stage.objects)]
+    masks = [_object(rng, ids, labels, stage, kind) for _ in range(stage.objects)]
     padded = np.zeros((stage.side, stage.side, 3), np.uint8)
     padded[: image.shape[0], : image.shape[1]] = image if drawn else disturbed(rng, image)
     targets = np.stack([_coverage(mask, stage.side, low_res) for mask in masks])
@@ -180,7 +179,7 @@ def _letterboxed(
 
 
 def _object(
-    rng: np.random.Generator, ids: NDArray[np.uint8], labels: NDArray[np.int64], kind: str
+    rng: np.random.Generator, ids: NDArray[np.uint8], labels: NDArray[np.int64], stage: Stage, kind: str
 ) -> NDArray[np.uint8]:
     """An object's mask, 0 or 1: a labelled region, a connected part of one, or a whole made of labelled parts."""
     if kind in ("carparts", "clothing") and rng.random() < 0.15:
@@ -194,7 +193,7 @@ def _object(
             areas = np.bincount(components.ravel())
             areas[0] = 0
             chosen = int(rng.choice(number, p=areas / areas.sum()))
-            if areas[chosen] >= _SMALLEST * mask.size:
+            if areas[chosen] >= stage.smallest * stage.side**2:
                 return (components == chosen).astype(np.uint8)
     return mask
 

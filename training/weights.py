@@ -1,7 +1,7 @@
 """Trained weights as files: whole as `samrt export` takes them, or in two halves that a repository holds more easily.
 
-python -m training.weights split training/runs/cpu/model.pth training/default
-python -m training.weights join training/default model.pth
+python -m training.weights split training/runs/cpu/model.pth training/runs/halves
+python -m training.weights join training/runs/halves model.pth
 """
 
 from __future__ import annotations
