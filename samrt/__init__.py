@@ -1,6 +1,6 @@
 """samrt: promptable segmentation (Segment Anything) without torch.
 
-    model = samrt.load()  # the model that comes with samrt; or a bundle of your own
+    model = samrt.load("vit_b")
     embedding = model.encode("photo.jpg")
     prediction = model.predict(embedding, point_coords=[[420, 310]], point_labels=[1])
 
@@ -16,7 +16,6 @@ from samrt.errors import BackendError, BundleError, InputError, OutputError, Sam
 
 if TYPE_CHECKING:
     from samrt.cuda import DeviceOptions
-    from samrt.default_model import default_bundle
     from samrt.device_array import DeviceArray
     from samrt.embedding import Embedding
     from samrt.model import Model, Prediction, load
@@ -35,7 +34,6 @@ _HOMES = {
     "ResizeLongestSide": "samrt.transforms",
     "SamPredictor": "samrt.predictor",
     "Scribble": "samrt.scribble",
-    "default_bundle": "samrt.default_model",
     "load": "samrt.model",
 }
 
@@ -54,7 +52,6 @@ __all__ = [
     "SamrtError",
     "Scribble",
     "__version__",
-    "default_bundle",
     "load",
 ]
 
