@@ -152,6 +152,20 @@ def test_everything_is_written_and_can_be_read(toy_bundle: Path, data: Path, tmp
             assert "mask" not in instance["prompts"]["points:2"]
 
 
+def test_a_picture_says_the_score_of_its_data_set_and_prompt(
+    toy_bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    draw = evaluation.draw_sheet
+    monkeypatch.setattr(evaluation, "draw_sheet", lambda *words: titles.append(words[-1]) or draw(*words))
+
+    found = evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(prompts="box,point"))
+
+    assert len({row.answer.miou for row in found.rows}) > 1
+    for title, row in zip(titles, found.rows, strict=True):
+        assert title.startswith(f"{row.data_set}, {row.prompt}: mIoU {row.answer.miou:.3f};")
+
+
 def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
     toy_bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,16 @@ def test_a_twin_far_away_says_nothing() -> None:
     assert float(grouping_loss(_objects(_one_hot(0, 1, 1)), SIDE, 2)["iou_grouping"]) == 1
 
 
+def test_every_object_is_looked_for_in_its_own_image() -> None:
+    good, bad = _objects(_one_hot(0, 1, 2)), _objects(_one_hot(0, 0, 0) + 0.1 * normal(1, 64, 4).expand(2, -1, -1))
+    pairs = ((getattr(good, name), getattr(bad, name)) for name in ("tokens", "targets", "points", "boxes", "boxed"))
+
+    both = grouping_loss(Objects(*(torch.cat(pair) for pair in pairs)), SIDE, 2)["loss"]
+
+    apart = [grouping_loss(objects, SIDE, 2)["loss"] for objects in (good, bad)]
+    torch.testing.assert_close(both, sum(apart) / 2)
+
+
 def test_the_loss_says_how_to_change_the_embeddings() -> None:
     tokens = normal(1, 64, 4).requires_grad_(True)
     before = grouping_loss(_objects(tokens.expand(2, -1, -1)), SIDE, 2)["loss"]

@@ -16,15 +16,15 @@ from training.attention import train_fused
 from training.losses import mask_losses, true_iou
 from training.recipes import Recipe
 
-DECODER_PARTS = ("prompt_encoder.", "mask_decoder.")
-NECK_PARTS = ("image_encoder.neck.1.", "image_encoder.neck.2.", "image_encoder.neck.3.")
+# What a run takes from LiteMedSAM. The last of the neck with it: it gives embeddings the scale that the decoder knows.
+_TAKEN = ("prompt_encoder.", "mask_decoder.", *(f"image_encoder.neck.{layer}." for layer in (1, 2, 3)))
 
 
 def initial_state(recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor) -> dict[str, Tensor]:
     """The state dict that a run starts from, at its first stage's side.
 
     Args:
-        decoder: LiteMedSAM's state dict, of which the prompt encoder and the mask decoder are taken.
+        decoder: LiteMedSAM's state dict, for the prompt encoder, the mask decoder and the end of the encoder's neck.
         patches: float [N, 3, patch, patch], normalised patches of training images, which the first layer whitens.
     """
     side = recipe.stages[0].side
@@ -41,12 +41,10 @@ def initial_state(recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor
     weight, bias = whitening(patches, recipe.width)
     encoder.patch_embed.proj.weight.data, encoder.patch_embed.proj.bias.data = weight, bias
     state = sam.state_dict()
-    lacking = [name for name in state if name.startswith(DECODER_PARTS) and name not in decoder]
+    lacking = [name for name in state if name.startswith(_TAKEN) and name not in decoder]
     if lacking:
         raise BundleError(f"the checkpoint to take the decoder from lacks {lacking[0]} and {len(lacking) - 1} more")
-    # The encoder's last layers too: they give embeddings the scale that the decoder was trained with.
-    taken = (*DECODER_PARTS, *NECK_PARTS)
-    state.update({name: tensor for name, tensor in decoder.items() if name.startswith(taken)})
+    state.update({name: decoder[name] for name in state if name.startswith(_TAKEN)})
     return state
 
 
@@ -95,7 +93,7 @@ class PromptableModel(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).reshape(3, 1, 1), persistent=False)
 
     def compile_parts(self) -> None:
-        """Let torch fuse what a step does to each number: minutes once, for steps in two thirds of the time."""
+        """Let torch fuse what a step does to each number: minutes once, for faster steps."""
         self.sam.image_encoder.compile(dynamic=False)
         self.attempt = torch.compile(self._attempt, dynamic=False)
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.errors import InputError, SamrtError
+from samrt.errors import InputError, OutputError, SamrtError
 from samrt.files import check_target, replacing_file, sha256_of
 from samrt.transforms import resize_longest_side, resize_shape
 
@@ -62,7 +62,10 @@ def pack(data: Path, output: Path) -> None:
         InputError: there is no data set, or a file of it is missing or damaged.
         OutputError: the file cannot be written.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {output.parent}: {error.strerror}; choose another place") from error
     check_target(output)
     indices = sorted(data.glob("*/index.json"))
     if not indices:

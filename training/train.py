@@ -281,10 +281,10 @@ class Log:
         if (step + 1) % _LOGGED_EVERY and not write:
             return
         seen: dict[str, list[float]] = {}
-        for name, value in sorted((pair for each in self._seen for pair in each.items()), key=lambda pair: pair[0]):
+        for name, value in (pair for each in self._seen for pair in each.items()):
             if np.isfinite(value):  # a step without boxes has no figure for them
                 seen.setdefault(name, []).append(value)
-        means = {name: float(np.mean(values)) for name, values in seen.items()}
+        means = {name: float(np.mean(values)) for name, values in sorted(seen.items())}
         seconds = (time.monotonic() - self._since) / len(self._seen)
         line = {"stage": self._stage, "step": step + 1, **{k: round(v, 6) for k, v in means.items()}}
         with self._path.open("a", encoding="utf-8") as file:
