@@ -236,9 +236,9 @@ def _optimizer(model: PromptableModel, recipe: Recipe) -> torch.optim.Optimizer:
     groups: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in model.sam.named_parameters():
         half = "encoder" if name.startswith("image_encoder.") else "decoder"
-        # Decay is for matrices: not for biases, norms and positions. The decoder's matrices between tokens and image
-        # are spared as well, as the first run was.
-        decays = parameter.ndim >= 2 and not any(part in name for part in ("pos", "_token", "embed.weight"))
+        # Decay is for matrices: not for biases, norms, positions and what stands for a token.
+        apart = ("pos_embed", "rel_pos", "token.weight", "tokens.weight", "embed.weight", "point_embeddings.")
+        decays = parameter.ndim >= 2 and not any(part in name for part in apart)
         groups.setdefault((half, decays), []).append(parameter)
     return torch.optim.AdamW(
         [
