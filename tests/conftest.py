@@ -9,7 +9,7 @@ import pytest
 from absent import absent
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
-_FETCHED = _REPOSITORY / "demo" / "lite_medsam.pth"  # where `make test` and `make demo` put it
+_FETCHED = _REPOSITORY / ".cache" / "lite_medsam.pth"  # where `make test` puts it
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
 from pathlib import Path
 
 import onnx
@@ -15,6 +16,7 @@ import torch
 from seeded import RELEASED_DECODER, vit_state
 from torch import Tensor
 
+import samrt
 from samrt.building import BuildRequest, build_bundle
 from samrt.bundle import open_bundle
 from samrt.engine_manifest import EngineManifest
@@ -127,6 +129,13 @@ def test_lite_medsam(rtx: Flavour, lite_medsam_bundle: Path) -> None:
     for form in open_bundle(lite_medsam_bundle).manifest.forms:
         for graph in form.graphs.values():
             check_network(rtx, lite_medsam_bundle / graph.file, graph)
+
+
+def test_the_default_model(rtx: Flavour, tmp_path: Path) -> None:
+    bundle = shutil.copytree(samrt.default_bundle(), tmp_path / "bundle")
+    check_engines(bundle, build_bundle(bundle, HALF), scratch_mib=100)
+    for graph in open_bundle(bundle).manifest.forms[0].graphs.values():
+        check_network(rtx, bundle / graph.file, graph)
 
 
 def test_vit_h_is_parsed(rtx: Flavour, tmp_path: Path) -> None:

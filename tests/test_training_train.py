@@ -152,7 +152,7 @@ def test_another_recipe_does_not_go_on_from_a_checkpoint(
     assert "another recipe" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("option", "remedy"), [("--data", "training.pack"), ("--decoder", "demo.py checkpoint")])
+@pytest.mark.parametrize(("option", "remedy"), [("--data", "training.pack"), ("--decoder", "lite_medsam.py")])
 def test_a_missing_file_is_told_with_where_to_get_it(
     inputs: list[str],
     tmp_path: Path,

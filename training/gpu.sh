@@ -5,7 +5,7 @@
 #   OUT=FOLDER training/gpu.sh SECONDS
 #
 # Needs torch, OpenCV, Pillow and NumPy for $PYTHON (default python3), and the two files that docs/training.md makes:
-# training/runs/packed.npz (or $DATA) and demo/lite_medsam.pth (or $DECODER).
+# .cache/packed.npz (or $DATA) and .cache/lite_medsam.pth (or $DECODER).
 set -euo pipefail
 
 seconds="${1:?give the seconds that this leg may take}"
@@ -20,8 +20,8 @@ ln -s "$root/export" "$site/samrt_export"
 export PYTHONPATH="$root:$site${PYTHONPATH:+:$PYTHONPATH}"
 
 status=0
-"${PYTHON:-python3}" -m training.train gpu --data "${DATA:-training/runs/packed.npz}" \
-    --decoder "${DECODER:-demo/lite_medsam.pth}" -o "$run" --device cuda --processes "$(nproc)" \
+"${PYTHON:-python3}" -m training.train gpu --data "${DATA:-.cache/packed.npz}" \
+    --decoder "${DECODER:-.cache/lite_medsam.pth}" -o "$run" --device cuda --processes "$(nproc)" \
     --stop-after "$seconds" || status=$?
 mkdir -p "$out"
 for file in log.jsonl curves.png model.json; do

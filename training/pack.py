@@ -1,6 +1,6 @@
 """Data sets to one file that fits everywhere: pictures made smaller, as JPEG, and their id maps as PNG.
 
-    python -m training.pack DATA -o training/runs/packed.npz
+    python -m training.pack DATA -o .cache/packed.npz
 
 DATA holds one folder per data set, with `images/`, `masks/` (PNG of instance ids, 0 unlabelled) and `index.json`.
 """

@@ -1,6 +1,6 @@
 """Train the default model by a recipe.
 
-    python -m training.train cpu --data training/runs/packed.npz --decoder demo/lite_medsam.pth -o training/runs/cpu
+    python -m training.train cpu --data .cache/packed.npz --decoder .cache/lite_medsam.pth -o training/runs/cpu
 
 Run again, it goes on from its last checkpoint. OUT gets log.jsonl (a line every few steps), curves.png, checkpoint.pt
 to go on from, and at the end model.pth, which `samrt export` takes. The batch and the random numbers of a step follow
@@ -197,7 +197,7 @@ class Run:
 def _check_inputs(arguments: argparse.Namespace) -> None:
     for path, remedy in (
         (arguments.data, "make it with `python -m training.pack`"),
-        (arguments.decoder, "fetch it with `python examples/demo.py checkpoint`"),
+        (arguments.decoder, "fetch it with `python training/lite_medsam.py`"),
     ):
         if not path.is_file():
             raise InputError(f"there is no file {path}; {remedy}")

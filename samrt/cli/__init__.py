@@ -29,6 +29,9 @@ _COMMANDS = {
 _DESCRIPTION = "Promptable segmentation (Segment Anything) without torch: checkpoints to bundles, prompts to masks."
 
 _EPILOG = """\
+an object on a photograph, with the model that comes with samrt:
+  samrt segment photo.jpg --point 420,310
+
 from a checkpoint to masks:
   samrt export sam_vit_b_01ec64.pth -o vit_b
   samrt segment photo.jpg --bundle vit_b --point 420,310

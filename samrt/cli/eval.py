@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from samrt.default_model import default_bundle
 from samrt.errors import SamrtError
 
 DESCRIPTION = """\
@@ -17,7 +18,7 @@ DATA is a folder with an index.json, a folder of such folders, or a COCO JSON fi
 
 EPILOG = """\
 examples:
-  samrt eval data/fruit --bundle vit_b
+  samrt eval data/fruit                                                 the model that comes with samrt
   samrt eval data/fruit --bundle vit_b --prompts box                    boxes alone, the quickest
   samrt eval data --bundle vit_b --prompts points:9 -o points           1, 2, 3, 5 and 9 points, every data set in data
   samrt eval data --bundle vit_b --compare vit_b_512                    what another export costs
@@ -33,7 +34,9 @@ goes on when the same command is given again. What is measured: docs/evaluation.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("data", metavar="DATA", type=Path, help="a data set's folder, several in one, or COCO's JSON")
-    parser.add_argument("--bundle", metavar="B", type=Path, required=True, help="the model: a bundle's folder or zip")
+    parser.add_argument(
+        "--bundle", metavar="B", type=Path, help="the model: a bundle's folder or zip (default: the one in samrt)"
+    )
     parser.add_argument(
         "--prompts",
         metavar="P[,P]",
@@ -73,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     from samrt.evaluation import Contender, Options, evaluate
     from samrt.evaluation.report import terminal_report
 
+    arguments.bundle = arguments.bundle or default_bundle()
     folder = arguments.output or _default_folder(arguments.bundle, arguments.data)
     options = Options(
         prompts=arguments.prompts,

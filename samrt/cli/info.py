@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samrt.default_model import default_bundle
+
 if TYPE_CHECKING:
     from samrt.bundle import Bundle
     from samrt.engine_manifest import EngineManifest
@@ -21,6 +23,7 @@ SHA-256; a damaged bundle is an error, damaged engines are named."""
 
 EPILOG = """\
 examples:
+  samrt info             the model that comes with samrt
   samrt info vit_b
   samrt info vit_b.zip --json
 """
@@ -30,7 +33,9 @@ Row = tuple[str, ...]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a bundle's folder or zip")
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", type=Path, nargs="?", help="a bundle's folder or zip (default: the one in samrt)"
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest and the result of the check as JSON")
 
 
@@ -38,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check the bundle and print what it is."""
     from samrt.bundle import open_bundle
 
-    bundle = open_bundle(arguments.bundle)
+    bundle = open_bundle(arguments.bundle or default_bundle())
     if arguments.json:
         # open_bundle raises unless every file has the hash that the manifest says.
         found = {"path": str(bundle.path), "verified": True, **json.loads(bundle.manifest.to_json())}

