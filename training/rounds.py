@@ -14,6 +14,8 @@ from torch import Tensor
 from training.model import PromptableModel
 from training.recipes import Stage
 
+_MOST = 2.0  # no mask counts as worse: else points, which LiteMedSAM does not know, would drown all else at first
+
 
 @dataclass(frozen=True)
 class Objects:
@@ -42,8 +44,10 @@ def run_rounds(
     losses, watched = [], {}
     for index in range(rounds):
         logits, predicted, each, quality = model.attempt(objects.tokens, points, labels, mask, objects.targets)
-        # A single prompt may mean a part or the whole: of its three masks only the best has to be good.
-        loss = each[:, 0] + each[:, 1:].min(1).values if index == 0 and stage.task == "prompts" else each[:, 0]
+        loss = _tempered(each[:, 0])
+        if index == 0 and stage.task == "prompts":
+            # A single prompt may mean a part or the whole: of its three masks only the best has to be good.
+            loss = loss + _tempered(each[:, 1:].min(1).values)
         losses.append(loss.mean() + stage.iou_weight * F.mse_loss(predicted, quality))
         answer = 1 + predicted[:, 1:].argmax(1)
         answer = torch.where(objects.boxed, 0, answer) if index == 0 else torch.zeros_like(answer)
@@ -54,6 +58,11 @@ def run_rounds(
             point, label = correction(chosen[:, 0], objects.targets, model.side, generator)
             points, labels = torch.cat([points, point[:, None]], 1), torch.cat([labels, label[:, None]], 1)
     return {"loss": torch.stack(losses).mean(), **watched}
+
+
+def _tempered(loss: Tensor) -> Tensor:
+    """Losses whose gradients are those of `_MOST` at most, in proportion."""
+    return loss / (loss.detach() / _MOST).clamp(min=1)
 
 
 def first_prompts(objects: Objects) -> tuple[Tensor, Tensor]:
