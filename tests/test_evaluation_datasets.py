@@ -198,6 +198,11 @@ def test_an_index_that_is_not_json_is_named(folder: Path, text: str) -> None:
         open_data_sets(folder)
 
 
+def test_a_picture_in_place_of_a_data_set_is_told_from_damaged_json(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"0\.png is no text file; name a data set's folder, or its JSON file"):
+        open_data_sets(folder / "images" / "0.png")
+
+
 def test_where_there_is_no_data_set_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no data set at .*absent"):
         open_data_sets(tmp_path / "absent")

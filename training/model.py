@@ -94,6 +94,7 @@ class PromptableModel(nn.Module):
 
     def compile_parts(self) -> None:
         """Let torch fuse what a step does to each number: minutes once, for faster steps."""
+        torch.compiler.reset()  # the shapes of earlier stages would count against its limit of eight
         self.sam.image_encoder.compile(dynamic=False)
         self.attempt = torch.compile(self._attempt, dynamic=False)
 

@@ -100,10 +100,11 @@ RECIPES = {
         window=8,
         global_blocks=(3, 7, 11),
         stages=(
-            Stage(128, 96, 8, 4000, encoder_lr=3e-4, decoder_lr=0.0, synthetic=0.7, smallest=1e-2, task="grouping"),
-            Stage(128, 96, 8, 2000, encoder_lr=3e-4, decoder_lr=5e-5, synthetic=0.6, smallest=2e-3, task="familiar"),
-            Stage(256, 24, 8, 5000, encoder_lr=2e-4, decoder_lr=1e-4, iou_weight=5.0),
-            Stage(512, 8, 8, 3000, encoder_lr=2e-4, decoder_lr=1e-4, cooldown=2500, iou_weight=5.0),
+            Stage(128, 96, 8, 1500, encoder_lr=3e-4, decoder_lr=0.0, synthetic=0.7, smallest=1e-2, task="grouping"),
+            Stage(128, 96, 8, 1500, encoder_lr=3e-4, decoder_lr=5e-5, synthetic=0.6, smallest=2e-3, task="familiar"),
+            Stage(128, 96, 8, 2000, encoder_lr=3e-4, decoder_lr=1e-4, smallest=1e-3, iou_weight=5.0),
+            Stage(256, 24, 8, 4000, encoder_lr=2e-4, decoder_lr=1e-4, iou_weight=5.0),
+            Stage(512, 8, 8, 2500, encoder_lr=2e-4, decoder_lr=1e-4, cooldown=2000, iou_weight=5.0),
         ),
     ),
     # For two cores and two hours; not yet run to its end.

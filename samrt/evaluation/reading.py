@@ -34,6 +34,8 @@ def read_json(path: Path, remedy: str) -> JsonReader:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text file; name a data set's folder, or its JSON file") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); {remedy}") from error
     with as_input_errors():
