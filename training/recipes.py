@@ -119,7 +119,8 @@ RECIPES = {
             Stage(128, 24, 8, 500, encoder_lr=1.5e-4, decoder_lr=0.0, synthetic=0.7, smallest=1e-2, task="grouping"),
             Stage(128, 24, 6, 800, encoder_lr=1.5e-4, decoder_lr=5e-5, synthetic=0.6, smallest=2e-3, task="familiar"),
             Stage(128, 24, 6, 1000, encoder_lr=1.5e-4, decoder_lr=1e-4, smallest=1e-3, iou_weight=5.0),
-            Stage(256, 8, 6, 1200, encoder_lr=1.5e-4, decoder_lr=1e-4, cooldown=700, iou_weight=5.0),
+            Stage(256, 8, 6, 900, encoder_lr=1.5e-4, decoder_lr=1e-4, iou_weight=5.0),
+            Stage(384, 4, 8, 300, encoder_lr=1e-4, decoder_lr=7e-5, warmup=20, cooldown=280, iou_weight=5.0),
         ),
     ),
 }
