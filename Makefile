@@ -52,5 +52,5 @@ bench: .venv/bench
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .cache demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-demo .cache/lite_medsam.pth demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -37,7 +37,7 @@ print(json.dumps({"seconds": [b - a for a, b in zip(clock, clock[1:])], "peak": 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path, help="a bundle's folder or zip")
+    parser.add_argument("bundle", type=Path, help="a bundle's folder")
     parser.add_argument("image", type=Path)
     parser.add_argument("--python", default=sys.executable, help="the interpreter whose samrt is measured")
     parser.add_argument("--rounds", type=int, default=7)

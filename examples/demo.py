@@ -75,7 +75,7 @@ def install() -> bool:
         )
     # setuptools would put modules of an earlier build that are gone from the sources into the new one.
     shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)
-    pip(PYTHON, "install", ".")
+    pip("install", ".")
     stamp.write_text(json.dumps(wanted), encoding="utf-8")
     return False
 
@@ -83,7 +83,7 @@ def install() -> bool:
 def segment() -> bool:
     """One mask per box on the photograph; always done."""
     boxes = [argument for box in BOXES for argument in ("--box", ",".join(map(str, box)))]
-    (ROOT / OVERLAY).parent.mkdir(exist_ok=True)
+    DEMO.mkdir(exist_ok=True)
     samrt("segment", PHOTOGRAPH, *boxes, "-o", OVERLAY, "--json", MASKS)
     return False
 
@@ -94,9 +94,9 @@ def samrt(*arguments: str) -> None:
     run([str(SAMRT), *arguments], f"`samrt {arguments[0]}` failed; its message is above")
 
 
-def pip(python: Path, *arguments: str) -> None:
-    """Run the pip of an environment; on failure say which package could not be had."""
-    command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
+def pip(*arguments: str) -> None:
+    """Run the environment's pip; on failure say which package could not be had."""
+    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
     print(f"$ pip {' '.join(arguments)}", flush=True)
     said = []
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
@@ -120,8 +120,8 @@ def run(command: Sequence[str], failure: str) -> None:
 
 def sources_digest() -> str:
     """SHA-256 over what the environment is made from."""
-    sources = (path for pattern in ("samrt/**/*.py", "samrt/default.samrt/*") for path in sorted(ROOT.glob(pattern)))
-    files = [ROOT / "pyproject.toml", *sources]
+    patterns = ("pyproject.toml", "setup.py", "samrt/**/*.py", "export/**/*.py", "samrt/default.samrt/*")
+    files = [path for pattern in patterns for path in sorted(ROOT.glob(pattern)) if path.is_file()]
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 

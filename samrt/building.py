@@ -15,6 +15,7 @@ import numpy as np
 from samrt.backends import Session, open_engines, open_onnxruntime
 from samrt.bundle import Bundle, open_bundle
 from samrt.cuda import DeviceOptions, find_gpus
+from samrt.default_model import is_default
 from samrt.engine_manifest import (
     ENGINE_MANIFEST_NAME,
     EngineFile,
@@ -67,13 +68,17 @@ def build_bundle(
         BundleError: the bundle is missing or damaged.
         InputError: an option that does not fit.
         BackendError: TensorRT is missing or refuses a graph, or the engines are past tolerance.
-        OutputError: the engines cannot be written. In each case the bundle and its engines are as they were.
+        OutputError: the engines cannot be written, or `path` is `samrt.default_bundle()`. In each case the bundle and its engines are as they were.
     """
     request = request or BuildRequest()
     if request.precision not in PRECISIONS:
         raise InputError(f"unknown precision {request.precision!r}; choose one of {', '.join(PRECISIONS)}")
     if Path(path).is_file() and zipfile.is_zipfile(path):
         raise OutputError(f"{path} is a zip, and engines lie beside a bundle's files: unpack it to a folder first")
+    if is_default(path):
+        raise OutputError(
+            f"{path} is the model in the installed package, where nothing else belongs; copy the folder, and build there"
+        )
     bundle = open_bundle(path)
     form = _buildable(bundle, request.precision)
     standard = _standard(bundle, form)

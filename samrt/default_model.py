@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from samrt.errors import BundleError
+from samrt.manifest import MANIFEST_NAME
 
 _FOLDER = Path(__file__).resolve().parent / "default.samrt"
 
 
 def default_bundle() -> Path:
-    """The folder of the bundle in the installed package. Copy it before you build engines into it.
+    """The folder of the bundle in the installed package. Copy it before you build engines: `samrt build` takes copies.
 
     Raises:
         BundleError: this installation was made without it.
     """
-    if not _FOLDER.is_dir():
+    if not (_FOLDER / MANIFEST_NAME).is_file():
         raise BundleError(
             f"this installation of samrt lacks its model, which should lie in {_FOLDER}; install samrt again, "
             "or name a bundle of your own"
         )
     return _FOLDER
+
+
+def is_default(bundle: str | os.PathLike[str]) -> bool:
+    """Whether a path is the packaged folder, which belongs to the installation and is not to be written to."""
+    return os.path.realpath(bundle) == os.path.realpath(_FOLDER)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from samrt.bundle import Bundle
 from samrt.cuda import Gpu, find_gpus
+from samrt.default_model import is_default
 from samrt.engine_manifest import EngineManifest, platform_name
 from samrt.engine_sets import EngineSet, find_engine_sets
 from samrt.errors import BackendError
@@ -120,6 +121,11 @@ def _try(bundle: Bundle, engines: EngineSet, backend: str, machine: Machine, pas
 def _no_engines(bundle: Bundle, backend: str, passed_over: list[str]) -> str:
     if passed_over:
         return f"no engines of {backend} in {bundle.path} can run here: {'; '.join(passed_over)}"
+    if is_default(bundle.path):
+        return (
+            f"the model that comes with samrt has no engines; copy its folder, {bundle.path}, build them there with "
+            f"`samrt build COPY --backend {backend}`, and name the copy"
+        )
     return (
         f"{bundle.path} holds no engines of {backend}; build them with `samrt build {bundle.path} --backend {backend}`"
     )

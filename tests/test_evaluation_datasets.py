@@ -199,7 +199,7 @@ def test_an_index_that_is_not_json_is_named(folder: Path, text: str) -> None:
 
 
 def test_a_picture_in_place_of_a_data_set_is_told_from_damaged_json(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"0\.png is no text file; name a data set's folder, or its JSON file"):
+    with pytest.raises(InputError, match=r"0\.png is no text in UTF-8, as JSON is; name another"):
         open_data_sets(folder / "images" / "0.png")
 
 

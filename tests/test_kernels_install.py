@@ -61,7 +61,7 @@ class Machine:
         self.tools = folder / "tools"
         self.libraries = self.checkout / "samrt" / "lib"
         for name in ("samrt", "export", "kernels", "cmake"):
-            ignored = shutil.ignore_patterns("__pycache__", "lib")
+            ignored = shutil.ignore_patterns("__pycache__", "lib", "*.onnx", "*.weights")
             shutil.copytree(ROOT / name, self.checkout / name, ignore=ignored)
         for name in ("setup.py", "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "NOTICE", "MANIFEST.in"):
             shutil.copy(ROOT / name, self.checkout)
@@ -216,24 +216,39 @@ def test_takes_the_nvcc_of_the_wheels_when_asked_to(machine: Machine, tmp_path: 
     assert machine.calls.read_text().startswith(f"CUDACXX={nvcc} ")
 
 
-def _wheel(machine: Machine, said: dict[str, str], **environment: str) -> tuple[str, dict[str, str]]:
-    """Its name, and the text of the files in it that are about the kernels."""
+def _wheel(machine: Machine, said: dict[str, str], **environment: str) -> Path:
     # As pip calls the backend, but in this environment: pip would fetch one of its own.
     code = "import setuptools.build_meta as backend; print(backend.build_wheel('wheels'))"
     done = machine.python(["-c", code], said, PYTHONPATH=str(machine.checkout), **environment)
     assert done.returncode == 0, done.stderr
-    name = done.stdout.splitlines()[-1]
-    with zipfile.ZipFile(machine.checkout / "wheels" / name) as archive:
+    return machine.checkout / "wheels" / done.stdout.splitlines()[-1]
+
+
+def _about_kernels(wheel: Path) -> dict[str, str]:
+    """The text of the files in it that are about the kernels."""
+    with zipfile.ZipFile(wheel) as archive:
         about = [path for path in archive.namelist() if path.startswith("samrt/lib/") or path.endswith("/WHEEL")]
-        return name, {path: archive.read(path).decode() for path in about}
+        return {path: archive.read(path).decode() for path in about}
+
+
+def test_a_wheel_holds_the_default_model(machine: Machine) -> None:
+    _needs_setuptools()
+    model = Path("samrt", "default.samrt")
+    names = {str(model / path.name) for path in (ROOT / model).iterdir() if path.is_file()}
+    for name in names:
+        (machine.checkout / name).touch()  # the tests do without the weights
+    with zipfile.ZipFile(_wheel(machine, BOTH)) as archive:
+        assert {name for name in archive.namelist() if name.startswith(f"{model}/")} == names
+    assert f"{model}/manifest.json" in names
 
 
 def test_a_wheel_with_libraries_is_for_this_platform_and_any_python(machine: Machine) -> None:
     _needs_setuptools()
-    name, files = _wheel(machine, BOTH)
+    wheel = _wheel(machine, BOTH)
+    files = _about_kernels(wheel)
 
-    assert name.startswith("samrt-")
-    assert "-py3-none-linux_" in name
+    assert wheel.name.startswith("samrt-")
+    assert "-py3-none-linux_" in wheel.name
     assert {"samrt/lib/libsamrt_kernels.so", "samrt/lib/libsamrt_plugin.so", "samrt/lib/build.json"} <= set(files)
     assert "Root-Is-Purelib: false" in "".join(text for path, text in files.items() if path.endswith("/WHEEL"))
 
@@ -243,9 +258,10 @@ def test_a_wheel_without_is_for_any_platform_and_has_the_note(machine: Machine) 
     # What an editable installation left in the checkout is not this wheel's.
     machine.libraries.mkdir()
     (machine.libraries / "libsamrt_kernels.so").touch()
-    name, files = _wheel(machine, BOTH, SAMRT_CUDA_ARCHITECTURES="none")
+    wheel = _wheel(machine, BOTH, SAMRT_CUDA_ARCHITECTURES="none")
+    files = _about_kernels(wheel)
 
-    assert "-py3-none-any" in name
+    assert "-py3-none-any" in wheel.name
     assert [path for path in files if path.startswith("samrt/lib/")] == ["samrt/lib/build.json"]
     assert json.loads(files["samrt/lib/build.json"])["kernels"] == "not built: SAMRT_CUDA_ARCHITECTURES was none"
     assert not machine.calls.exists(), "CMake was not called"

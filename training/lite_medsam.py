@@ -9,6 +9,7 @@ that runs it. Weights: the MedSAM authors, Apache-2.0.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import subprocess
 import sys
@@ -24,7 +25,17 @@ SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
 
 
 def main() -> int:
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", metavar="FILE", type=Path, nargs="?", default=DEFAULT)
+    target: Path = parser.parse_args().file
+    try:
+        return fetch(target)
+    except OSError as error:
+        return _failed(f"cannot write {target}: {error.strerror}; name another place")
+
+
+def fetch(target: Path) -> int:
+    """Put the checkpoint at `target`, unless it is there already. Exit status 0, or 1 after saying why not."""
     if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == SHA256:
         return 0
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -103,9 +103,9 @@ class Run:
             kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises anything for a damaged file
             raise BundleError(f"{path} is damaged ({error}); delete it to begin again") from error
-        if not isinstance(kept, dict) or not {"stage", "step", "state", "optimizer", "sources"} <= kept.keys():
+        if not isinstance(kept, dict) or not {"stage", "step", "state", "optimizer", "sources", "recipe"} <= kept.keys():
             raise BundleError(f"{path} is no checkpoint of a training run; choose another folder, or delete it")
-        if kept["sources"] != self.sources or kept.get("recipe", self.name) != self.name:
+        if kept["sources"] != self.sources or kept["recipe"] != asdict(self.recipe):
             raise InputError(
                 f"{path} comes from other data, another decoder or another recipe; choose another folder, or delete it"
             )
@@ -131,7 +131,7 @@ class Run:
                 self._keep(done)
                 draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
                 if not last and time.monotonic() > self.deadline:
-                    # Whoever can take little home has at least these.
+                    # Of use before the end, too.
                     write_weights(self.state, self.folder / "model.pth")
                     return False
         if kept["step"] >= stage.steps:
@@ -171,7 +171,7 @@ class Run:
 
     def _keep(self, done: dict[str, Any]) -> None:
         with replacing_file(self.folder / "checkpoint.pt") as fresh:
-            torch.save({**done, "sources": self.sources, "recipe": self.name}, fresh)
+            torch.save({**done, "sources": self.sources, "recipe": asdict(self.recipe)}, fresh)
 
     def _finish(self, state: dict[str, Tensor]) -> None:
         """The weights in half precision, which `samrt export` reads, and what they were made from."""

@@ -35,7 +35,7 @@ def read_json(path: Path, remedy: str) -> JsonReader:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text file; name a data set's folder, or its JSON file") from error
+        raise InputError(f"{path} is no text in UTF-8, as JSON is; name another, or {remedy}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); {remedy}") from error
     with as_input_errors():
