@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One leg of the `gpu` recipe on a machine that is at hand for a while: trains for so many seconds, and leaves in $OUT
-# what is worth taking home. Run it again to go on; training/runs/gpu must stay where it is until then.
+# Trains by the `gpu` recipe for so many seconds in training/runs/gpu, and leaves in $OUT log, curves and the weights so
+# far. Run again, it goes on.
 #
 #   OUT=FOLDER training/gpu.sh SECONDS
 #
@@ -8,7 +8,7 @@
 # .cache/packed.npz (or $DATA) and .cache/lite_medsam.pth (or $DECODER).
 set -euo pipefail
 
-seconds="${1:?give the seconds that this leg may take}"
+seconds="${1:?give the seconds that it may take}"
 out="${OUT:?name a folder for the results in OUT}"
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
