@@ -68,7 +68,8 @@ def build_bundle(
         BundleError: the bundle is missing or damaged.
         InputError: an option that does not fit.
         BackendError: TensorRT is missing or refuses a graph, or the engines are past tolerance.
-        OutputError: the engines cannot be written, or `path` is `samrt.default_bundle()`. In each case the bundle and its engines are as they were.
+        OutputError: the engines cannot be written, or `path` is `samrt.default_bundle()`. In each case the bundle and
+            its engines are as they were.
     """
     request = request or BuildRequest()
     if request.precision not in PRECISIONS:
@@ -77,7 +78,7 @@ def build_bundle(
         raise OutputError(f"{path} is a zip, and engines lie beside a bundle's files: unpack it to a folder first")
     if is_default(path):
         raise OutputError(
-            f"{path} is the model in the installed package, where nothing else belongs; copy the folder, and build there"
+            f"{path} is the model in the installed package, where nothing else belongs; copy it, and build there"
         )
     bundle = open_bundle(path)
     form = _buildable(bundle, request.precision)

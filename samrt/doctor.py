@@ -13,6 +13,9 @@ import platform
 import re
 import sys
 
+from samrt.bundle import open_bundle
+from samrt.default_model import default_bundle
+from samrt.errors import SamrtError
 from samrt.findings import Finding, install_extra, version_of
 from samrt.gpu_doctor import examine_gpu
 
@@ -29,6 +32,7 @@ def examine() -> list[Finding]:
         _needed("OpenCV", "cv2", "pip install --force-reinstall opencv-python-headless (the full build needs libGL)"),
         _needed("Pillow", "PIL", "pip install --force-reinstall pillow"),
         onnxruntime,
+        _default_model(),
         *(_export_package(name) for name in ("torch", "onnx", "onnxscript")),
         *gpu,
         _onnxruntime_backend(onnxruntime),
@@ -65,6 +69,15 @@ def _onnxruntime() -> Finding:
         detail = f"{finding.detail}, without its CPU provider (has {', '.join(providers) or 'none'})"
         return Finding(name, "broken", detail, "pip install --force-reinstall onnxruntime", required=True)
     return Finding(name, "ok", f"{finding.detail}, providers {', '.join(providers)}", required=True)
+
+
+def _default_model() -> Finding:
+    name = "default model"
+    try:
+        manifest = open_bundle(default_bundle()).manifest
+    except SamrtError as error:
+        return Finding(name, "broken", str(error), "pip install --force-reinstall, as samrt was installed")
+    return Finding(name, "ok", f"{manifest.variant}, {manifest.image_size} pixels, whole")
 
 
 def _export_package(module: str) -> Finding:

@@ -99,7 +99,7 @@ def test_engines_are_not_built_into_the_package(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(samrt.default_bundle())
     for path in (samrt.default_bundle(), link):
-        with pytest.raises(OutputError, match="copy the folder, and build there"):
+        with pytest.raises(OutputError, match="copy it, and build there"):
             build_bundle(path)
 
     assert not (samrt.default_bundle() / "engines").exists()

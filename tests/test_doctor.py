@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import re
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from samrt.default_model import default_bundle
 from samrt.doctor import examine, runtime_works
 from samrt.findings import Finding
 
@@ -57,6 +61,19 @@ def test_a_needed_package_that_does_not_load_breaks_the_runtime(
     assert found.detail.startswith("ModuleNotFoundError")
     assert remedy in found.remedy
     assert not runtime_works(examine())
+
+
+def test_the_default_model_is_whole_or_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _find("default model").status == "ok"
+    manifest = json.loads((default_bundle() / "manifest.json").read_text())
+    shutil.copy(default_bundle() / "manifest.json", tmp_path)
+    monkeypatch.setattr("samrt.default_model._FOLDER", tmp_path)
+
+    found = _find("default model")
+    assert found.status == "broken"
+    assert any(file in found.detail for file in manifest["files"])
+    assert "reinstall" in found.remedy
+    assert runtime_works(examine()), "with a bundle of one's own"
 
 
 def test_onnxruntime_without_its_cpu_provider_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_while_the_decoder_gets_familiar_only_the_single_mask_counts() -> None:
 
 
 def test_a_hopeless_mask_counts_as_one_that_is_merely_bad() -> None:
-    """Its gradient is what it would be if its loss were scaled down to 2, and the best is still the best of the three."""
+    """Its gradient is that of its loss scaled down to 2, and the best is still the best of the three."""
     found = gradients(Masks([[40.0, 20.0, 10.0, 30.0], [1.0, 1.0, 3.0, 3.0]]), "prompts")
 
     assert torch.allclose(found, torch.tensor([[0.5 * 2 / 40, 0.0, 0.5 * 2 / 10, 0.0], [0.5, 0.5, 0.0, 0.0]]))

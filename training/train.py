@@ -103,7 +103,8 @@ class Run:
             kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises anything for a damaged file
             raise BundleError(f"{path} is damaged ({error}); delete it to begin again") from error
-        if not isinstance(kept, dict) or not {"stage", "step", "state", "optimizer", "sources", "recipe"} <= kept.keys():
+        parts = {"stage", "step", "state", "optimizer", "sources", "recipe"}
+        if not isinstance(kept, dict) or not parts <= kept.keys():
             raise BundleError(f"{path} is no checkpoint of a training run; choose another folder, or delete it")
         if kept["sources"] != self.sources or kept["recipe"] != asdict(self.recipe):
             raise InputError(
