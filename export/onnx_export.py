@@ -44,6 +44,7 @@ def export_graph(module: nn.Module, graph: Graph, samples: tuple[Tensor, ...], f
     assert program is not None  # only an export straight into a file returns nothing
     model = program.model
     _add_functions(model, module)
+    _forget_origin(model)
     onnx_ir.save(model, folder / graph.file, external_data=weights or None)
 
 
@@ -63,6 +64,14 @@ def _add_functions(model: onnx_ir.Model, module: nn.Module) -> None:
             function = onnx_ir.serde.deserialize_function(proto)
             model.functions[function.identifier()] = function
             model.opset_imports[DOMAIN] = 1
+
+
+def _forget_origin(model: onnx_ir.Model) -> None:
+    """Leave out where in the sources each node comes from: the paths of the machine that exports, in every node."""
+    model.graph.metadata_props.clear()
+    for node in onnx_ir.traversal.RecursiveGraphIterator(model.graph):
+        node.metadata_props.clear()
+        node.doc_string = None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from samrt.errors import ExportError, InputError, OutputError, SamrtError
 from samrt.files import replacing_file, replacing_folder
 from samrt.manifest import PRECISIONS, Form, Manifest, Source
 from samrt.tensorrt.plugin import PLUGIN_LOWERING, PLUGIN_NAME
-from samrt.tolerances import TOLERANCES
+from samrt.tolerances import TOLERANCES, Tolerance
 from samrt.verification import SEED, Reference, compare
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import LoadedModel, load_model
@@ -174,7 +174,7 @@ def _verify(
     (form,) = draft.forms
     tolerance = TOLERANCES[form.precision]
     progress(f"comparing the {form.precision} graphs with torch, in ONNX Runtime")
-    figures = _compare_bundle(folder, draft, reference)
+    figures = _compare_bundle(folder, draft, reference, tolerance)
     check(figures, tolerance)
     verification: dict[str, Any] = {
         "runtime": f"onnxruntime {version('onnxruntime')}",
@@ -187,18 +187,18 @@ def _verify(
         # On a CPU, ONNX Runtime computes fp16 graphs in float32. Torch does not: here an overflow shows.
         progress("comparing half precision arithmetic, in torch")
         runs = {name: in_torch(module, form.graphs[name]) for name, module in modules.items()}
-        verification["figures_in_half_arithmetic"] = compare(reference, runs["encoder"], runs["decoder"])
+        verification["figures_in_half_arithmetic"] = compare(reference, runs["encoder"], runs["decoder"], tolerance)
         check(verification["figures_in_half_arithmetic"], tolerance)
     return {**verification, "tolerance": asdict(tolerance)}
 
 
-def _compare_bundle(folder: Path, draft: Manifest, reference: Reference) -> dict[str, Any]:
+def _compare_bundle(folder: Path, draft: Manifest, reference: Reference, tolerance: Tolerance) -> dict[str, Any]:
     """Run the bundle as its users will; where they will need a plugin, with the definition of its node."""
     (form,) = draft.forms
     if form.lowering == PLUGIN_LOWERING:
         with with_definition(folder / form.graphs["encoder"].file) as encoder:
-            runs = [OnnxRuntimeEngine(path).run for path in (encoder, folder / form.graphs["decoder"].file)]
-            return compare(reference, *runs)
+            decoder = folder / form.graphs["decoder"].file
+            return compare(reference, OnnxRuntimeEngine(encoder).run, OnnxRuntimeEngine(decoder).run, tolerance)
     write_manifest(folder, draft)
     with open_session(open_bundle(folder), "onnxruntime") as session:
-        return compare(reference, session.encoder.run, session.decoder.run)
+        return compare(reference, session.encoder.run, session.decoder.run, tolerance)

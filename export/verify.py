@@ -52,5 +52,5 @@ def check(figures: Mapping[str, Any], tolerance: Tolerance) -> None:
     if past := past_tolerance(figures, tolerance):
         raise ExportError(
             f"the exported graphs differ from the checkpoint by more than the tolerance ({'; '.join(past)}). Nothing "
-            "was written; try --precision fp32 or --lowering dense, and report it with these figures"
+            "was written; try --precision fp32, and report it with these figures"
         )

@@ -216,7 +216,7 @@ def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, devi
     choice = Choice(engines.manifest.backend, form, engines)
     with open_engines(choice, DeviceOptions(device)) as session:
         encoder, decoder = _in_full_batches(session.encoder.run, limits), _one_by_one(session.decoder.run, limits)
-        figures = compare(reference, encoder, decoder)
+        figures = compare(reference, encoder, decoder, tolerance)
     if past := past_tolerance(figures, tolerance):
         raise BackendError(
             f"the engines differ from {standard.name} in ONNX Runtime by more than the tolerance ({'; '.join(past)}). "

@@ -76,7 +76,9 @@ def _default_model() -> Finding:
     try:
         manifest = open_bundle(default_bundle()).manifest
     except SamrtError as error:
-        return Finding(name, "broken", str(error), "pip install --force-reinstall, as samrt was installed")
+        return Finding(
+            name, "broken", str(error), "install samrt again; in a checkout: git checkout samrt/default.samrt"
+        )
     return Finding(name, "ok", f"{manifest.variant}, {manifest.image_size} pixels, whole")
 
 

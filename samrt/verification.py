@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.manifest import Normalization
-from samrt.tolerances import LOGIT_ROUNDING, Tolerance
+from samrt.tolerances import Tolerance
 from samrt.transforms import normalize_and_pad
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -45,7 +45,7 @@ def make_reference(
     return Reference(image, embedding, prompts, outputs)
 
 
-def compare(reference: Reference, encoder: Run, decoder: Run) -> dict[str, Any]:
+def compare(reference: Reference, encoder: Run, decoder: Run, tolerance: Tolerance) -> dict[str, Any]:
     """The figures that tell how far two graphs are from the reference, prompts through both of them."""
     embedding = encoder({"image": reference.image})["image_embeddings"]
     figures: dict[str, Any] = {"embedding_relative_l2": _relative_l2(embedding, reference.embedding), "prompts": {}}
@@ -54,7 +54,7 @@ def compare(reference: Reference, encoder: Run, decoder: Run) -> dict[str, Any]:
         masks, iou_predictions = reference.outputs[kind]
         figures["prompts"][kind] = {
             "logits_relative_l2": _relative_l2(outputs["low_res_masks"], masks),
-            "mask_iou": _lowest_iou(outputs["low_res_masks"], masks),
+            "mask_iou": _lowest_iou(outputs["low_res_masks"], masks, tolerance.logit_rounding),
             "iou_prediction": float(np.abs(outputs["iou_predictions"] - iou_predictions).max()),
         }
     return figures
@@ -133,11 +133,11 @@ def _relative_l2(value: NDArray[np.float32], truth: NDArray[np.float32]) -> floa
     return float(np.linalg.norm(value.astype(np.float64) - truth) / np.linalg.norm(truth.astype(np.float64)))
 
 
-def _lowest_iou(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
+def _lowest_iou(logits: NDArray[np.float32], truth: NDArray[np.float32], rounding: float) -> float:
     """Of the masks above 0, each with its own; both `[..., L, L]`."""
     expected = truth > 0
     # A logit that is zero but for rounding is right on either side, and of a small mask one pixel is too many.
-    undecided = np.abs(truth) <= LOGIT_ROUNDING * np.sqrt(
+    undecided = np.abs(truth) <= rounding * np.sqrt(
         np.mean(np.square(truth, dtype=np.float64), axis=(-2, -1), keepdims=True)
     )
     masks = np.where(undecided, expected, logits > 0)

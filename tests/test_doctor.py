@@ -72,7 +72,7 @@ def test_the_default_model_is_whole_or_broken(tmp_path: Path, monkeypatch: pytes
     found = _find("default model")
     assert found.status == "broken"
     assert any(file in found.detail for file in manifest["files"])
-    assert "reinstall" in found.remedy
+    assert "install samrt again" in found.remedy
     assert runtime_works(examine()), "with a bundle of one's own"
 
 

@@ -345,11 +345,22 @@ def test_replaces_an_older_bundle(
         assert line.startswith(start)
 
 
+def test_no_path_of_the_exporting_machine_is_in_a_graph(small_bundle: Path) -> None:
+    """Torch notes for each node where in the sources it comes from."""
+    graphs = sorted(small_bundle.glob("*.onnx"))
+
+    assert graphs
+    for graph in graphs:
+        content = graph.read_bytes()
+        assert b".py" not in content
+        assert str(Path(__file__).parent.parent).encode() not in content
+
+
 def test_past_tolerance_nothing_is_written(
     small_bundle: Path, small_checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reuse(small_bundle, monkeypatch)
-    monkeypatch.setitem(pipeline.TOLERANCES, "fp32", Tolerance(0.0, 0.0, 1.0, 0.0))
+    monkeypatch.setitem(pipeline.TOLERANCES, "fp32", Tolerance(0.0, 0.0, 1.0, 0.0, 0.0))
     message = r"embedding: relative L2 \S+ > 0; .*Nothing was written"
     assert_unchanged_by(lambda: export(small_checkpoint, target), target, ExportError, message)
 

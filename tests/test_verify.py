@@ -22,7 +22,9 @@ from samrt_export.models.sam import DecoderGraph, EncoderGraph
 from samrt_export.verify import check, checkpoint_reference, in_torch
 
 Arrays = dict[str, NDArray[Any]]
-TOLERANCE = Tolerance(embedding_relative_l2=1e-5, logits_relative_l2=1e-3, mask_iou=0.999, iou_prediction=1e-4)
+TOLERANCE = Tolerance(
+    embedding_relative_l2=1e-5, logits_relative_l2=1e-3, mask_iou=0.999, iou_prediction=1e-4, logit_rounding=1e-5
+)
 
 
 # Holding figures against the tolerance
@@ -97,11 +99,14 @@ def measured(
     reference: Reference,
     tamper_encoder: Callable[[Arrays], None] = leave,
     tamper_decoder: Callable[[Arrays], None] = leave,
+    precision: str = "fp32",
 ) -> dict[str, Any]:
     sizes = loaded.image_size, loaded.embedding_shape, loaded.low_res_size
     encoder = in_torch(EncoderGraph(loaded.sam), contract_graph("encoder", "encoder.onnx", *sizes))
     decoder = in_torch(DecoderGraph(loaded.sam), contract_graph("decoder", "decoder.onnx", *sizes))
-    return compare(reference, tampered(encoder, tamper_encoder), tampered(decoder, tamper_decoder))
+    return compare(
+        reference, tampered(encoder, tamper_encoder), tampered(decoder, tamper_decoder), TOLERANCES[precision]
+    )
 
 
 def noise(name: str, amount: float) -> Callable[[Arrays], None]:
@@ -203,9 +208,12 @@ def test_empty_masks_agree_with_empty_masks_only(loaded: LoadedModel, reference:
     assert all(of_prompt["mask_iou"] == 0 for of_prompt in differing["prompts"].values())
 
 
-@pytest.mark.parametrize(("magnitude", "decided"), [(1e-6, False), (1e-4, True)])
+@pytest.mark.parametrize(
+    ("precision", "magnitude", "decided"),
+    [("fp32", 1e-6, False), ("fp32", 1e-4, True), ("fp16", 1e-4, False), ("fp16", 1e-2, True)],
+)
 def test_what_is_zero_but_for_rounding_may_have_either_sign(
-    loaded: LoadedModel, reference: Reference, magnitude: float, decided: bool
+    loaded: LoadedModel, reference: Reference, precision: str, magnitude: float, decided: bool
 ) -> None:
     """Among millions of logits some are, and a small mask must not be refused for one of them."""
     logit = magnitude * float(np.sqrt(np.mean(np.square(reference.outputs["point"][0]))))
@@ -222,5 +230,5 @@ def test_what_is_zero_but_for_rounding_may_have_either_sign(
         prompts={"point": reference.prompts["point"]},
         outputs={"point": (masks, reference.outputs["point"][1])},
     )
-    found = measured(loaded, one, tamper_decoder=tip_one)["prompts"]["point"]["mask_iou"]
+    found = measured(loaded, one, tamper_decoder=tip_one, precision=precision)["prompts"]["point"]["mask_iou"]
     assert found == (143 / 144 if decided else 1)

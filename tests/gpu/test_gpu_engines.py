@@ -45,7 +45,7 @@ def test_engines_agree_with_onnx_runtime(
         with open_session(bundle, flavour.name, DeviceOptions(cuda_graphs=cuda_graphs)) as gpu:
             # Twice more than a graph needs to be captured, so that replays are compared too.
             for _ in range(4):
-                figures = compare(reference, gpu.encoder.run, gpu.decoder.run)
+                figures = compare(reference, gpu.encoder.run, gpu.decoder.run, TOLERANCES[precision])
                 assert past_tolerance(figures, TOLERANCES[precision]) == []
             # TensorRT-RTX does not tell whether it captured anything.
             state = ("left to TensorRT-RTX" if flavour.is_rtx else "on") if cuda_graphs else "off"

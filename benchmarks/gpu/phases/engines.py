@@ -100,7 +100,7 @@ def _check(bundle: Path, flavour: str, reference: Any) -> dict[str, Any]:
     from samrt.verification import compare, past_tolerance
 
     with open_session(open_bundle(bundle), flavour) as session:
-        figures = compare(reference, session.encoder.run, session.decoder.run)
+        figures = compare(reference, session.encoder.run, session.decoder.run, TOLERANCES["fp16"])
         chosen = str(session.choice)
     lowest = min(of_prompt["mask_iou"] for of_prompt in figures["prompts"].values())
     return {
