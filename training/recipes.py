@@ -91,7 +91,7 @@ class Recipe:
 
 
 RECIPES = {
-    # For one H100 and 25 minutes; neither its steps nor its memory have been tried there.
+    # For one H100 and about half an hour; neither its steps nor its memory have been tried there.
     "gpu": Recipe(
         width=192,
         depth=12,
@@ -107,7 +107,7 @@ RECIPES = {
             Stage(512, 8, 8, 2500, encoder_lr=2e-4, decoder_lr=1e-4, cooldown=2000, iou_weight=5.0),
         ),
     ),
-    # For two cores and two hours; not yet run to its end.
+    # For two cores and two hours: the model that comes with samrt.
     "cpu": Recipe(
         width=192,
         depth=8,
