@@ -132,8 +132,9 @@ def test_lite_medsam(rtx: Flavour, lite_medsam_bundle: Path) -> None:
 
 
 def test_the_default_model(rtx: Flavour, tmp_path: Path) -> None:
+    """Its one form is dense: the scores of 4,096 tokens in three heads alone take 96 MiB."""
     bundle = shutil.copytree(samrt.default_bundle(), tmp_path / "bundle")
-    check_engines(bundle, build_bundle(bundle, HALF), scratch_mib=100)
+    check_engines(bundle, build_bundle(bundle, HALF), scratch_mib=120)
     for graph in open_bundle(bundle).manifest.forms[0].graphs.values():
         check_network(rtx, bundle / graph.file, graph)
 
