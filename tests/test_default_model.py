@@ -84,11 +84,12 @@ def test_it_computes_what_its_weights_do_in_torch(checkpoint: Path) -> None:
 
     with samrt.load() as model:
         form = model.choice.form
-        found = np.asarray(model.encode(COFFEE).features)
+        embedding = model.encode(COFFEE)
+        found = np.asarray(embedding.features)
         resized = resize_longest_side(read_image(COFFEE), model.image_size)
         pixels = normalize_and_pad(resized, model.image_size, model.manifest.normalization)
         loaded = load_model(read_checkpoint(checkpoint), image_size=model.image_size)
-        masks = model.predict(model.encode(COFFEE), box=[172, 18, 410, 212]).low_res_masks
+        masks = model.predict(embedding, box=[172, 18, 410, 212]).low_res_masks
     box = np.array([[172, 18], [410, 212]]) * model.image_size / 600  # the photograph is 600 pixels wide
     with torch.inference_mode():
         expected = loaded.sam.image_encoder(torch.from_numpy(pixels))
