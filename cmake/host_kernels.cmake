@@ -54,19 +54,10 @@ add_executable(check_shim_races EXCLUDE_FROM_ALL ${samrt_shim_checks} $<TARGET_O
 target_compile_definitions(check_shim_races PRIVATE SAMRT_HOST_RACES)
 target_compile_options(check_shim_races PRIVATE -O1 -fsanitize=thread)
 
-# libsamrt_plugin_host.so, which exports what the real one does, and drive_plugin, which calls it as TensorRT would; with
-# TensorRT's own headers where they are found, else with the stand-in's.
+# libsamrt_plugin_host.so, which exports what the real one does, and drive_plugin, which calls it as TensorRT would.
 file(GLOB samrt_plugin_sources CONFIGURE_DEPENDS kernels/plugin/*.cpp)
 file(GLOB samrt_driver_sources CONFIGURE_DEPENDS tests/kernels/plugin/*.cpp)
-include(find_tensorrt_headers)
-if(SAMRT_TENSORRT_HEADERS)
-  message(STATUS "samrt: drive_plugin takes TensorRT's headers: ${SAMRT_TENSORRT_HEADERS}")
-else()
-  message(STATUS "samrt: drive_plugin takes the stand-in's headers: TensorRT's were not found")
-  set(SAMRT_TENSORRT_HEADERS tests/kernels/plugin/stand_in)
-endif()
 add_library(samrt_plugin_host SHARED EXCLUDE_FROM_ALL ${samrt_plugin_sources})
-target_include_directories(samrt_plugin_host SYSTEM PUBLIC ${SAMRT_TENSORRT_HEADERS})
 target_link_libraries(samrt_plugin_host PRIVATE samrt_host_objects)
 target_link_options(samrt_plugin_host PRIVATE -Wl,-Bsymbolic)
 add_executable(drive_plugin EXCLUDE_FROM_ALL ${samrt_driver_sources})

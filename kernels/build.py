@@ -11,7 +11,6 @@ Environment:
                                 GPUs, or all where there is none.
     SAMRT_NVCC                  "wheels": the nvcc of the package index's wheels, not the machine's.
     CUDACXX                     the nvcc to take.
-    TENSORRT_INCLUDE_DIR        the folder of TensorRT's headers, where it is none of the usual ones.
     CMAKE_BUILD_PARALLEL_LEVEL  how many compilers run at a time; by default one for each core.
 
 With one of the first two, kernels that cannot be built are an error; else they are left out, and the note says why.
@@ -45,7 +44,6 @@ _ERROR = re.compile(r"^CMake Error|\b(error|fatal)( #\d+(-\w+)?)?\s*:", re.IGNOR
 
 _AGAIN = "in a checkout of samrt: pip install -v ."
 _GET_NVCC = f"install CUDA's nvcc, or let pip fetch it: SAMRT_NVCC=wheels, then {_AGAIN}"
-_GET_HEADERS = f"install TensorRT's headers (libnvinfer-headers-dev), then {_AGAIN}"
 _SEE_OUTPUT = f"see what this prints: {_AGAIN}"
 
 
@@ -130,9 +128,8 @@ def _build(target: Path, architectures: str, folder: Path) -> Note:
     _compile(folder, "samrt_kernels", target)
     plugin, remedy = "built", ""
     try:
-        if found["plugin_skipped"]:
-            raise _LeftOutError(found["plugin_skipped"], _GET_HEADERS)
-        _compile(folder, "samrt_plugin", target)
+        for name in ("samrt_rtx_name", "samrt_plugin"):
+            _compile(folder, name, target)
     except _LeftOutError as left_out:
         # The kernels are of use without it.
         plugin, remedy = f"not built: {left_out.reason}", left_out.remedy

@@ -21,8 +21,9 @@ extern "C" {
 #define SAMRT_KERNELS_API
 #endif
 
-/* Raised with every change of a signature, of a struct, of what a function computes, or of the tile shapes' order. */
-#define SAMRT_KERNELS_VERSION 1
+/* Raised with every change of a signature, of a struct, of what a function computes, or of the tile shapes' or the
+ * plugin's tactics' order. */
+#define SAMRT_KERNELS_VERSION 2
 
 enum {
   SAMRT_KERNELS_OK = 0,
@@ -75,8 +76,8 @@ typedef struct samrt_attention_args {
 
 SAMRT_KERNELS_API int samrt_attention(const samrt_attention_args* args, samrt_stream stream);
 
-/* What samrt_attention would say to these sizes, this format and this tile on the current device, with bias. Looks at no
- * pointer and launches nothing. */
+/* What samrt_attention would say to these sizes, this format and this tile on the current device, with bias; where there
+ * is no device, on every one that the kernels are compiled for. Looks at no pointer and launches nothing. */
 SAMRT_KERNELS_API int samrt_attention_check(const samrt_attention_args* args);
 
 /* How many tile shapes there are, and the name of one; NULL past the last. */

@@ -158,9 +158,8 @@ def _plugin(form: Form, flavour: Flavour, options: BuildOptions, progress: Progr
     """What engines of this form need besides TensorRT, found, tested and loaded."""
     if form.lowering != PLUGIN_LOWERING:
         return None
-    if not flavour.is_rtx:
-        choose_targets(flavour, options.compute_capabilities)  # says best what a machine without a GPU lacks
-    prepare_plugin(flavour, progress)
+    targets = choose_targets(flavour, options.compute_capabilities)
+    prepare_plugin(flavour, targets.compute_capabilities, progress)
     return PLUGIN
 
 

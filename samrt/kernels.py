@@ -11,13 +11,14 @@ import ctypes
 import functools
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from samrt.errors import BackendError, InputError
 
-KERNELS_VERSION = 1  # SAMRT_KERNELS_VERSION of kernels/samrt_kernels.h; a test compares them
+KERNELS_VERSION = 2  # SAMRT_KERNELS_VERSION of kernels/samrt_kernels.h; a test compares them
 
 LIBRARY_FOLDER = Path(__file__).resolve().parent / "lib"
 KERNELS_VARIABLE = "SAMRT_KERNELS_LIBRARY"
@@ -27,6 +28,7 @@ _FORMATS = {"fp16": 0, "bf16": 1}
 # Compute capabilities of Jetsons: Orin, Thor.
 _TEGRA = {"8.7", "11.0"}
 _TILE_OF_THE_TABLE = -1
+_ErrorHandler = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
 _INSTALL_AGAIN = "in a checkout of samrt: pip install -v ."
 _REMEDY = f"Install samrt again, or correct what named this file ({KERNELS_VARIABLE}, {PLUGIN_VARIABLE})"
 
@@ -172,6 +174,15 @@ class Kernels:
             BackendError: a kernel does not run on this GPU, or computes something else than it should.
         """
         self.call("samrt_attention_self_test", ctypes.c_void_p(stream or None))
+
+    def on_plugin_error(self, handler: Callable[[str], None]) -> None:
+        """Give the TensorRT plugin's errors, one line each, to `handler` instead of stderr; any thread may call it.
+
+        Of `find_plugin_library`'s file only: the other library has no plugin.
+        """
+        # Kept with the library, which may call it as long as it is loaded.
+        self._handler = _ErrorHandler(lambda message: handler(message.decode("utf-8", "replace")))
+        self._function("samrt_plugin_on_error", None)(self._handler)
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function of the C interface that returns 0 or a code, with ctypes objects for arguments.

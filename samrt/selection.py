@@ -13,6 +13,7 @@ from samrt.errors import BackendError
 from samrt.manifest import PRECISIONS, Form, Manifest
 from samrt.tensorrt.flavours import FLAVOURS, import_flavour, installed_flavours
 from samrt.tensorrt.plugin import EXPORT_WITH_PLUGIN, PLUGIN, PLUGIN_LOWERING, find_plugin
+from samrt.tensorrt.rtx_plugins import why_untried
 
 BACKENDS = ("onnxruntime", *FLAVOURS)
 
@@ -141,11 +142,17 @@ def this_machine(device: int = 0) -> Machine:
             versions[name] = import_flavour(name).version
         except BackendError as error:
             problems[name] = str(error)
-    if gpu and "tensorrt" in versions and "tensorrt" not in problems:
+    if gpu and versions.keys() - problems.keys():
         try:
-            find_plugin()
+            kernels = find_plugin()
         except BackendError as error:
             problems["plugin"] = str(error)
+        else:
+            if not kernels.runs_on(gpu.compute_capability):
+                problems["plugin"] = (
+                    f"samrt's TensorRT plugin {kernels.path} is compiled for {', '.join(kernels.architectures)}, and "
+                    f"{gpu.name} has {gpu.compute_capability}; in a checkout of samrt, on this machine: pip install ."
+                )
     return Machine(platform_name(), gpu, versions, problems)
 
 
@@ -182,6 +189,8 @@ def _other_plugin(built: EngineManifest, machine: Machine, again: str) -> str:
         return ""
     if built.plugin != PLUGIN:
         return f"built with {built.plugin}, this samrt has {PLUGIN}; {again}"
+    if built.backend == "tensorrt_rtx" and (reason := why_untried(built.version)):
+        return reason
     return machine.problems.get("plugin", "")
 
 

@@ -12,9 +12,10 @@ from samrt.kernels import KERNELS_VERSION
 
 _SOURCE = """
 int samrt_kernels_version(void) { return VERSION; }
-const char* samrt_kernels_architectures(void) { return "87;110"; }
+const char* samrt_kernels_architectures(void) { return "87;89;110"; }
 const char* samrt_kernels_last_error(void) { return "tile 2 is off by 0.3"; }
 int samrt_attention_self_test(void* stream) { (void)stream; return CODE; }
+void samrt_plugin_on_error(void (*handler)(const char*)) { (void)handler; }
 """
 
 

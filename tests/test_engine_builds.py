@@ -14,21 +14,19 @@ import onnx
 import pytest
 import torch
 from seeded import RELEASED_DECODER, vit_state
-from torch import Tensor
+from uncompared import load_state, write_uncompared
 
 import samrt
 from samrt.building import BuildRequest, build_bundle
 from samrt.bundle import open_bundle
 from samrt.engine_manifest import EngineManifest
-from samrt.manifest import Graph, Source
+from samrt.manifest import Graph
 from samrt.tensorrt.flavours import Flavour
 from samrt.tensorrt.logger import collecting_logger
 from samrt.tensorrt.network import parse
 from samrt.tensorrt.profiles import Limits
-from samrt_export.checkpoint import Checkpoint
-from samrt_export.families import LoadedModel, load_model
 from samrt_export.families.sam import RELEASED
-from samrt_export.forms import describe, export_decoder, export_encoder, form_of, write_manifest
+from samrt_export.forms import export_decoder, export_encoder, form_of
 from samrt_export.lowering import resolve
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
@@ -45,20 +43,6 @@ OF_TENSORRT_10 = re.findall(
 )
 HALF = BuildRequest("tensorrt_rtx", "fp16", Limits(max_batch=1, max_prompts=4, max_points=16))
 MIB = 1 << 20
-
-
-def write_uncompared(folder: Path, loaded: LoadedModel) -> Path:
-    """A bundle as `export` writes it in fp16, but for the comparison with torch, which takes minutes at this size."""
-    lowering = resolve("auto", loaded.sam.image_encoder, "fp16")
-    form = form_of(loaded, "fp16", lowering)
-    export_encoder(loaded, form, folder)
-    export_decoder(loaded, form, folder)
-    write_manifest(folder, describe(folder, loaded, Source("seeded.pth", "0" * 64, 1, 1), [form]))
-    return folder
-
-
-def load_state(name: str, state: dict[str, Tensor]) -> LoadedModel:
-    return load_model(Checkpoint(Path(f"{name}.pth"), state, sha256="0" * 64, bytes=1), name, None)
 
 
 def check_engines(bundle: Path, built: EngineManifest, scratch_mib: int) -> None:

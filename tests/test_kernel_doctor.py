@@ -48,7 +48,7 @@ def test_says_why_there_are_none_and_how_to_get_them(installed: Path) -> None:
 
 def test_names_version_architectures_and_file(installed: Path, tmp_path: Path) -> None:
     path = compile_stub(tmp_path).rename(installed / "libsamrt_kernels.so")
-    expected = Finding("CUDA kernels", "ok", f"version {KERNELS_VERSION}, for 87, 110, {path}")
+    expected = Finding("CUDA kernels", "ok", f"version {KERNELS_VERSION}, for 87, 89, 110, {path}")
 
     assert examine_kernels([])[0] == examine_kernels([_gpu("8.7"), _gpu("11.0")])[0] == expected
 

@@ -168,7 +168,7 @@ def test_kernels_that_fail_their_own_test(
 ) -> None:
     use_library(compile_stub(tmp_path, self_test=3), monkeypatch)
     said = refused(plugin_bundle, r"failed their own test on this GPU: .*tile 2 is off by 0\.3")
-    assert "it has 87, 110" in said
+    assert "it has 87, 89, 110" in said
     assert "--lowering auto,augmented" in said
     assert events == []
 
@@ -182,12 +182,12 @@ def test_without_a_gpu_that_is_said_and_no_kernel_is_run(
     assert events == []
 
 
-@pytest.mark.usefixtures("without_gpu")
-def test_tensorrt_rtx_has_no_plugins(plugin_bundle: Path, rtx: Flavour, library: Path) -> None:
-    request = BuildRequest("tensorrt_rtx", "fp16", options=BuildOptions(compute_capabilities=("8.9",)))
-    said = refused(plugin_bundle, rf"TensorRT-RTX {re.escape(rtx.version)} has no plugins", request)
-    assert "--backend tensorrt" in said
-    assert "--lowering auto,augmented" in said
+def test_a_library_without_kernels_for_a_gpu_that_is_built_for(
+    plugin_bundle: Path, rtx: Flavour, library: Path
+) -> None:
+    request = BuildRequest("tensorrt_rtx", "fp16", options=BuildOptions(compute_capabilities=("8.6", "8.9")))
+    said = refused(plugin_bundle, "has kernels for 87, 89, 110, which do not run on compute capability 8.6:", request)
+    assert "leave those out" in said
 
 
 @pytest.mark.parametrize("forms", [("fp16-plugin",), ("fp16-plugin", "fp16-dense")])
@@ -202,7 +202,9 @@ def test_the_node_is_refused_by_name_where_no_plugin_is_loaded(
     """By TensorRT-RTX's own parser: a graph that was built past `build_bundle`."""
     path, graph = small_encoder("plugin")
     options = BuildOptions(compute_capabilities=("8.6",))
-    with pytest.raises(BackendError, match=r"\(SamrtRelPosAttention\).*samrt's plugin.*--backend tensorrt") as caught:
+    with pytest.raises(
+        BackendError, match=r"\(SamrtRelPosAttention\).*samrt's plugin, which has to be loaded"
+    ) as caught:
         build_engine(rtx, path, ranges(graph, Limits()), options, lambda _: None)
     assert "--lowering auto,augmented" in str(caught.value)
 
@@ -279,9 +281,11 @@ def test_the_machine_looks_for_the_plugin_where_tensorrt_is(
     monkeypatch.setattr(selection, "installed_flavours", lambda: {"tensorrt": "10.9.0"})
     monkeypatch.setattr(selection, "import_flavour", lambda name: Flavour(name, None, "10.9.0"))
     assert selection.this_machine().problems == {}
+    monkeypatch.setattr(selection, "find_gpus", lambda: [replace(LAPTOP, compute_capability="12.0")])
+    assert "is compiled for 87, 89, 110, and" in selection.this_machine().problems["plugin"]
     use_library(tmp_path / "absent.so", monkeypatch)
     assert re.search(r"absent\.so", selection.this_machine().problems["plugin"])
-    monkeypatch.setattr(selection, "installed_flavours", lambda: {"tensorrt_rtx": "1.7"})
+    monkeypatch.setattr(selection, "installed_flavours", dict)
     assert selection.this_machine().problems == {}
 
 

@@ -118,6 +118,10 @@ struct Device {
   int shared_bytes;  // the most that a block may have
 };
 
+// The one with the least shared memory of those that the kernels are compiled for (8.6; 8.9 and 12.0 have as much): what
+// fits there fits on all. CUDA Programming Guide, "Technical Specifications per Compute Capability".
+constexpr Device kSmallestDevice{86, 99 * 1024};
+
 cudaError_t current_device(Device& device) {
   int index = 0, major = 0, minor = 0;
   cudaError_t status = cudaGetDevice(&index);
@@ -130,22 +134,29 @@ cudaError_t current_device(Device& device) {
   return status;
 }
 
-// Which kernel these sizes get on the current device.
+// Whether the machine is one that builds engines for others: without a GPU, or without a driver at all.
+bool no_device(cudaError_t status) {
+  if (status != cudaErrorNoDevice && status != cudaErrorInsufficientDriver) return false;
+  cudaGetLastError();  // else the next call would find it
+  return true;
+}
+
+// Which kernel these sizes get on a device.
 int choose_instance(const samrt_attention_args& args, const AttentionParameters& parameters, bool rel_pos,
-                    const Instance*& instance) {
+                    const Device& device, const Instance*& instance) {
   if (int64_t{args.batch} * parameters.windows > 65535 || args.heads > 65535) {
     return fail(SAMRT_KERNELS_INVALID, "attention: %d images of %d windows, %d heads: at most 65535 windows and heads; give fewer images at once",
                 args.batch, parameters.windows, args.heads);
   }
-  Device device;
-  if (int code = cuda_result("attention", current_device(device))) return code;
   const int tile = args.tile >= 0 ? args.tile : choose_tile(device.architecture, parameters.side_h, parameters.side_w,
                                                             args.head_dim, device.shared_bytes);
   const size_t shared_bytes = kTileShapes[tile].shared_bytes(args.head_dim, parameters.side_h);
   if (shared_bytes > static_cast<size_t>(device.shared_bytes)) {
     return fail(SAMRT_KERNELS_UNSUPPORTED,
-                "attention: with tile %s, %d rows of tokens need %zu bytes of shared memory, and this device has %d; %s",
-                kTileShapes[tile].name, parameters.side_h, shared_bytes, device.shared_bytes,
+                "attention: with tile %s, %d rows of tokens need %zu bytes of shared memory, and compute capability "
+                "%d.%d has %d; %s",
+                kTileShapes[tile].name, parameters.side_h, shared_bytes, device.architecture / 10,
+                device.architecture % 10, device.shared_bytes,
                 args.tile >= 0 ? "take tile -1, or a smaller image" : "take a smaller image");
   }
   instance = find_instance(args.format, args.head_dim, tile, rel_pos);
@@ -158,8 +169,15 @@ int choose_instance(const samrt_attention_args& args, const AttentionParameters&
 
 int check(const samrt_attention_args& args) {
   if (int code = check_sizes(args)) return code;
+  Device device;
+  const cudaError_t status = current_device(device);
+  if (no_device(status)) {
+    device = kSmallestDevice;
+  } else if (int code = cuda_result("attention", status)) {
+    return code;
+  }
   const Instance* instance = nullptr;
-  return choose_instance(args, derive(args), true, instance);
+  return choose_instance(args, derive(args), true, device, instance);
 }
 
 int attention(const samrt_attention_args& args, cudaStream_t stream) {
@@ -167,8 +185,10 @@ int attention(const samrt_attention_args& args, cudaStream_t stream) {
   if (args.batch == 0) return SAMRT_KERNELS_OK;
   if (int code = check_pointers(args)) return code;
   const AttentionParameters parameters = derive(args);
+  Device device;
+  if (int code = cuda_result("attention", current_device(device))) return code;
   const Instance* instance = nullptr;
-  if (int code = choose_instance(args, parameters, args.rel_pos_h != nullptr, instance)) return code;
+  if (int code = choose_instance(args, parameters, args.rel_pos_h != nullptr, device, instance)) return code;
   return cuda_result("attention", instance->launch(parameters, stream));
 }
 

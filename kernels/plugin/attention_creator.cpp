@@ -1,12 +1,11 @@
 // What makes AttentionPlugin, and the list of creators that TensorRT asks a plugin library for.
-#include <NvInferRuntime.h>
-
 #include <array>
 
 #include "attention_fields.h"
 #include "attention_plugin.h"
 #include "plugin_log.h"
 #include "samrt_plugin.h"
+#include "tensorrt_interface.h"
 
 namespace samrt {
 namespace {

@@ -1,10 +1,10 @@
 // The plugin's attributes: out of TensorRT's fields, and into them for a plan.
 #pragma once
 
-#include <NvInferRuntime.h>
-
 #include <array>
 #include <cstdint>
+
+#include "tensorrt_interface.h"
 
 namespace samrt {
 

@@ -19,6 +19,11 @@ using nvinfer1::PluginTensorDesc;
 
 constexpr int32_t kOutputCount = 1;
 
+// Tactics are numbered from 1; 0 is what TensorRT says where there are none. The table's choice comes first: a builder that
+// times nothing, as TensorRT for RTX's, takes the first, and the table is asked on the device that runs the plan.
+constexpr int32_t kTableTactic = 1, kFirstTileTactic = 2;
+constexpr int32_t kTableTile = -1;
+
 void check_counts(int32_t inputs, int32_t outputs) {
   if (inputs == kInputCount && outputs == kOutputCount) return;
   throw std::invalid_argument("the layer has " + std::to_string(inputs) + " inputs and " + std::to_string(outputs) +
@@ -130,14 +135,14 @@ int32_t AttentionPlugin::configurePlugin(const DynamicPluginTensorDesc* inputs, 
       sizes.push_back(attention_args(fields_, dims_of(inputs, bound), inputs[kQkv].desc.type));
       throw_on(samrt_attention_check(&sizes.back()));
     }
-    tactics_.clear();
+    tactics_ = {kTableTactic};
     for (int32_t tile = 0; tile < samrt_attention_tiles(); ++tile) {
       bool fits = true;
       for (samrt_attention_args args : sizes) {
         args.tile = tile;
         fits = fits && samrt_attention_check(&args) == SAMRT_KERNELS_OK;
       }
-      if (fits) tactics_.push_back(tile + 1);
+      if (fits) tactics_.push_back(tile + kFirstTileTactic);
     }
   });
 }
@@ -164,11 +169,12 @@ const char* AttentionPlugin::getMetadataString() noexcept { return description_.
 
 int32_t AttentionPlugin::setTactic(int32_t tactic) noexcept {
   return attempt([&] {
-    if (tactic < 0 || tactic > samrt_attention_tiles()) {
-      throw std::invalid_argument("tactic " + std::to_string(tactic) + " is none of 0 to " +
-                                  std::to_string(samrt_attention_tiles()) + ": build the engine again");
+    const int32_t last = kFirstTileTactic + samrt_attention_tiles() - 1;
+    if (tactic < 0 || tactic > last) {
+      throw std::invalid_argument("tactic " + std::to_string(tactic) + " is none of 0 to " + std::to_string(last) +
+                                  ": build the engine again");
     }
-    tile_ = tactic - 1;
+    tile_ = tactic < kFirstTileTactic ? kTableTile : tactic - kFirstTileTactic;
   });
 }
 

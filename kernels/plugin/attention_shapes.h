@@ -1,13 +1,12 @@
 // What the plugin's inputs have to look like, checked in one place for every phase of TensorRT.
 #pragma once
 
-#include <NvInferRuntime.h>
-
 #include <array>
 #include <cstdint>
 
 #include "../samrt_kernels.h"
 #include "attention_fields.h"
+#include "tensorrt_interface.h"
 
 namespace samrt {
 

@@ -8,24 +8,15 @@
 namespace samrt {
 namespace {
 
-std::atomic<nvinfer1::ILoggerFinder*> logger_finder{nullptr};
-
-nvinfer1::ILogger* find_logger() noexcept {
-  nvinfer1::ILoggerFinder* finder = logger_finder;
-  try {
-    return finder ? finder->findLogger() : nullptr;
-  } catch (...) {
-    return nullptr;
-  }
-}
+std::atomic<samrt_plugin_error_handler> error_handler{nullptr};
 
 }  // namespace
 
 void report_error(const char* where, const char* what, nvinfer1::IErrorRecorder* recorder) noexcept {
   char message[1024];
   std::snprintf(message, sizeof message, "%s '%s': %s", kPluginName, where, what);
-  if (nvinfer1::ILogger* logger = find_logger()) {
-    logger->log(nvinfer1::ILogger::Severity::kERROR, message);
+  if (const samrt_plugin_error_handler handler = error_handler) {
+    handler(message);
   } else {
     std::fprintf(stderr, "%s\n", message);
   }
@@ -34,4 +25,7 @@ void report_error(const char* where, const char* what, nvinfer1::IErrorRecorder*
 
 }  // namespace samrt
 
-extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { samrt::logger_finder = finder; }
+extern "C" void samrt_plugin_on_error(samrt_plugin_error_handler handler) { samrt::error_handler = handler; }
+
+// TensorRT takes no library without it.
+extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder*) {}

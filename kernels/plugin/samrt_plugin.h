@@ -1,11 +1,14 @@
 // The TensorRT plugin in libsamrt_plugin.so: attention with SAM's decomposed relative position as one layer.
 //
-// For TensorRT 10.0 and later (IPluginV3); nothing of TensorRT is linked, and merely opening the library registers
-// nothing. TensorRT registers it when it is told to load it, before a graph is parsed or a plan deserialised:
+// For TensorRT 10.0 and later (IPluginV3) and for TensorRT for RTX; nothing of either is linked, and merely opening the
+// library registers nothing. TensorRT registers it when it is told to load it, before a graph is parsed or a plan
+// deserialised:
 //
 //   C++       IPluginRegistry::loadLibrary("libsamrt_plugin.so")
 //   Python    tensorrt.get_plugin_registry().load_library("libsamrt_plugin.so")
 //   trtexec   --dynamicPlugins=libsamrt_plugin.so
+//
+// TensorRT for RTX 1.7 needs libsamrt_rtx_name.so opened before that (cmake/tensorrt_plugin.cmake says why).
 //
 // TensorRT also takes such libraries into plans (IBuilderConfig::setPluginsToSerialize); with this one it is not tried.
 //
@@ -28,11 +31,13 @@
 // B, H and W may be dynamic as far as the tables' sizes allow: with windows all three, else B. Partition into windows,
 // padding, scale and un-partition are the layer's; sums are float32. It needs no workspace.
 //
-// Its tactics are the kernel's tile shapes, timed by the builder. A plan keeps the version of the kernels; a library of
-// another version refuses it. Errors go to TensorRT's logger, and to the error recorder of an execution context.
+// Its tactics are the kernel's tile shapes, which TensorRT times; first the table's choice on the device that runs, which
+// TensorRT for RTX takes, as it times nothing. A plan keeps the version of the kernels; a library of another version
+// refuses it. Errors go to stderr or to the handler of samrt_plugin_on_error, and to the error recorder of an execution
+// context.
+//
+// A program that includes this file includes TensorRT's NvInferRuntime.h before it.
 #pragma once
-
-#include <NvInferRuntime.h>
 
 #include "../samrt_kernels.h"
 
@@ -43,6 +48,10 @@ constexpr const char* kPluginVersion = "1";
 constexpr const char* kPluginNamespace = "";
 
 }  // namespace samrt
+
+// Gives the plugin's errors, one line each, to `handler`, which any thread may call; NULL: to stderr.
+using samrt_plugin_error_handler = void (*)(const char* message);
+extern "C" SAMRT_KERNELS_API void samrt_plugin_on_error(samrt_plugin_error_handler handler);
 
 // What TensorRT looks for in a plugin library; also for programs that register the creators themselves.
 // (TensorRT's own TENSORRTAPI exports nothing outside of TensorRT's build.)

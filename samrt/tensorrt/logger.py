@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from samrt.tensorrt.flavours import Flavour
@@ -10,6 +11,7 @@ from samrt.tensorrt.flavours import Flavour
 _KEPT = 1000
 # TensorRT goes on using the first logger of the process, so that one must outlive all others.
 _first: dict[str, Any] = {}
+_all: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def collecting_logger(flavour: Flavour) -> Any:
@@ -41,7 +43,14 @@ def collecting_logger(flavour: Flavour) -> Any:
 
     logger = CollectingLogger()
     _first.setdefault(flavour.name, logger)
+    _all.add(logger)
     return logger
+
+
+def log_error(message: str) -> None:
+    """An error of samrt's plugin, which does not know whose build or engine it is part of: for every logger."""
+    for logger in list(_all):
+        _keep_first(logger.errors, message)
 
 
 def _keep_first(lines: list[str], message: str) -> None:

@@ -57,10 +57,12 @@ def _refusal(flavour: Flavour, logger: Any, path: Path, errors: list[Any]) -> Ba
         return BackendError(
             f"{said}; the chunked lowering is for ONNX Runtime; export with --precision fp16, or --lowering augmented"
         )
+    if refused := [line for line in logger.errors if line.startswith(PLUGIN_NAME)]:
+        return BackendError(f"{said}; {'; '.join(refused)}; export the checkpoint again with this version of samrt")
     if PLUGIN_NAME in operators:
         return BackendError(
-            f"{said}; {PLUGIN_NAME} is samrt's plugin, which stock TensorRT needs to have loaded and TensorRT-RTX "
-            f"cannot: build with `samrt build --backend tensorrt`, or export with {EXPORT_WITHOUT_PLUGIN}"
+            f"{said}; {PLUGIN_NAME} is samrt's plugin, which has to be loaded before: `samrt build` does so for "
+            f"bundles of the plugin form; or export with {EXPORT_WITHOUT_PLUGIN}"
         )
     if any("initializer" in error.desc() for error in errors):
         files = dict.fromkeys(Path(m[1]).name for m in map(_WEIGHTS_FILE.search, logger.errors) if m)

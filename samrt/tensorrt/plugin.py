@@ -7,13 +7,15 @@ loaded before a plan is opened, and engine.json says which plans need it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from samrt.errors import BackendError
 from samrt.kernels import KERNELS_VERSION, Kernels, find_plugin_library, load_kernels
 from samrt.tensorrt.flavours import Flavour
+from samrt.tensorrt.logger import log_error
+from samrt.tensorrt.rtx_plugins import make_plugins_known
 
 # The form of a model whose attention is this node.
 PLUGIN_LOWERING = "plugin"
@@ -57,22 +59,38 @@ def find_plugin() -> Kernels:
         raise BackendError(f"samrt's TensorRT plugin cannot be used: {error}") from error
 
 
-def prepare_plugin(flavour: Flavour, progress: Callable[[str], None]) -> None:
+def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progress: Callable[[str], None]) -> None:
     """All that comes before building a graph with the plugin's node: find the library, test its kernels, load it.
 
-    The test runs on the current GPU, which is the one that TensorRT builds for.
+    The test runs on the current GPU, if it is one that is built for; TensorRT for RTX builds without a GPU too.
+
+    Args:
+        compute_capabilities: what is built for, as "8.9".
+        progress: called with one line per step.
 
     Raises:
-        BackendError: this flavour has no plugins, the library is missing or of another version, or a kernel computes
-            something else than it should.
+        BackendError: the library is missing, of another version or not for one of these GPUs, a kernel computes
+            something else than it should, or this TensorRT does not take it.
     """
-    if flavour.is_rtx:
-        raise BackendError(
-            f"{flavour.title} has no plugins, so it cannot build the {PLUGIN_LOWERING} form: build with --backend "
-            f"tensorrt on the GPU that will run it, or export the checkpoint with {EXPORT_WITHOUT_PLUGIN}"
-        )
+    from samrt.cuda import find_gpus
+
     kernels = find_plugin()
-    progress(f"testing the kernels in {kernels.path} on this GPU")
+    lacking = [capability for capability in compute_capabilities if not kernels.runs_on(capability)]
+    if lacking:
+        raise BackendError(
+            f"the plugin in {kernels.path} has kernels for {', '.join(kernels.architectures)}, which do not run on "
+            f"compute capability {', '.join(lacking)}: leave those out, or compile the plugin for them; in a checkout "
+            "of samrt: SAMRT_CUDA_ARCHITECTURES=all pip install ."
+        )
+    if any(gpu.compute_capability in compute_capabilities for gpu in find_gpus()):
+        progress(f"testing the kernels in {kernels.path} on this GPU")
+        _test(kernels)
+    else:
+        progress(f"not testing the kernels in {kernels.path}: no GPU here is one that is built for")
+    register_plugin(flavour)
+
+
+def _test(kernels: Kernels) -> None:
     try:
         kernels.self_test()
     except BackendError as error:
@@ -81,7 +99,6 @@ def prepare_plugin(flavour: Flavour, progress: Callable[[str], None]) -> None:
             f"the library was compiled for this GPU (it has {', '.join(kernels.architectures)}), or export the "
             f"checkpoint with {EXPORT_WITHOUT_PLUGIN}, which needs no plugin"
         ) from error
-    register_plugin(flavour)
 
 
 @functools.cache
@@ -89,15 +106,19 @@ def register_plugin(flavour: Flavour) -> None:
     """Load the plugin's library into TensorRT, for good: engines may need it until the process ends.
 
     Raises:
-        BackendError: the library is missing or of another version, or TensorRT refuses it.
+        BackendError: the library is missing or of another version, or TensorRT refuses it, or it was not tried with
+            this version of TensorRT for RTX.
     """
-    path = find_plugin().path
+    kernels = find_plugin()
+    if flavour.is_rtx:
+        make_plugins_known(flavour.version, kernels.path.parent)
     registry = flavour.module.get_plugin_registry()
-    if registry.load_library(str(path)) is None and not _is_registered(registry):
+    if registry.load_library(str(kernels.path)) is None and not _is_registered(registry):
         raise BackendError(
-            f"{flavour.title} cannot load samrt's plugin from {path}; check that the library was compiled with the "
-            "headers of this major version of TensorRT: in a checkout of samrt, pip install . compiles it again"
+            f"{flavour.title} cannot load samrt's plugin from {kernels.path}; it takes plugins of the interface that "
+            f"TensorRT 10.0 introduced: upgrade TensorRT, or export the checkpoint with {EXPORT_WITHOUT_PLUGIN}"
         )
+    kernels.on_plugin_error(log_error)
 
 
 def _is_registered(registry: Any) -> bool:

@@ -209,7 +209,7 @@ def check_refusals(kernels: Kernels, device: Device) -> None:
         ({"grid_h": 1, "grid_w": 1, "heads": 2**31 - 1}, "is past 2^31 elements"),
         ({"batch": 65536}, "at most 65535"),
         ({"batch": 3000, "grid_h": 8, "grid_w": 6, "window": 1}, "at most 65535"),
-        ({"grid_h": 20000, "grid_w": 1}, "bytes of shared memory, and this device has"),
+        ({"grid_h": 20000, "grid_w": 1}, "bytes of shared memory, and compute capability 9.0 has"),
     ]
     for wrong, message in refused:
         expect_refusal(kernels, "samrt_attention", AttentionArgs(**{**good, **wrong}), message)

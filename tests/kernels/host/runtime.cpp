@@ -56,8 +56,10 @@ const char* cudaGetErrorString(cudaError_t error) {
 
 cudaError_t cudaGetDevice(int* device) {
   *device = 0;
-  return cudaSuccess;
+  return capability ? cudaSuccess : cudaErrorInsufficientDriver;
 }
+
+cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device != 0) return cudaErrorInvalidDevice;

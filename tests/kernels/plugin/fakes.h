@@ -1,14 +1,13 @@
-// TensorRT's side of the plugin interface, as little of it as the test needs: a logger, an error recorder, a builder of
-// expressions. And CHECK.
+// TensorRT's side of the plugin interface, as little of it as the test needs: an error recorder, a builder of expressions.
+// And CHECK.
 #pragma once
-
-#include <NvInferRuntime.h>
 
 #include <cstdio>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
+
+#include "plugin/tensorrt_interface.h"
 
 inline int failures = 0;
 
@@ -20,40 +19,19 @@ inline int failures = 0;
     }                                                                             \
   } while (false)
 
-// Keeps what was logged since the last take().
-class Logger final : public nvinfer1::ILogger {
- public:
-  void log(Severity severity, const char* message) noexcept override {
-    if (severity == Severity::kERROR) errors_ += std::string(message) + "\n";
-  }
-  std::string take() { return std::exchange(errors_, ""); }
-
- private:
-  std::string errors_;
-};
-
-class LoggerFinder final : public nvinfer1::ILoggerFinder {
- public:
-  explicit LoggerFinder(nvinfer1::ILogger& logger) : logger_(logger) {}
-  nvinfer1::ILogger* findLogger() override { return &logger_; }
-
- private:
-  nvinfer1::ILogger& logger_;
-};
-
 class ErrorRecorder final : public nvinfer1::IErrorRecorder {
  public:
   int32_t getNbErrors() const noexcept override { return static_cast<int32_t>(errors_.size()); }
   nvinfer1::ErrorCode getErrorCode(int32_t) const noexcept override { return nvinfer1::ErrorCode::kINVALID_ARGUMENT; }
-  ErrorDesc getErrorDesc(int32_t index) const noexcept override { return errors_[index].c_str(); }
+  const char* getErrorDesc(int32_t index) const noexcept override { return errors_[index].c_str(); }
   bool hasOverflowed() const noexcept override { return false; }
   void clear() noexcept override { errors_.clear(); }
-  bool reportError(nvinfer1::ErrorCode, ErrorDesc description) noexcept override {
+  bool reportError(nvinfer1::ErrorCode, const char* description) noexcept override {
     errors_.push_back(description);
     return false;
   }
-  RefCount incRefCount() noexcept override { return 1; }
-  RefCount decRefCount() noexcept override { return 1; }
+  int32_t incRefCount() noexcept override { return 1; }
+  int32_t decRefCount() noexcept override { return 1; }
 
  private:
   std::vector<std::string> errors_;

@@ -10,7 +10,8 @@
 #include "fakes.h"
 #include "plugin/samrt_plugin.h"
 
-extern Logger logger;  // what the plugin logs to
+void keep_error(const char* message);  // a handler of the plugin's errors, for `logged` and `take_errors`
+std::string take_errors();
 
 // Of the host build: what the device claims to be; kSharedBytes with 9.0 is what it begins with.
 extern "C" void samrt_host_set_device(int capability, int shared_bytes);
@@ -43,7 +44,7 @@ Descriptions describe(const AttentionCase& c);
 // A profile from `min` to `max`, whose optimum is `max`; dimensions in which they differ are -1 in the graph.
 DynamicDescriptions describe(const AttentionCase& min, const AttentionCase& max);
 
-// True where `text` was logged since the last question; the log is empty afterwards.
+// True where an error since the last question holds `text`; none is kept afterwards.
 bool logged(const std::string& text);
 
 // The groups of tests; each counts what fails in `failures`.

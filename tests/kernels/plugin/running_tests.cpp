@@ -34,9 +34,9 @@ double allowed_error(const AttentionCase& c) { return 2.5 * 2 * (c.bfloat16 ? 0x
 void computes_attention(const AttentionCase& c) {
   Attached attached(c);
   const Descriptions descriptions = describe(c);
-  for (int32_t tactic = 0; tactic <= samrt_attention_tiles(); ++tactic) {
+  for (int32_t tactic = 0; tactic <= samrt_attention_tiles() + 1; ++tactic) {
     const int format = c.bfloat16 ? SAMRT_KERNELS_BF16 : SAMRT_KERNELS_FP16;
-    if (tactic > 0 && !samrt_attention_has_tile(format, c.head_dim, tactic - 1, 1)) continue;
+    if (tactic > 1 && !samrt_attention_has_tile(format, c.head_dim, tactic - 2, 1)) continue;
     AttentionData data(c);
     CHECK(runtime(*attached.plugin).setTactic(tactic) == 0);
     CHECK(runtime(*attached.plugin).onShapeChange(descriptions.data(), kInputs, descriptions.data() + kInputs, 1) == 0);
@@ -51,11 +51,18 @@ void runs_the_tactic() {
   Attached attached(kGlobal);
   AttentionData data(kGlobal);
   samrt_host_set_device(90, 1024);
-  for (int32_t tactic = 1; tactic <= samrt_attention_tiles(); ++tactic) {
-    CHECK(runtime(*attached.plugin).setTactic(tactic) == 0);
+  for (int32_t tile = 0; tile < samrt_attention_tiles(); ++tile) {
+    CHECK(runtime(*attached.plugin).setTactic(tile + 2) == 0);
     CHECK(attached.run(data, describe(kGlobal)) != 0);
-    CHECK(logged(std::string("with tile ") + samrt_attention_tile_name(tactic - 1) + ","));
+    CHECK(logged(std::string("with tile ") + samrt_attention_tile_name(tile) + ","));
   }
+  // The table's choice, after one of the others.
+  CHECK(runtime(*attached.plugin).setTactic(1) == 0);
+  CHECK(attached.run(data, describe(kGlobal)) != 0);
+  CHECK(logged("take a smaller image"));
+  samrt_host_set_device(0, 0);
+  CHECK(attached.run(data, describe(kGlobal)) != 0);
+  CHECK(logged("no NVIDIA driver"));
   samrt_host_set_device(90, kSharedBytes);
 }
 
