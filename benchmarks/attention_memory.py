@@ -1,7 +1,7 @@
 """The memory that an fp16 encoder's attention needs in TensorRT-RTX, in each of its forms: what the builder reports.
 
-Nothing runs, so no GPU is needed. An attention that is not fused shows: its scores, heads x tokens x tokens, are
-scratch memory. The weights are random; the builder does not look at them.
+Nothing runs, so no GPU is needed; samrt's plugin has to be installed. An attention that is not fused shows: its scores,
+heads x tokens x tokens, are scratch memory. The weights are random; the builder does not look at them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from samrt.manifest import contract_graph
 from samrt.tensorrt.build import BuildOptions, build_engine
 from samrt.tensorrt.flavours import Flavour, import_flavour
+from samrt.tensorrt.plugin import prepare_plugin
 from samrt.tensorrt.profiles import Limits, ranges
 from samrt_export.lowering import lower
 from samrt_export.lowering.augmented import AugmentedAttention
@@ -32,6 +33,7 @@ from samrt_export.models.windows import partition, unpartition
 from samrt_export.onnx_export import export_graph
 
 OUT_CHANS, PATCH, WINDOW = 256, 16, 14
+CAPABILITIES = ("8.6",)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -131,7 +133,7 @@ def scratch_mb(encoder: nn.Module, size: int, flavour: Flavour) -> float:
             flavour,
             Path(folder, "encoder.onnx"),
             ranges(graph, Limits()),
-            BuildOptions(compute_capabilities=("8.6",)),
+            BuildOptions(compute_capabilities=CAPABILITIES),
             lambda _: None,
         )
     if built.warnings:
@@ -181,7 +183,8 @@ def accumulations(flavour: Flavour) -> dict[str, float]:
 def whole_encoders(flavour: Flavour) -> dict[str, float]:
     """ViT-B with its twelve blocks: as lowered, and with augmented windows."""
     figures = {}
-    for lowering in ("dense", "augmented"):
+    prepare_plugin(flavour, CAPABILITIES, print)
+    for lowering in ("dense", "augmented", "plugin"):
         encoder = encoder_of(VIT_B, 12, (2, 5, 8, 11))
         lower(encoder, lowering)
         figures[lowering] = scratch_mb(encoder, VIT_B.size, flavour)
@@ -205,7 +208,7 @@ def main() -> None:
     report = {
         "benchmark": "attention_memory",
         "runtime": flavour.title,
-        "compute_capability": "8.6",
+        "compute_capability": CAPABILITIES[0],
         "precision": "fp16",
         "scratch_mb": {
             "two blocks of one kind": layers,
