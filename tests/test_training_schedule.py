@@ -85,12 +85,19 @@ def test_steps_slower_than_rehearsed_end_in_time_all_the_same(slower: float) -> 
 
     stages, _ = _run(clock, schedule, lambda index, step: slower * TIMES[index].mean * (1 if step % 2 else 0.5))
 
-    # Not known before the first one is done: a stage may last one such step longer.
     assert clock.now <= 1100
     assert all(stages)
     assert len(stages[-1]) >= LEAST_STEPS
     assert [pace.last for stage in stages for _, pace in stage].count(True) == 3
     assert stages[-1][-1][1].factor == 0
+
+
+def test_a_slow_step_now_and_then_does_not_go_past_the_end() -> None:
+    for every in range(2, 15):
+        clock = Clock()
+        schedule = ByClock(STAGES, TIMES, 1100.0, FRESH, {}, clock)
+        _run(clock, schedule, lambda index, step, every=every: 2.0 if step % every == 0 else 0.1)
+        assert clock.now <= 1100
 
 
 def test_a_step_longer_than_its_stage_takes_from_the_next_ones() -> None:

@@ -47,7 +47,7 @@ from training.weights import write_weights
 _GRADIENT_LIMIT = 1.0
 # By the clock: what is left for the end of the process and for what the caller does with the files, beside twice the
 # measured time of writing them; and the part of a call in which torch may compile.
-_EXIT_SECONDS = 5.0
+_EXIT_SECONDS = 8.0
 _COMPILE_PART = 1 / 3
 
 
