@@ -126,6 +126,6 @@ RECIPES = {
 }
 
 # The `gpu` recipe's stages on small pictures, one a step, with a third of its layers: to see on a CPU, in a minute,
-# that a run by the clock ends as it should. No grid is as long as a window, whose table would pass for a global one.
-_DRY = tuple(replace(stage, side=stage.side * 3 // 8, images=1, objects=2) for stage in RECIPES["gpu"].stages)
-RECIPES["dry"] = replace(RECIPES["gpu"], depth=4, global_blocks=(1, 3), stages=_DRY)
+# that a run by the clock ends as it should. Its window is no grid's length, else its table would pass for a global one.
+_DRY = tuple(replace(stage, side=stage.side // 4, images=1, objects=2) for stage in RECIPES["gpu"].stages)
+RECIPES["dry"] = replace(RECIPES["gpu"], depth=4, global_blocks=(1, 3), window=3, stages=_DRY)
