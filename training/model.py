@@ -17,7 +17,7 @@ from training.losses import mask_losses, true_iou
 from training.recipes import Recipe
 
 # What a run takes from LiteMedSAM. The last of the neck with it: it gives embeddings the scale that the decoder knows.
-_TAKEN = ("prompt_encoder.", "mask_decoder.", *(f"image_encoder.neck.{layer}." for layer in (1, 2, 3)))
+TAKEN = ("prompt_encoder.", "mask_decoder.", *(f"image_encoder.neck.{layer}." for layer in (1, 2, 3)))
 
 
 def initial_state(recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor) -> dict[str, Tensor]:
@@ -41,10 +41,10 @@ def initial_state(recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor
     weight, bias = whitening(patches, recipe.width)
     encoder.patch_embed.proj.weight.data, encoder.patch_embed.proj.bias.data = weight, bias
     state = sam.state_dict()
-    lacking = [name for name in state if name.startswith(_TAKEN) and name not in decoder]
+    lacking = [name for name in state if name.startswith(TAKEN) and name not in decoder]
     if lacking:
         raise BundleError(f"the checkpoint to take the decoder from lacks {lacking[0]} and {len(lacking) - 1} more")
-    state.update({name: decoder[name] for name in state if name.startswith(_TAKEN)})
+    state.update({name: decoder[name] for name in state if name.startswith(TAKEN)})
     return state
 
 
@@ -94,7 +94,8 @@ class PromptableModel(nn.Module):
 
     def compile_parts(self) -> None:
         """Let torch fuse what a step does to each number: minutes once, for faster steps."""
-        torch.compiler.reset()  # the shapes of earlier stages would count against its limit of eight
+        # Each side and number of rounds is compiled by itself, and torch would go on uncompiled after the eighth.
+        torch._dynamo.config.recompile_limit = 64
         self.sam.image_encoder.compile(dynamic=False)
         self.attempt = torch.compile(self._attempt, dynamic=False)
 
