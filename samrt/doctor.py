@@ -107,4 +107,4 @@ def _pinned(module: str) -> str | None:
 def _onnxruntime_backend(onnxruntime: Finding) -> Finding:
     if onnxruntime.status == "ok":
         return Finding("backend onnxruntime", "ok", "on the CPU")
-    return Finding("backend onnxruntime", "missing", f"cannot run here for want of {onnxruntime.name}")
+    return Finding("backend onnxruntime", "missing", f"cannot run here without {onnxruntime.name}")

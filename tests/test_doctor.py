@@ -79,7 +79,7 @@ def test_the_default_model_is_whole_or_broken(tmp_path: Path, monkeypatch: pytes
 def test_onnxruntime_without_its_cpu_provider_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["AzureExecutionProvider"])
     assert _find("ONNX Runtime").status == "broken"
-    assert _find("backend onnxruntime").detail == "cannot run here for want of ONNX Runtime"
+    assert _find("backend onnxruntime").detail == "cannot run here without ONNX Runtime"
     assert not runtime_works(examine())
 
 

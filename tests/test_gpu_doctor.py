@@ -174,7 +174,7 @@ def test_a_jetson_with_everything_runs_tensorrt(monkeypatch: pytest.MonkeyPatch,
     assert _find("backend onnxruntime").status == "ok"
     # Its wheels have nothing for this GPU, so none is recommended.
     assert _find("TensorRT-RTX") == Finding("TensorRT-RTX", "missing", "not installed")
-    assert _find("backend tensorrt_rtx").detail == "cannot run here for want of TensorRT-RTX"
+    assert _find("backend tensorrt_rtx").detail == "cannot run here without TensorRT-RTX"
 
 
 def test_says_what_each_backend_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,9 +183,9 @@ def test_says_what_each_backend_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert _find("GPU").status == "broken"
     assert _find("TensorRT") == Finding("TensorRT", "broken", "!libnvinfer.so.10 is missing")
-    assert _find("backend tensorrt").detail == "cannot run here for want of TensorRT"
+    assert _find("backend tensorrt").detail == "cannot run here without TensorRT"
     rtx = _find("backend tensorrt_rtx")
-    assert rtx.detail.startswith("cannot run here for want of a GPU; `samrt build` can build")
+    assert rtx.detail.startswith("cannot run here without a GPU; `samrt build` can build")
     assert runtime_works(examine()), "the GPU backends are optional"
 
 
@@ -205,7 +205,7 @@ def test_names_the_extra_that_fits_the_driver(
 
     assert (found.status, found.remedy) == (status, "in a checkout of samrt: pip install '.[cu12]'")
     assert text in found.detail
-    assert _find("backend tensorrt").detail == "cannot run here for want of cuda-core"
+    assert _find("backend tensorrt").detail == "cannot run here without cuda-core"
 
 
 def test_a_driver_for_cuda_11_is_too_old_whatever_the_bindings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_driver_for_cuda_11_is_too_old_whatever_the_bindings(monkeypatch: pyte
         assert (driver.status, driver.detail) == ("broken", "supports CUDA 11.4; samrt needs CUDA 12 or newer")
         assert driver.remedy == "upgrade it to one for CUDA 12 or newer"
         assert (_find("cuda-core").status, _find("cuda-core").remedy) == ("missing", "")
-        assert _find("backend tensorrt").detail == "cannot run here for want of NVIDIA driver, cuda-core"
+        assert _find("backend tensorrt").detail == "cannot run here without NVIDIA driver, cuda-core"
     assert runtime_works(examine()), "the driver is optional"
 
     _pretend_jetson(monkeypatch, tmp_path)
