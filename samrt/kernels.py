@@ -7,6 +7,7 @@ the memory (cuda.core, torch, CuPy, PyCUDA) passes addresses and its stream.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import json
@@ -180,9 +181,11 @@ class Kernels:
 
         Of `find_plugin_library`'s file only: the other library has no plugin.
         """
-        # Kept with the library, which may call it as long as it is loaded.
+        # Kept with the library, which may call it until Python ends and the library does not.
         self._handler = _ErrorHandler(lambda message: handler(message.decode("utf-8", "replace")))
-        self._function("samrt_plugin_on_error", None)(self._handler)
+        set_handler = self._function("samrt_plugin_on_error", None)
+        set_handler(self._handler)
+        atexit.register(set_handler, None)
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function of the C interface that returns 0 or a code, with ctypes objects for arguments.
