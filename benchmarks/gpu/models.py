@@ -29,6 +29,16 @@ def configs() -> dict[str, tuple[Any, Any]]:
     return {"small": (SMALL_VIT, vit_decoder(SMALL_VIT)), "vit_b": (RELEASED["vit_b"], RELEASED_DECODER)}
 
 
+def encoder_configs(smoke: bool) -> dict[str, Any]:
+    """`VitConfig`s of the encoders that are timed with our kernel, which takes heads of 64 and 80."""
+    from samrt_export.families.sam import RELEASED
+    from samrt_export.models.config import VitConfig
+
+    if smoke:
+        return {"two blocks": VitConfig(64, 16, 64, 2, 64, 64, 32, 3, (1,))}
+    return {name: RELEASED[name] for name in ("vit_b", "vit_h")}
+
+
 def checkpoint(name: str, folder: Path) -> Path:
     """The model's checkpoint in `folder`, written if it is not there."""
     from seeded import seeded_checkpoint

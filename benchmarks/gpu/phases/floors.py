@@ -1,10 +1,9 @@
-"""What this device reaches at most: half precision matrix products and copies; and what the models need at least."""
+"""What this device reaches at most: half precision matrix products and copies."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import floors
 from driver import Driver
 from timing import Clock
 from work import Work
@@ -18,7 +17,6 @@ def run(work: Work) -> None:
     if driver is not None:
         work.attempt("bandwidth", call=lambda: _bandwidth(driver))
     work.attempt("matmul", call=lambda: _matmul(driver))
-    work.attempt("models", call=_models)
     rates = {}
     for kind, rate in (("bandwidth", "bytes_per_s"), ("matmul", "half_operations_per_s")):
         measured = work.of("floors").get(kind, {})
@@ -49,9 +47,3 @@ def _matmul(driver: Driver | None) -> dict[str, Any]:
     with torch.cuda.stream(stream):
         measured = Clock(driver, stream.cuda_stream).measure(lambda: torch.mm(a, b, out=out), 3.0)
     return {**measured, "side": side, "half_operations_per_s": 2e3 * side**3 / measured["gpu_ms"]["min"]}
-
-
-def _models() -> dict[str, Any]:
-    from models import configs
-
-    return floors.of_models(configs())
