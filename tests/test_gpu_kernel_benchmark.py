@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,8 @@ import model_sizes
 import pytest
 import torch_attention
 from kernel_library import AttentionKernel
-from phases import PLANS, kernels_build
-from work import NotHereError, Work
+from phases import PLANS, gpu_tests, kernels_build, kernels_ncu
+from work import NotHereError, Work, WrongResultError
 from workers.checks import PASSED
 
 _SKIPPED = {"kernels_ncu", "kernels_sanitizer", "gpu_tests"}
@@ -201,3 +202,61 @@ def test_a_library_that_is_named_is_taken(building: Work, tmp_path: Path, monkey
     kernels_build.run(building)
 
     assert building.of("kernels_build")["library"]["origin"] == "named by SAMRT_KERNELS_LIBRARY"
+
+
+_TESTS = {
+    "test_a": "import pytest\ndef test_skips(): pytest.skip('none')\ndef test_fails(): assert 0\n",
+    "test_b": "import os\ndef test_crashes(): os.kill(os.getpid(), 11)\ndef test_after(): pass\n",
+    "test_c": "import no_such_module\n",
+    "test_d": "",
+}
+
+
+def test_a_test_that_ends_its_process_costs_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tests" / "gpu"
+    folder.mkdir(parents=True)
+    for name, source in _TESTS.items():
+        (folder / f"{name}.py").write_text("def test_passes(): pass\n" + source)
+    monkeypatch.setattr(gpu_tests, "_ROOT", tmp_path)
+    work = Work(tmp_path, "gpu_tests", smoke=False, deadline=time.monotonic() + 60)
+    with pytest.raises(
+        WrongResultError, match=r"(?s)^test_b ended by SIGSEGV, in test_b.py::test_crashes; .*; 2 tests failed$"
+    ):
+        gpu_tests.run(work)
+    found = work.of("gpu_tests")
+
+    assert found["passed"] == [f"{name}.py::test_passes" for name in ("test_a", "test_b", "test_d")]
+    assert found["skipped"] == ["test_a.py::test_skips: Skipped: none"]
+    assert [text.split(":")[0] for text in found["failed"]] == ["test_a.py", "test_c.py"]
+    assert "no_such_module" in found["failed"][1]
+
+
+# As ncu writes it, its own messages first.
+_NCU = """#!/bin/sh
+for word in "$@"; do if [ "$last" = --log-file ]; then log="$word"; fi; last="$word"; done
+case "$*" in *" --metrics "*) echo "==ERROR== Failed to find metric" > "$log"; exit 1 ;; esac
+cat > "$log" <<'END'
+==PROF== Connected to process 1
+"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value","Rule Name"
+"0","attention","SpeedOfLight","Duration","us","171.4",""
+"0","attention","Launch Statistics","Registers Per Thread","register/thread","1,88",""
+"0","attention","Occupancy","","","","Occupancy"
+END
+"""
+
+
+def test_ncu_s_counts_are_kept_beside_those_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ncu").write_text(_NCU)
+    (tmp_path / "ncu").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    kernels = SimpleNamespace(path="x", attention_tiles=lambda: ("a", "b"))
+    monkeypatch.setattr(kernels_ncu.kernel_library, "use", lambda work: kernels)
+    monkeypatch.setattr(kernels_ncu.kernel_library, "has_tile", lambda kernels, head_dim, tile: tile == 1)
+    work = Work(tmp_path, "kernels_ncu", smoke=False, deadline=time.monotonic() + 60)
+    kernels_ncu.run(work)
+
+    for layer in ("global", "windows of 14"):
+        found = work.of("kernels_ncu")[layer]
+        assert list(found) == ["b"]
+        assert found["b"]["sections"] == {"Duration": "171.4 us", "Registers Per Thread": "1,88 register/thread"}
+        assert "Failed to find metric" in found["b"]["counters"]["error"]

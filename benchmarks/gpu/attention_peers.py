@@ -78,8 +78,8 @@ def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
 
         return call
 
-    # On a CPU torch has none but its own choice and MATH.
-    backends = [name for name in _WITH_MASK if inputs.qkv.is_cuda or name == "MATH"]
+    # On a CPU torch has none but its own choice and MATH, whose scores of eight images would take gigabytes.
+    backends = [name for name in _WITH_MASK if (len(inputs.qkv) == 1 if name == "MATH" else inputs.qkv.is_cuda)]
     makers = {
         FLASH: _by_backend("FLASH_ATTENTION", without_bias),
         BIAS_READY: bias_ready,

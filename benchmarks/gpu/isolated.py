@@ -23,6 +23,9 @@ from work import Work
 
 Keys = tuple[str, ...]
 
+FINISHED = "finished"
+SLOWNESS = "SAMRT_GPU_SLOWNESS"  # run.py's --slow, for its processes
+
 _PROGRAM = Path(__file__).resolve().parent / "worker.py"
 _MARK = "\x1e"  # before a report; what else the program prints is its own
 _UNUSABLE = 3  # exit code of a program whose CUDA context is
@@ -67,7 +70,7 @@ class Isolated:
     """Reports of `workers/<name>.py`, as (keys, value), until it has none left or the time is over.
 
     Attributes:
-        finished: after the last report, whether the program came to its own end.
+        ended: after the last report, "finished" where the program came to its own end, else why not.
         restarts: why it was started again, each time.
     """
 
@@ -80,9 +83,10 @@ class Isolated:
         silence_s: float = 60,
     ) -> None:
         """`arguments` go to the program, `environment` on top of this process's; one result takes up to `silence_s`."""
-        self._work, self._name, self._silence_s = work, name, silence_s
+        self._work, self._name = work, name
+        self._silence_s = silence_s * float(os.environ.get(SLOWNESS, "1"))
         self._arguments, self._environment = dict(arguments or {}), {**os.environ, **(environment or {})}
-        self.finished = False
+        self.ended = "the time ran out"
         self.restarts: list[str] = []
 
     def __iter__(self) -> Iterator[tuple[Keys, Any]]:
@@ -109,7 +113,7 @@ class Isolated:
                 finally:
                     process.kill()
             if code == 0:
-                self.finished = True
+                self.ended = FINISHED
                 return
             if code is None and self._work.seconds_left <= 0:
                 return
@@ -119,8 +123,14 @@ class Isolated:
             elif code == _UNUSABLE and len(done) > before:
                 why = "its CUDA context was unusable"
             else:
-                raise WorkerError(f"workers/{self._name}.py {why}: {' '.join(printed)[-_TOLD:]}")
+                self.ended = f"workers/{self._name}.py {why}: {' '.join(printed)[-_TOLD:]}"
+                raise WorkerError(self.ended)
             self.restarts.append(f"{why} after {', '.join(list(done)[-1])}")
+
+    @property
+    def account(self) -> dict[str, Any]:
+        """How it ended, for the result."""
+        return {"ended": self.ended, **({"started again": self.restarts} if self.restarts else {})}
 
     def _start(self, done: Mapping[Keys, Any]) -> subprocess.Popen[bytes]:
         work = self._work

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from driver import device_name, no_gpu_reason
+from isolated import SLOWNESS
 from phases import PLANS, Phase, allowed
 
 from samrt.errors import OutputError
@@ -40,6 +41,9 @@ def main() -> int:
     parser.add_argument("--plan", choices=PLANS, default="all", help="which phases (default all)")
     parser.add_argument("--budget", type=float, help="seconds for everything (default: the plan's)")
     parser.add_argument("--spent", type=float, default=0, help="seconds of the budget that are over (run.sh)")
+    parser.add_argument(
+        "--slow", type=float, default=1, help="as many times the limits, for a slower machine (default 1)"
+    )
     parser.add_argument("--only", nargs="+", help="some of the plan's phases only")
     parser.add_argument("--smoke", action="store_true", help="test this script on the CPU: measures no device")
     arguments = parser.parse_args()
@@ -66,12 +70,17 @@ def main() -> int:
         "plan": arguments.plan,
         "smoke": arguments.smoke,
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "budget_s": arguments.budget or plan.budget_s,
+        "budget_s": arguments.budget or plan.budget_s * arguments.slow,
         "complete": False,
         "seconds": 0.0,
         "phases": {},
     }
-    chosen = [phase for phase in plan.phases if not arguments.only or phase.name in arguments.only]
+    chosen = [
+        Phase(phase.name, phase.limit_s * arguments.slow, phase.reserve_s * arguments.slow)
+        for phase in plan.phases
+        if not arguments.only or phase.name in arguments.only
+    ]
+    os.environ[SLOWNESS] = str(arguments.slow)
     with tempfile.TemporaryDirectory(prefix="samrt-gpu-") as folder:
         _run_all(chosen, Path(folder), report, out, began - arguments.spent)
     failed = [name for name, phase in report["phases"].items() if phase["status"] not in ("ok", "skipped")]

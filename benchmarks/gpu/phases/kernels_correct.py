@@ -6,10 +6,11 @@ computed on the device. Each part is a process of its own, and all run at once.
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import kernel_library
-from isolated import Isolated, WorkerError
+from isolated import FINISHED, Isolated, WorkerError
 from work import Work, WrongResultError
 from workers.checks import ATTENTION, CHECKS, PARTS, PASSED, SELF_TEST
 
@@ -45,11 +46,7 @@ def passed(work: Work, module: str) -> bool:
 def _run_part(work: Work, part: str) -> str:
     """Why it did not come to its end; empty where it did."""
     worker = Isolated(work, "checks", {"part": part}, silence_s=40)
-    try:
+    with contextlib.suppress(WorkerError):
         work.take(worker)
-    except WorkerError as error:
-        return str(error)
-    finally:
-        if worker.restarts:
-            work.record("started again", part, value=worker.restarts)
-    return "" if worker.finished else f"{part}: the time ran out before it was through"
+    work.record("processes", part, value=worker.account)
+    return "" if worker.ended == FINISHED else f"{part}: {worker.ended}"

@@ -6,13 +6,14 @@ what is not correct is not timed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
 from pathlib import Path
 
 import kernel_library
-from isolated import Isolated, WorkerError
+from isolated import FINISHED, Isolated, WorkerError
 from work import NotHereError, Work, WrongResultError
 
 from samrt.kernels import KERNELS_VARIABLE
@@ -36,16 +37,14 @@ def run(work: Work) -> None:
     for label, path in libraries.items():
         work.record(label, "sha256", value=hashlib.sha256(path.read_bytes()).hexdigest())
         worker = Isolated(work, "variants", {"label": label}, {KERNELS_VARIABLE: str(path)})
-        try:
+        with contextlib.suppress(WorkerError):
             for keys, value in worker:
                 work.take([(keys, value)])
                 if TIMES in keys:
                     _rank(work, list(libraries), keys[2])
-        except WorkerError as error:
-            work.record(label, "error", value=str(error))
-            ended.append(f"{label}: {error}")
-        if worker.restarts:
-            work.record(label, "started again", value=worker.restarts)
+        work.record(label, "process", value=worker.account)
+        if worker.ended != FINISHED:
+            ended.append(f"{label}: {worker.ended}")
     found = work.of("kernels_variants")
     wrong = [
         f"{label}, {kernel}, {case}"

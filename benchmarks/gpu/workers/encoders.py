@@ -88,14 +88,14 @@ def _floor(work: Work, model: str) -> dict[str, Any]:
 class _Encoder:
     """A seeded encoder whose attention is exchanged, and what float32 makes of one image."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __init__(self, work: Work, driver: Driver | None, model: str) -> None:
         device, config = "cpu" if driver is None else "cuda", encoder_configs(work.smoke)[model]
         self._driver, self._smoke = driver, work.smoke
         with torch.device("meta"):
             self._module = ImageEncoderViT(config)
         self._module.load_state_dict(seeded_state(self._module, 0, device), assign=True)
-        self._module.eval()
+        self._module.eval().requires_grad_(False)
         self._blocks = list(self._module.blocks)
         self._originals = [block.attn for block in self._blocks]
         self._image = torch.from_numpy(seeded_image(config.image_size)).to(device)
@@ -111,7 +111,7 @@ class _Encoder:
     def times(self, name: str, compiled: bool) -> dict[str, Any]:
         """Times with one form of attention. Raises ValueError where it is further from float32 than torch's twice."""
         torch.compiler.reset()
-        with torch.inference_mode():
+        with torch.no_grad():
             module = self._with(name, compiled)
             error, bound = self._error(module), _OF_TORCH * self.error_of_torch + _ROUNDING
             if not error <= bound:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import attention_peers
@@ -12,7 +12,7 @@ import floors
 import model_sizes
 import torch
 from driver import Driver
-from goals import FLEX, NO_BIAS
+from goals import FLEX, TABLE
 from isolated import Reporter
 from kernel_library import AttentionKernel, attention_kernels
 from torch_attention import Case, Inputs, make_inputs
@@ -92,18 +92,18 @@ def time_layer(
     report.attempt(*keys, "floor", call=lambda: floors.at_rates(work.of("floors"), operations, moved))
     timer = Timer(work, driver, inputs)
     of_samrt = attention_peers.of_samrt(inputs, [one for one in correct if one.head_dim == layer.head_dim])
-    for name, call in of_samrt.items():
-        report.attempt(*keys, "times", name, call=lambda name=name, call=call: timer.of(name, call))
+
+    def time_ours(chosen: Callable[[str], bool]) -> None:
+        for name in filter(chosen, of_samrt):
+            report.attempt(*keys, "times", name, call=partial(timer.of, name, of_samrt[name]))
+
+    # What the goals need comes first.
+    time_ours(TABLE.__eq__)
     for name, maker in attention_peers.of_torch(inputs).items():
-        report.attempt(
-            *keys, "times", name, call=lambda name=name, maker=maker: timer.of(name, maker(), is_of_torch=True)
-        )
-    if driver is None:
-        return
-    if work.seconds_left < _LEAST_TO_COMPILE_S:
-        report.attempt(*keys, "no flex_attention", call=lambda: f"{work.seconds_left:.0f} s were left")
-        return
-    report.attempt(*keys, "times", FLEX, call=lambda: timer.of(FLEX, attention_peers.compiled_flex(inputs)))
+        report.attempt(*keys, "times", name, call=partial(timer.of_torch, name, maker))
+    if driver is not None and work.seconds_left > _LEAST_TO_COMPILE_S:
+        report.attempt(*keys, "times", FLEX, call=lambda: timer.of(FLEX, attention_peers.compiled_flex(inputs)))
+    time_ours(TABLE.__ne__)
 
 
 class Timer:
@@ -112,20 +112,26 @@ class Timer:
     def __init__(self, work: Work, driver: Driver | None, inputs: Inputs) -> None:
         self._driver, self._inputs = driver, inputs
         self._seconds = _SMOKE_SECONDS if work.smoke else _SECONDS
+        self._references: dict[bool, Any] = {}
 
-    def of(self, name: str, call: Callable[[], Any], is_of_torch: bool = False) -> dict[str, Any]:
-        """Its times; of torch also which operator it ran. Raises ValueError where it is off."""
-        found = {"backend": attention_peers.backend_of(call)} if is_of_torch else {}
+    def of(self, name: str, call: Callable[[], Any]) -> dict[str, Any]:
+        """Its times. Raises ValueError where it is off."""
         with torch.inference_mode():
-            expected = self._expected(NO_BIAS not in name and "without bias" not in name)
+            expected = self._expected("without bias" not in name)
             difference = float((call()[:1].float() - expected).norm() / expected.norm())
             if not difference < _MOST_DIFFERENCE:
                 raise ValueError(f"differs from float32 by {difference:.3g}: not timed")
             times = measure(call, self._driver, self._seconds)
         if self._driver is not None:
             torch.cuda.empty_cache()
-        return {**found, "relative_l2_to_float32": difference, **times}
+        return {"relative_l2_to_float32": difference, **times}
 
-    @functools.cache  # noqa: B019  a timer lives as long as its layer
+    def of_torch(self, name: str, make_call: Callable[[], Callable[[], Any]]) -> dict[str, Any]:
+        """The same of a contender of torch's, and which of its operators ran."""
+        call = make_call()
+        return {"backend": attention_peers.backend_of(call), **self.of(name, call)}
+
     def _expected(self, with_bias: bool) -> Any:
-        return attention_peers.float32_reference(self._inputs, with_bias)
+        if with_bias not in self._references:
+            self._references[with_bias] = attention_peers.float32_reference(self._inputs, with_bias)
+        return self._references[with_bias]
