@@ -81,8 +81,13 @@ class Isolated:
         arguments: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         silence_s: float = 60,
+        seconds: float | None = None,
     ) -> None:
-        """`arguments` go to the program, `environment` on top of this process's; one result takes up to `silence_s`."""
+        """`arguments` go to the program, `environment` on top of this process's; one result takes up to `silence_s`.
+
+        All of them take up to `seconds`, or what time the phase has.
+        """
+        self._deadline = time.monotonic() + (work.seconds_left if seconds is None else seconds)
         self._work, self._name = work, name
         self._silence_s = silence_s * float(os.environ.get(SLOWNESS, "1"))
         self._arguments, self._environment = dict(arguments or {}), {**os.environ, **(environment or {})}
@@ -91,7 +96,7 @@ class Isolated:
 
     def __iter__(self) -> Iterator[tuple[Keys, Any]]:
         done: dict[Keys, Any] = {}
-        while self._work.seconds_left > 0:
+        while self._left() > 0:
             before, began = len(done), None
             with self._start(done) as process:
                 printed: list[str] = []
@@ -115,7 +120,7 @@ class Isolated:
             if code == 0:
                 self.ended = FINISHED
                 return
-            if code is None and self._work.seconds_left <= 0:
+            if code is None and self._left() <= 0:
                 return
             if began is not None:
                 done[began] = {"error": f"{why}: {' '.join(printed)[-_TOLD:]}"}
@@ -132,9 +137,12 @@ class Isolated:
         """How it ended, for the result."""
         return {"ended": self.ended, **({"started again": self.restarts} if self.restarts else {})}
 
+    def _left(self) -> float:
+        return self._deadline - time.monotonic()
+
     def _start(self, done: Mapping[Keys, Any]) -> subprocess.Popen[bytes]:
         work = self._work
-        command = [sys.executable, str(_PROGRAM), self._name, str(work.folder), f"{work.seconds_left:.1f}"]
+        command = [sys.executable, str(_PROGRAM), self._name, str(work.folder), f"{self._left():.1f}"]
         process = subprocess.Popen(
             [*command, *(["--smoke"] if work.smoke else [])],
             env=self._environment,
@@ -154,7 +162,7 @@ class Isolated:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while True:
-                if self._work.seconds_left <= 0 or time.monotonic() - last > self._silence_s:
+                if self._left() <= 0 or time.monotonic() - last > self._silence_s:
                     raise TimeoutError
                 if not selector.select(_TICK_S):
                     if process.poll() is not None:  # what it started may hold the pipe open

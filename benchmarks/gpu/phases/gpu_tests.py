@@ -41,7 +41,9 @@ def run(work: Work) -> None:
     if failed or wrong:
         raise WrongResultError("; ".join([*wrong, *([f"{len(failed)} tests failed"] if failed else [])]))
     if not found.get("passed"):
-        raise NotHereError(f"none of {len(found.get('skipped', []))} tests could run: {found.get('skipped', [])[:1]}")
+        # With a GPU, that is no good outcome.
+        kind = NotHereError if work.smoke else WrongResultError
+        raise kind(f"none of {len(found.get('skipped', []))} tests could run: {found.get('skipped', [])[:1]}")
 
 
 def _run_file(work: Work, files: list[str]) -> str:

@@ -34,9 +34,10 @@ def run(work: Work) -> None:
     if not libraries:
         raise NotHereError(f"there is no kernel library, and {VARIABLE} names no folder of them")
     ended = []
-    for label, path in libraries.items():
+    for index, (label, path) in enumerate(libraries.items()):
         work.record(label, "sha256", value=hashlib.sha256(path.read_bytes()).hexdigest())
-        worker = Isolated(work, "variants", {"label": label}, {KERNELS_VARIABLE: str(path)})
+        share = work.seconds_left / (len(libraries) - index)
+        worker = Isolated(work, "variants", {"label": label}, {KERNELS_VARIABLE: str(path)}, seconds=share)
         with contextlib.suppress(WorkerError):
             for keys, value in worker:
                 work.take([(keys, value)])
