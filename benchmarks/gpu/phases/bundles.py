@@ -29,7 +29,7 @@ def run(work: Work) -> None:
         traced = work.folder / "traced" / name
         traced.mkdir(parents=True)
         jobs += bundles.jobs(models.checkpoint(name, work.folder), traced, work.smoke)
-    _trace_all(jobs, work.smoke)
+    _trace_all(jobs)
     for name in models.chosen(work.smoke):
         for lowering in bundles.lowerings(work.smoke):
             checkpoint, traced = models.checkpoint(name, work.folder), work.folder / "traced" / name
@@ -40,14 +40,12 @@ def run(work: Work) -> None:
     work.record("seconds", value=round(time.monotonic() - began, 1))
 
 
-def _trace_all(jobs: list[bundles.Job], smoke: bool) -> None:
-    cores = min(os.cpu_count() or 1, _ENOUGH_CORES)
-    # Eight of a ViT-B's take tens of gigabytes, which machines with fewer cores may lack.
-    if cores < _ENOUGH_CORES and not smoke:
+def _trace_all(jobs: list[bundles.Job]) -> None:
+    if (os.cpu_count() or 1) < _ENOUGH_CORES:
         for job in jobs:
             bundles.trace(job)
         return
     # Tracing uses one core; a process each, as torch's tracer is not for threads.
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(_ENOUGH_CORES, multiprocessing.get_context("spawn")) as pool:
         for future in [pool.submit(bundles.trace, job) for job in jobs]:
             future.result()
