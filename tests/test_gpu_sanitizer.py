@@ -12,9 +12,11 @@ from typing import Any
 
 import cuda_tools
 import kernel_checks
+import numpy as np
 import planted_faults
 import pytest
 import sanitized
+from guarded_memory import Device, GuardedMemory
 from kernel_builds import nvcc
 from phases import kernels_sanitizer
 from work import NotHereError, Work, WrongResultError
@@ -148,6 +150,17 @@ def test_takes_the_sanitizer_from_an_unpacked_wheel(tmp_path: Path, monkeypatch:
 
     assert found is not None
     assert subprocess.run([found], capture_output=True, text=True, check=True).stdout == "from a wheel\n"
+
+
+def test_every_byte_of_an_input_is_written() -> None:
+    # Kernels load the whole word that an unaligned image begins in; initcheck would report the bytes before it.
+    allocated, uploaded = {}, {}
+    device = Device(lambda size: allocated.setdefault(4096, size) and 4096, print, uploaded.__setitem__, lambda *_: b"")
+    address = GuardedMemory(device).put(np.arange(5, dtype=np.uint8), offset=3)
+
+    assert address == 4096 + 3
+    assert uploaded[4096][3:] == bytes(range(5))
+    assert allocated[4096] == len(uploaded[4096]) == 8
 
 
 @pytest.mark.parametrize("module", kernel_checks.MODULES)
