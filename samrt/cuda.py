@@ -364,5 +364,5 @@ def _import(name: str) -> Any:
     except ImportError as error:
         raise BackendError(f"CUDA's Python bindings cannot be imported ({error}); install them: {_INSTALL}") from error
     if name == "cuda.core" and not hasattr(module, "Device"):
-        raise BackendError(f"cuda-core {module.__version__} is too old, samrt needs 1.0 or newer; {_INSTALL}")
+        raise BackendError(f"cuda-core {module.__version__} is too old, samrt needs 1.0.1 or newer; {_INSTALL}")
     return module

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from absent import absent
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
+# After everything else: its modules have plain names.
+sys.path.append(str(_REPOSITORY / "benchmarks" / "gpu"))
 _FETCHED = _REPOSITORY / ".cache" / "lite_medsam.pth"  # where `make test` puts it
 
 

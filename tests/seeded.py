@@ -78,9 +78,9 @@ def seeded_checkpoint(
     return path
 
 
-def seeded_state(module: nn.Module, seed: int) -> dict[str, Tensor]:
-    """Random values for a module's parameters and buffers; each depends on its name, its shape and the seed alone."""
-    return {name: _values(name, tensor, seed) for name, tensor in module.state_dict().items()}
+def seeded_state(module: nn.Module, seed: int, device: str = "cpu") -> dict[str, Tensor]:
+    """Random values for a module's parameters and buffers; on a device each depends on name, shape and seed alone."""
+    return {name: _values(name, tensor, seed, device) for name, tensor in module.state_dict().items()}
 
 
 def seeded_attention(head_dim: int, heads: int, grid: int, window: int) -> Attention:
@@ -95,10 +95,11 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _values(name: str, like: Tensor, seed: int) -> Tensor:
+def _values(name: str, like: Tensor, seed: int, device: str) -> Tensor:
     if not like.is_floating_point():
-        return torch.ones(like.shape, dtype=like.dtype)
-    noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode()) + seed))
+        return torch.ones(like.shape, dtype=like.dtype, device=device)
+    generator = torch.Generator(device).manual_seed(zlib.crc32(name.encode()) + seed)
+    noise = torch.randn(like.shape, generator=generator, device=device)
     if name.endswith("running_var"):
         return 0.5 + noise.abs()
     if "rel_pos" in name:  # wide enough to decide where a query looks

@@ -16,17 +16,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torch_forms
-from goals import BIAS_BUILT, BIAS_READY, FLASH, NO_BIAS, TABLE
+from goals import AUGMENTED, BIAS_BUILT, BIAS_READY, FLASH, NO_BIAS, TABLE
 from kernel_library import AttentionKernel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch_attention import Inputs, by_kernel, by_offset, dense, heads_of, rel_pos_terms, tokens_of
 
 from samrt_export.models.windows import partition
 
 Call = Callable[[], Tensor]
 
-AUGMENTED, FLEX = "torch SDPA on augmented q and k", "torch flex_attention"
+CUDNN = "torch cuDNN attention without bias"
+_FUSED = "_scaled_dot_product_"  # how torch's names of its fused operators begin
+# Beside torch's own choice. Flash attention takes no mask.
+_WITH_MASK = ("CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "MATH")
 
 
 def of_samrt(inputs: Inputs, kernels: list[AttentionKernel]) -> dict[str, Call]:
@@ -55,6 +59,9 @@ def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
         mask = _in_aligned_rows((rel_h[..., :, None] + rel_w[..., None, :]).flatten(-2))
         return lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
+    def without_bias() -> Call:
+        return lambda: F.scaled_dot_product_attention(q, k, v)
+
     def augmented() -> Call:
         side_h, side_w = (table.shape[0] for table in tables)
         d, wanted = q.shape[-1], side_h + side_w
@@ -71,15 +78,54 @@ def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
 
         return call
 
-    def flash() -> Call:
+    # On a CPU torch has none but its own choice and MATH, whose scores of eight images would take gigabytes.
+    backends = [name for name in _WITH_MASK if (len(inputs.qkv) == 1 if name == "MATH" else inputs.qkv.is_cuda)]
+    makers = {
+        FLASH: _by_backend("FLASH_ATTENTION", without_bias),
+        BIAS_READY: bias_ready,
+        BIAS_BUILT: bias_built,
+        AUGMENTED: augmented,
+        **{f"{BIAS_READY}, {name}": _by_backend(name, bias_ready) for name in backends},
+        **{f"{BIAS_BUILT}, {name}": _by_backend(name, bias_built) for name in backends},
+        **({CUDNN: _by_backend("CUDNN_ATTENTION", without_bias)} if inputs.qkv.is_cuda else {}),
+    }
+    return {name: functools.partial(_in_tokens, inputs, make) for name, make in makers.items()}
+
+
+def backend_of(call: Call) -> str:
+    """Which of torch's attention operators a call runs, by name: what torch chose where nobody told it."""
+    called = Operators()
+    with torch.no_grad(), called:
+        call()
+    fused = (name for name in called.names if name.startswith(_FUSED))
+    return ", ".join(sorted(name.removeprefix(_FUSED) for name in fused)) or "math"
+
+
+class Operators(TorchDispatchMode):
+    """The names of torch's operators that were called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def _by_backend(name: str, make: Callable[[], Call]) -> Callable[[], Call]:
+    backend = getattr(SDPBackend, name)
+
+    def made() -> Call:
+        attend = make()
+
         def call() -> Tensor:
-            with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-                return F.scaled_dot_product_attention(q, k, v)
+            with sdpa_kernel(backend):
+                return attend()
 
         return call
 
-    makers = {FLASH: flash, BIAS_READY: bias_ready, BIAS_BUILT: bias_built, AUGMENTED: augmented}
-    return {name: functools.partial(_in_tokens, inputs, make) for name, make in makers.items()}
+    return made
 
 
 def compiled_flex(inputs: Inputs) -> Call:

@@ -44,6 +44,15 @@ def no_gpu_reason() -> str:
     return "" if count.value else "the driver finds no device"
 
 
+def device_name() -> str:
+    """Device 0's, without a context on it. Raises as `Driver` does."""
+    library, device, name = ctypes.CDLL(_LIBRARY), c_int(0), ctypes.create_string_buffer(128)
+    _call(library, "cuInit", 0)
+    _call(library, "cuDeviceGet", byref(device), 0)
+    _call(library, "cuDeviceGetName", name, len(name), device)
+    return name.value.decode(errors="replace")
+
+
 class Driver:
     """Device 0, its primary context current in this thread until the process ends."""
 
@@ -59,14 +68,12 @@ class Driver:
 
     def describe(self) -> dict[str, Any]:
         """Name, compute capability, memory, and what the driver says about sizes and clocks."""
-        name = ctypes.create_string_buffer(128)
-        self._call("cuDeviceGetName", name, len(name), self._device)
         total = c_size_t()
         self._call("cuDeviceTotalMem_v2", byref(total), self._device)
         version = c_int()
         self._call("cuDriverGetVersion", byref(version))
         return {
-            "name": name.value.decode(errors="replace"),
+            "name": device_name(),
             "compute_capability": f"{self._attribute(_COMPUTE_MAJOR)}.{self._attribute(_COMPUTE_MINOR)}",
             "memory_bytes": total.value,
             "driver_supports_cuda": f"{version.value // 1000}.{version.value % 1000 // 10}",
@@ -130,7 +137,7 @@ class Driver:
         self._call("cuModuleGetFunction", byref(function), module, kernel.encode())
         arguments = (c_void_p * 1)(ctypes.addressof(argument))
         self._call("cuLaunchKernel", function, 1, 1, 1, threads, 1, 1, 0, None, arguments, None)
-        self._call("cuCtxSynchronize")
+        self.synchronize()
 
     def new_stream(self) -> int:
         stream = c_void_p()
@@ -140,6 +147,10 @@ class Driver:
 
     def wait(self, stream: int) -> None:
         self._call("cuStreamSynchronize", c_void_p(stream))
+
+    def synchronize(self) -> None:
+        """Wait for everything on the device. Raises DriverError where the context is unusable."""
+        self._call("cuCtxSynchronize")
 
     def new_event(self) -> int:
         event = c_void_p()

@@ -35,6 +35,16 @@ def of_models(configs: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
     return counted
 
 
+def of_encoder(vit: Any) -> dict[str, int]:
+    """The same of the encoder of one `VitConfig` alone."""
+    import torch
+
+    from samrt_export.models.image_encoder_vit import ImageEncoderViT
+
+    with torch.device("meta"):
+        return _count(ImageEncoderViT(vit), (torch.zeros(1, 3, vit.image_size, vit.image_size),))
+
+
 def _count(module: Any, inputs: tuple[Any, ...]) -> dict[str, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -47,19 +57,19 @@ def _count(module: Any, inputs: tuple[Any, ...]) -> dict[str, int]:
     return {"operations": counter.get_total_flops(), "bytes": borders + weights}
 
 
-def floor(found: dict[str, Any], model: str, graph: str) -> dict[str, Any]:
-    """The floor of one graph, from what the phase `floors` recorded; the reason where it has none."""
-    counted = found.get("models", {}).get(model, {}).get(graph)
+def floor(work: Any, model: str, graph: str) -> dict[str, Any]:
+    """The floor of one graph, from what the phases `floors` and `model_floors` recorded; why there is none."""
+    counted = work.of("model_floors").get("models", {}).get(model, {}).get(graph)
     if counted is None:
-        return {"absent": "the phase `floors` has no rates or no counts"}
-    return at_rates(found, counted["operations"], counted["bytes"])
+        return {"absent": "the phase `model_floors` has no counts"}
+    return at_rates(work.of("floors"), counted["operations"], counted["bytes"])
 
 
 def at_rates(found: dict[str, Any], operations: int, moved_bytes: int) -> dict[str, Any]:
     """What so many operations and bytes take at the rates that the phase `floors` recorded, whichever is longer."""
     rates = found.get("rates", {})
     if not {"half_operations_per_s", "bytes_per_s"} <= rates.keys():
-        return {"absent": "the phase `floors` has no rates or no counts"}
+        return {"absent": "the phase `floors` has no rates"}
     arithmetic = operations / rates["half_operations_per_s"] * 1e3
     memory = moved_bytes / rates["bytes_per_s"] * 1e3
     return {"ms": round(max(arithmetic, memory), 5), "bound_by": "arithmetic" if arithmetic >= memory else "memory"}

@@ -1,36 +1,60 @@
 """The goals for the kernels, from what was measured; where a time is missing, "got" and "met" are null.
 
-They were set for an H100; the result says which device it was.
+They were set for an H100, before anything was measured there; the result says which device it was. On paper, for a
+global layer of ViT-B: the floor is 65 us (51.5 GFLOP at 798 TFLOP/s), published kernels without a bias take 108 (FA3)
+to 160 us (FA2), and a ready bias is 403 MB, which no form of torch reads in less than 134 us.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-# Contenders, as attention_peers names them.
+# Contenders, as attention_peers names them; those with one backend of torch have its name behind a comma.
 TABLE, NO_BIAS = "samrt, the table's choice", "samrt without bias"
 BIAS_BUILT, BIAS_READY = "torch SDPA, dense bias", "torch SDPA, dense bias made beforehand"
+AUGMENTED, FLEX = "torch SDPA on augmented q and k", "torch flex_attention"
 FLASH = "torch flash attention without bias"
 
+# Below this floor a kernel's launches take longer than its bytes, and the ratio of the two says nothing.
+_LEAST_FLOOR_MS = 0.01
 
-def of_layer(windows: bool, times: dict[str, float]) -> list[dict[str, Any]]:
+
+def of_layer(windows: bool, times: dict[str, float], floor: float | None) -> list[dict[str, Any]]:
     """Goals of one attention layer, from the times in milliseconds of those contenders that were measured."""
     ours = times.get(TABLE)
+    ready, built = _best(times, BIAS_READY), _best(times, BIAS_BUILT)
+    whole = min((built, _best(times, AUGMENTED), _best(times, FLEX)), key=lambda best: best[1] or float("inf"))
     if windows:
         return [
-            _at_least(f"speed over partition and {peer}", 2, times.get(peer), ours) for peer in (BIAS_BUILT, BIAS_READY)
+            _at_least(
+                f"speed over torch's best with a bias made beforehand: partition and {ready[0]}", 2, ready[1], ours
+            ),
+            _at_least(f"speed over torch's best with everything timed: partition and {whole[0]}", 2, whole[1], ours),
         ]
-    without = [time for name, time in times.items() if name.startswith(NO_BIAS)]
+    without = _best({name: time for name, time in times.items() if name.startswith(NO_BIAS)})
     return [
-        _at_most("time over the fastest of samrt without bias", 1.05, ours, min(without, default=None)),
         _at_least(f"speed over {FLASH}", 1, times.get(FLASH), ours),
-        *(_at_least(f"speed over {peer}", 5, times.get(peer), ours) for peer in (BIAS_BUILT, BIAS_READY)),
+        _at_least(f"speed over torch's best with a bias made beforehand: {ready[0]}", 1.5, ready[1], ours),
+        _at_least(f"speed over torch's best that makes the dense bias: {built[0]}", 3, built[1], ours),
+        _at_least(f"speed over torch's best with everything timed: {whole[0]}", 1.5, whole[1], ours),
+        _at_most(f"time over the fastest of {NO_BIAS}", 1.05, ours, without[1]),
+        # FA2 without a bias is 2.5 times the floor by its published time.
+        _at_most("time over the floor", 2.5, ours, floor),
     ]
 
 
 def of_image_kernel(time: float | None, floor: float | None) -> list[dict[str, Any]]:
-    """The goal of a pre- or postprocessing kernel, from its time and its bandwidth floor in milliseconds."""
+    """The goal of a pre- or postprocessing kernel, from its time and its bandwidth floor; none at a small floor."""
+    if floor is not None and floor < _LEAST_FLOOR_MS:
+        return []
     return [_at_most("time over the bandwidth floor", 1.5, time, floor)]
+
+
+def _best(times: dict[str, float], name: str = "") -> tuple[str, float | None]:
+    """The fastest of the contender `name` in all its variants; of all, without a name."""
+    alike = [other for other in times if not name or other == name or other.startswith(f"{name}, ")]
+    fastest = min(alike, key=lambda other: times[other], default=None)
+    return (name, None) if fastest is None else (fastest, times[fastest])
 
 
 def _at_most(name: str, wanted: float, above: float | None, below: float | None) -> dict[str, Any]:

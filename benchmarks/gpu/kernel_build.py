@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_TAIL = 1500
+_TAIL = 1200
 
 
 class NoCompilerError(Exception):
@@ -22,7 +22,7 @@ def build(folder: Path, architecture: str, seconds: float) -> Path:
 
     Raises:
         NoCompilerError: there is no CMake, or it finds no nvcc.
-        RuntimeError: the compilation failed; the message is the end of what was said.
+        RuntimeError: the compilation failed; the message is its errors.
     """
     # CMake's wheel puts it beside Python, which may not be on PATH.
     cmake = shutil.which("cmake", path=os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent))))
@@ -40,5 +40,7 @@ def build(folder: Path, architecture: str, seconds: float) -> Path:
 def _call(command: list[str], seconds: float) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     if ended.returncode:
-        said = (ended.stdout + ended.stderr)[-_TAIL:]
-        raise RuntimeError(f"{' '.join(command[:2])} ended with {ended.returncode}: {said}")
+        said = ended.stdout + ended.stderr
+        errors = [line.strip() for line in said.splitlines() if "error" in line.lower()]
+        told = "\n".join(errors)[:_TAIL] or said[-_TAIL:]
+        raise RuntimeError(f"{' '.join(command[:2])} ended with {ended.returncode}: {told}")

@@ -38,6 +38,11 @@ def shared_bytes(kernels: Kernels, head_dim: int, tile: int, rows: int) -> int:
     return int(function(head_dim, tile, rows))
 
 
+def has_tile(kernels: Kernels, head_dim: int, tile: int) -> bool:
+    """Whether this tile shape was compiled for fp16 with bias."""
+    return bool(ctypes.CDLL(str(kernels.path))["samrt_attention_has_tile"](0, head_dim, tile, 1))
+
+
 @dataclass(frozen=True)
 class AttentionKernel:
     """One attention kernel in the library; tile -1 is whichever the table chooses.

@@ -6,6 +6,7 @@ torch is imported by the functions, so that phases without it start quickly and 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,18 @@ def configs() -> dict[str, tuple[Any, Any]]:
 
     from samrt_export.families.sam import RELEASED
 
-    return {"small": (SMALL_VIT, vit_decoder(SMALL_VIT)), "vit_b": (RELEASED["vit_b"], RELEASED_DECODER)}
+    small = replace(SMALL_VIT, depth=2, global_blocks=(1,))  # one block of each kind is quickly traced
+    return {"small": (small, vit_decoder(small)), "vit_b": (RELEASED["vit_b"], RELEASED_DECODER)}
+
+
+def encoder_configs(smoke: bool) -> dict[str, Any]:
+    """`VitConfig`s of the encoders that are timed with our kernel, which takes heads of 64 and 80."""
+    from samrt_export.families.sam import RELEASED
+    from samrt_export.models.config import VitConfig
+
+    if smoke:
+        return {"two blocks": VitConfig(64, 16, 64, 2, 64, 64, 32, 3, (1,))}
+    return {name: RELEASED[name] for name in ("vit_b", "vit_h")}
 
 
 def checkpoint(name: str, folder: Path) -> Path:

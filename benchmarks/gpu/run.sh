@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Everything of samrt that needs a GPU: built, checked and timed within ten minutes, with the results in one JSON file.
 #
-#   benchmarks/gpu/run.sh [FILE.json] [OPTIONS OF run.py]
+#   benchmarks/gpu/run.sh [FILE.json or FOLDER] [--plan confirm|tune|all] [OTHER OPTIONS OF run.py]
 #
-# FILE.json (or $OUT; a folder gets gpu.json in it) defaults to benchmarks/gpu/gpu.json. Nothing is downloaded or
-# installed: wheels in $SAMRT_WHEELS (default benchmarks/gpu/wheels), whole or split as NAME.whl.part00, NAME.whl.part01,
+# A folder (or $OUT; by default benchmarks/gpu) gets <device>-<plan>.json in it. Nothing is downloaded or installed:
+# wheels in $SAMRT_WHEELS (default benchmarks/gpu/wheels), whole or split as NAME.whl.part00, NAME.whl.part01,
 # ..., are unpacked into a temporary folder. $PYTHON names another Python than python3. docs/gpu.md has the rest.
 set -euo pipefail
 
@@ -13,9 +13,8 @@ root="$(cd "$here/../.." && pwd)"
 python="${PYTHON:-python3}"
 command -v "$python" >/dev/null || { echo "run.sh: there is no $python here; name one with PYTHON=..." >&2; exit 1; }
 
-out="${OUT:-$here/gpu.json}"
+out="${OUT:-$here}"
 if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then out="$1"; shift; fi
-if [ -d "$out" ]; then out="$out/gpu.json"; fi
 
 site="$(mktemp -d)"
 trap 'rm -rf "$site"' EXIT
@@ -31,4 +30,4 @@ export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 # What is compiled on the way is compiled afresh each time, and nothing of it is left behind.
 export XDG_CACHE_HOME="$site/cache" TORCHINDUCTOR_CACHE_DIR="$site/cache/inductor" TRITON_CACHE_DIR="$site/cache/triton"
 mkdir -p "$XDG_CACHE_HOME"
-"$python" "$here/run.py" --out "$out" "$@"
+"$python" "$here/run.py" --out "$out" --spent "$SECONDS" "$@"

@@ -1,6 +1,6 @@
 """The program that compute-sanitizer watches: the kernels at small sizes, or a planted fault.
 
-python sanitized.py kernels LIBRARY | planted TOOL
+python sanitized.py LIBRARY MODULE | planted TOOL
 """
 
 from __future__ import annotations
@@ -14,16 +14,8 @@ from driver import Driver
 
 # By module of tests/kernels: each way through the kernels, at sizes that take a sanitizer no minute.
 SMALL = {
-    "check_attention": (
-        "5x7",
-        "9x33",
-        "3x65",
-        "40x4",
-        "windows of 14, padded",
-        "addresses aligned to 16",
-        "without bias, 9x33",
-        "without bias, windows of 14",
-    ),
+    # Each runs every compiled kernel, under a tool that makes it a hundred times slower.
+    "check_attention": ("5x7", "9x33", "windows of 14, padded", "without bias, windows of 14"),
     "check_image": (
         "down by 7.3",
         "up by 3, odd sizes",
@@ -63,19 +55,13 @@ def main(what: str, which: str) -> None:
         return
     from samrt.kernels import load_kernels
 
-    kernels, where = load_kernels(Path(which)), kernel_checks.device(Driver())
-    left_out = []
-    for module, names in SMALL.items():
-        try:
-            kernel_checks.names(module)
-        except ImportError as error:
-            print(f"left out {module}: {error}", flush=True)
-            left_out.append(module)
-            continue
-        for name in names:
-            kernel_checks.run(module, name, kernels, where)
-    if len(left_out) == len(SMALL):
-        sys.exit("no kernel ran: install what the lines above miss")
+    try:
+        kernel_checks.names(which)
+    except ImportError as error:
+        sys.exit(f"no kernel ran: {error}")
+    kernels, where = load_kernels(Path(what)), kernel_checks.device(Driver())
+    for name in SMALL[which]:
+        kernel_checks.run(which, name, kernels, where)
     print("ran to the end", flush=True)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,23 @@ class Work:
     deadline: float
     attempts: dict[str, bool] = field(default_factory=dict)
     _result: dict[str, Any] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def record(self, *keys: str, value: Any) -> None:
-        """Put `value` under the nested `keys` of this phase's result, on the disk at once."""
-        level = self._result
-        for key in keys[:-1]:
-            level = level.setdefault(key, {})
-        level[keys[-1]] = value
-        with replacing_file(self.folder / f"{self.phase}.json") as fresh:
-            fresh.write_text(json.dumps(self._result), encoding="utf-8")
+        """Put `value` under the nested `keys` of this phase's result, on the disk at once; threads may do so."""
+        with self._lock:
+            level = self._result
+            for key in keys[:-1]:
+                level = level.setdefault(key, {})
+            level[keys[-1]] = value
+            with replacing_file(self.folder / f"{self.phase}.json") as fresh:
+                fresh.write_text(json.dumps(self._result), encoding="utf-8")
+
+    def take(self, reports: Iterable[tuple[tuple[str, ...], Any]]) -> None:
+        """Record what a process of its own reports (`isolated`)."""
+        for keys, value in reports:
+            self.record(*keys, value=value)
+            self.attempts[", ".join(keys)] = not (isinstance(value, dict) and "error" in value)
 
     def attempt(self, *keys: str, call: Callable[[], Any]) -> Any:
         """Record what `call` returns, or its error under "error"; returns it, or None after an error.

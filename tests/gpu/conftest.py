@@ -12,6 +12,7 @@ from small_graphs import build, doubling
 from samrt.backends.tensorrt import TensorRtEngine
 from samrt.cuda import DeviceSession, find_gpus
 from samrt.errors import BackendError
+from samrt.kernels import Kernels, find_kernels_library, load_kernels
 from samrt.tensorrt.flavours import FLAVOURS, Flavour, import_flavour
 from samrt.tensorrt.profiles import Limits
 
@@ -19,12 +20,20 @@ _FOLDER = Path(__file__).resolve().parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    absent = None if find_gpus() else pytest.mark.skip(reason="no NVIDIA GPU that CUDA and cuda-core can use")
+    absent = None if find_gpus() else pytest.mark.skip(reason=_why_no_gpu())
     for item in items:
         if _FOLDER in item.path.parents:
             item.add_marker(pytest.mark.gpu)
             if absent is not None:
                 item.add_marker(absent)
+
+
+def _why_no_gpu() -> str:
+    try:
+        DeviceSession().close()
+    except BackendError as error:
+        return f"no NVIDIA GPU that CUDA and cuda-core can use: {error}"
+    return "CUDA offers no NVIDIA GPU"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +63,15 @@ def flavour(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             pytest.skip(f"{found.title} is not made for compute capability {capability}: {error}")
         raise
     return found
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Kernels:
+    try:
+        path = find_kernels_library()
+    except BackendError as error:
+        pytest.skip(str(error))
+    return load_kernels(path)
 
 
 @pytest.fixture

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from samrt.errors import BackendError
-from samrt.kernels import Kernels, find_kernels_library, load_kernels
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"))
-
 import kernel_checks
+import pytest
 from driver import Driver
 
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    try:
-        path = find_kernels_library()
-    except BackendError as error:
-        pytest.skip(str(error))
-    return load_kernels(path)
+from samrt.kernels import Kernels
 
 
 def test_the_library_passes_its_own_test(kernels: Kernels) -> None:

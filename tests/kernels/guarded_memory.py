@@ -63,11 +63,14 @@ class GuardedMemory:
             self._device.release(address)
 
     def put(self, array: NDArray[Any], offset: int = 0) -> int:
-        """The address of a copy, `offset` bytes into its allocation."""
-        data = np.ascontiguousarray(array).tobytes()
-        address = self._allocate(offset + len(data)) + offset
+        """The address of a copy, `offset` bytes into its allocation.
+
+        The bytes before it are written too: kernels load the whole word that the first byte is in.
+        """
+        data = bytes([_GUARD]) * offset + np.ascontiguousarray(array).tobytes()
+        address = self._allocate(len(data))
         self._device.upload(address, data)
-        return address
+        return address + offset
 
     def room(self, size: int) -> int:
         """The address of `size` bytes between guard zones."""

@@ -1,4 +1,7 @@
-"""One bundle per model and lowering, each with its fp16 form and the float32 one that it is compared with."""
+"""One bundle per model and lowering, each with its fp16 form and the float32 one that it is compared with.
+
+They take minutes, and are made where something here runs them: a TensorRT, or ONNX Runtime's CUDA provider.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,17 @@ from concurrent.futures import ProcessPoolExecutor
 
 import bundles
 import models
-from work import Work
+from work import NotHereError, Work
+
+from phases import onnxruntime_cuda, tensorrt
+from samrt.tensorrt.flavours import FLAVOURS
 
 _ENOUGH_CORES = 8
 
 
 def run(work: Work) -> None:
+    if not (work.smoke or onnxruntime_cuda.is_here() or any(tensorrt.runs(work, flavour) for flavour in FLAVOURS)):
+        raise NotHereError("neither a TensorRT nor ONNX Runtime's CUDA provider runs on this device")
     began = time.monotonic()
     jobs: list[bundles.Job] = []
     for name in models.chosen(work.smoke):

@@ -17,7 +17,7 @@ _PROMPTS = ((1, 2), (1, 16), (4, 2))  # prompts, points of each; within the limi
 def run(work: Work) -> None:
     if work.smoke:
         raise NotHereError("engines run on a GPU only")
-    work.record("floor of 1 prompt, 2 points", value=floor(work.of("floors"), contenders.MODEL, "decoder"))
+    work.record("floor of 1 prompt, 2 points", value=floor(work, contenders.MODEL, "decoder"))
     driver = Driver()
     for name, flavour, lowering, graphs in contenders.names(work):
         # Both lowerings have the same decoder.

@@ -13,8 +13,8 @@ from work import Work
 
 _PACKAGES = (
     "samrt", "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13", "cuda-core", "cuda-bindings", "torch", "triton", "cupy",
-    "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless", "pillow",
-    "pytest",
+    "cupy-cuda13x", "cupy-cuda12x", "pycuda", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu",
+    "numpy", "opencv-python-headless", "pillow", "pytest",
 )  # fmt: skip
 _QUERY = "name,driver_version,vbios_version,pstate,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
 

@@ -15,7 +15,7 @@ from work import NotHereError, Work
 def run(work: Work) -> None:
     if work.smoke:
         raise NotHereError("engines run on a GPU only")
-    work.record("floor", value=floor(work.of("floors"), contenders.MODEL, "encoder"))
+    work.record("floor", value=floor(work, contenders.MODEL, "encoder"))
     driver = Driver()
     for name, *which in contenders.names(work):
         work.attempt("times", name, call=lambda which=which: _times(work, driver, *which))

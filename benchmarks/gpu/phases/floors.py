@@ -1,24 +1,23 @@
-"""What this device reaches at most: half precision matrix products and copies; and what the models need at least."""
+"""What this device reaches at most: half precision matrix products and copies."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import floors
 from driver import Driver
 from timing import Clock
-from work import Work
+from work import NotHereError, Work
 
 _COPY_BYTES = 1 << 30
-_SIDE, _SMOKE_SIDE = 8192, 256
+_SIDE = 8192
 
 
 def run(work: Work) -> None:
-    driver = None if work.smoke else Driver()
-    if driver is not None:
-        work.attempt("bandwidth", call=lambda: _bandwidth(driver))
+    if work.smoke:
+        raise NotHereError("the rates are a GPU's")
+    driver = Driver()
+    work.attempt("bandwidth", call=lambda: _bandwidth(driver))
     work.attempt("matmul", call=lambda: _matmul(driver))
-    work.attempt("models", call=_models)
     rates = {}
     for kind, rate in (("bandwidth", "bytes_per_s"), ("matmul", "half_operations_per_s")):
         measured = work.of("floors").get(kind, {})
@@ -36,22 +35,13 @@ def _bandwidth(driver: Driver) -> dict[str, Any]:
     return {**measured, "copied_bytes": size, "bytes_per_s": 2e3 * size / measured["gpu_ms"]["min"]}
 
 
-def _matmul(driver: Driver | None) -> dict[str, Any]:
+def _matmul(driver: Driver) -> dict[str, Any]:
     import torch
 
-    device, dtype, side = ("cpu", torch.float32, _SMOKE_SIDE) if driver is None else ("cuda", torch.float16, _SIDE)
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.randn(_SIDE, _SIDE, device="cuda", dtype=torch.float16) for _ in range(2))
     out = torch.empty_like(a)
-    if driver is None:
-        return Clock(None).measure(lambda: torch.mm(a, b, out=out), 0.2)
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         measured = Clock(driver, stream.cuda_stream).measure(lambda: torch.mm(a, b, out=out), 3.0)
-    return {**measured, "side": side, "half_operations_per_s": 2e3 * side**3 / measured["gpu_ms"]["min"]}
-
-
-def _models() -> dict[str, Any]:
-    from models import configs
-
-    return floors.of_models(configs())
+    return {**measured, "side": _SIDE, "half_operations_per_s": 2e3 * _SIDE**3 / measured["gpu_ms"]["min"]}

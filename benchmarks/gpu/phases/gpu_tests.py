@@ -1,12 +1,14 @@
-"""The tests that need a GPU, `tests/gpu`, by pytest."""
+"""The tests that need a GPU, `tests/gpu`, by pytest: a process for each file, outcome by outcome."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import signal
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
+import time
 from pathlib import Path
 
 import kernel_library
@@ -15,41 +17,79 @@ from work import NotHereError, Work, WrongResultError
 from samrt.kernels import KERNELS_VARIABLE
 
 _ROOT = Path(__file__).resolve().parents[3]
-_MESSAGE = 600
-_MARGIN_S = 3
+_PLUGIN = "outcomes_plugin"
+_TOLD = 600
+_TICK_S = 0.5
+_GOOD = (0, 5)  # 5: nothing was collected, as where a whole file is skipped
 
 
 def run(work: Work) -> None:
-    if not (_ROOT / "tests" / "gpu").is_dir():
+    folder = _ROOT / "tests" / "gpu"
+    if not folder.is_dir():
         raise NotHereError("there is no folder tests/gpu")
     if importlib.util.find_spec("pytest") is None:
         raise NotHereError("pytest is not installed")
-    report = work.folder / "gpu_tests.xml"
-    command = [sys.executable, "-m", "pytest", "tests/gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    limit = work.seconds_left - _MARGIN_S
-    environment = dict(os.environ)
+    files = sorted(folder.glob("test_*.py"))
+    # What needs no TensorRT, and is quick, first.
+    files.sort(key=lambda file: ("leaks" in file.name, "engines" in file.name))
+    # Without a GPU all are skipped: one process will do.
+    ended = (
+        [_run_file(work, [str(file)]) for file in files] if not work.smoke else [_run_file(work, list(map(str, files)))]
+    )
+    found = work.of("gpu_tests")
+    failed, wrong = found.get("failed", []), [text for text in ended if text]
+    if failed or wrong:
+        raise WrongResultError("; ".join([*wrong, *([f"{len(failed)} tests failed"] if failed else [])]))
+    if not found.get("passed"):
+        # With a GPU, that is no good outcome.
+        kind = NotHereError if work.smoke else WrongResultError
+        raise kind(f"none of {len(found.get('skipped', []))} tests could run: {found.get('skipped', [])[:1]}")
+
+
+def _run_file(work: Work, files: list[str]) -> str:
+    """Run them, recording on the way; what went wrong but for tests that failed."""
+    name = Path(files[0]).stem
+    if work.seconds_left < 1:
+        return f"{name} was not begun: no time was left"
+    outcomes = work.folder / f"{name}.outcomes"
+    environment = {**os.environ, "SAMRT_OUTCOMES": str(outcomes)}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    )
     library = kernel_library.path_of(work)
     if library is not None:
         environment[KERNELS_VARIABLE] = library
-    ended = subprocess.run(
-        command, cwd=_ROOT, env=environment, timeout=limit, capture_output=True, text=True, check=False
-    )
-    if not report.exists():
-        raise WrongResultError(f"pytest ended with {ended.returncode}: {(ended.stdout + ended.stderr)[-_MESSAGE:]}")
-    outcomes: dict[str, list[str]] = {"passed": [], "skipped": [], "failed": []}
-    for case in ET.parse(report).getroot().iter("testcase"):
-        name = f"{case.get('classname', '').removeprefix('tests.gpu.')}::{case.get('name')}"
-        told = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
-        if told is None:
-            outcomes["passed"].append(name)
-        else:
-            kind = "skipped" if told.tag == "skipped" else "failed"
-            text = told.get("message", "") if kind == "skipped" else (told.text or "")[-_MESSAGE:]
-            outcomes[kind].append(f"{name}: {text}")
-    work.record("counts", value={kind: len(cases) for kind, cases in outcomes.items()})
-    for kind, cases in outcomes.items():
+    command = [sys.executable, "-m", "pytest", *files, "-p", "no:cacheprovider", "-p", _PLUGIN]
+    log = work.folder / f"{name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    began, code = "", None
+    before = work.of("gpu_tests")
+    while code is None and work.seconds_left > 0:
+        time.sleep(_TICK_S)
+        code = process.poll()
+        began = _record(work, before, outcomes)
+    process.kill()
+    process.wait()
+    if code is None or code < 0:
+        why = "did not end in time" if code is None else f"ended by {signal.Signals(-code).name}"
+        return f"{name} {why}{f', in {began}' if began else ''}"
+    return "" if code in (*_GOOD, 1) else f"pytest ended with {code}: {log.read_text(errors='replace')[-_TOLD:]}"
+
+
+def _record(work: Work, before: dict[str, list[str]], file: Path) -> str:
+    """Add the outcomes in `file` to those `before`; the test that began and has none."""
+    found = {kind: list(before.get(kind, [])) for kind in ("passed", "skipped", "failed")}
+    began = ""
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        kind, name, text = json.loads(line)
+        name = name.removeprefix("tests/gpu/")
+        if kind == "began":
+            began = name
+            continue
+        began = ""
+        found[kind].append(f"{name}: {text}" if text else name)
+    work.record("counts", value={kind: len(cases) for kind, cases in found.items()})
+    for kind, cases in found.items():
         work.record(kind, value=cases)
-    if ended.returncode not in (0, 5):  # 5: nothing was collected, as where a whole file is skipped
-        raise WrongResultError(f"{len(outcomes['failed'])} tests failed (pytest ended with {ended.returncode})")
-    if not outcomes["passed"]:
-        raise NotHereError(f"none of {len(outcomes['skipped'])} tests could run: {outcomes['skipped'][:1]}")
+    return began

@@ -1,48 +1,71 @@
-"""The kernel library that is measured: one that is named, else compiled here, else the one in the checkout."""
+"""The kernel library that is measured: one that is named, else compiled here, else the one in the checkout.
+
+The last is the way out where compiling fails too: the result says what failed, and that something older was measured.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from driver import Driver
 from kernel_build import NoCompilerError, build
 from work import NotHereError, Work
 
+from samrt.errors import BackendError
 from samrt.kernels import KERNELS_VARIABLE, LIBRARY_FOLDER, load_kernels
 
-_MARGIN_S = 2
+_TOLD = 1500
 
 
 def run(work: Work) -> None:
-    named = os.environ.get(KERNELS_VARIABLE)
+    capability = None if work.smoke else str(Driver().describe()["compute_capability"])
+    named, installed = os.environ.get(KERNELS_VARIABLE), LIBRARY_FOLDER / "libsamrt_kernels.so"
+    sources: dict[str, Callable[[], Path]] = {}
     if named:
-        _take(work, Path(named), f"named by {KERNELS_VARIABLE}")
-        return
-    if work.smoke:
+        sources[f"named by {KERNELS_VARIABLE}"] = lambda: Path(named)
+    if capability is not None:
+        sources["compiled from this checkout"] = lambda: _compile(work, capability)
+        if installed.is_file():
+            sources["compiled elsewhere, before this run"] = lambda: installed
+    if not sources:
         raise NotHereError(f"kernels run on a GPU, or where {KERNELS_VARIABLE} names the tests' library for the host")
-    architecture = Driver().describe()["compute_capability"].replace(".", "")
+    failed: dict[str, Exception] = {}
+    for origin, source in sources.items():
+        try:
+            _take(work, source(), origin, capability, failed)
+        except (NoCompilerError, RuntimeError, subprocess.TimeoutExpired) as error:
+            failed[origin] = error
+        else:
+            return
+    text = "; ".join(f"{origin}: {error}" for origin, error in failed.items())
+    if all(isinstance(error, NoCompilerError) for error in failed.values()):
+        raise NotHereError(f"{text}; {installed} is not there, and {KERNELS_VARIABLE} is not set")
+    raise RuntimeError(text)
+
+
+def _compile(work: Work, capability: str) -> Path:
     began = time.monotonic()
-    try:
-        library = build(work.folder / "kernels", architecture, work.seconds_left - _MARGIN_S)
-    except NoCompilerError as reason:
-        installed = LIBRARY_FOLDER / "libsamrt_kernels.so"
-        if not installed.is_file():
-            raise NotHereError(f"{reason}, {installed} is not there, and {KERNELS_VARIABLE} is not set") from None
-        _take(work, installed, f"compiled elsewhere, before this run: {reason} here")
-        return
+    library = build(work.folder / "kernels", capability.replace(".", ""), work.seconds_left)
     work.record("seconds", value=round(time.monotonic() - began, 1))
-    _take(work, library, "compiled from this checkout")
+    return library
 
 
-def _take(work: Work, path: Path, origin: str) -> None:
+def _take(work: Work, path: Path, origin: str, capability: str | None, failed: dict[str, Exception]) -> None:
+    """Record the library. Raises BackendError where it cannot be used on this device."""
     kernels = load_kernels(path)
+    if capability is not None and not kernels.runs_on(capability):
+        made_for = ", ".join(kernels.architectures)
+        raise BackendError(f"{path} is compiled for {made_for}, and this device is {capability}")
     content = kernels.path.read_bytes()
     found = {
         "path": str(kernels.path),
         "origin": origin,
+        "instead of": {source: f"{error}"[:_TOLD] for source, error in failed.items()},
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
         "architectures": list(kernels.architectures),

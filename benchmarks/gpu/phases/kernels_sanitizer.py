@@ -2,53 +2,53 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import cuda_tools
 import kernel_library
 import planted_faults
+from kernel_checks import MODULES
 from work import NotHereError, Work, WrongResultError
 
 _PROGRAM = Path(__file__).resolve().parents[1] / "sanitized.py"
 _NAME = "compute-sanitizer"
-# Beside what is on PATH: CUDA's installers, and the wheel nvidia-cuda-sanitizer-api.
-_PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
-_WHEEL_PLACES = ("nvidia/cu13/compute-sanitizer", "nvidia/cu12/compute-sanitizer", "nvidia/cuda_sanitizer_api/bin")
 _FOUND_SOMETHING = 77
 _SUMMARY = re.compile(r"SUMMARY: (\d+) (?:errors?|hazards?)")
-_LEFT_OUT = re.compile(r"^left out (.*)$", re.MULTILINE)
-_FIRST_PORT, _MARGIN_S, _TOLD = 49152, 3, 1000
-_ENDED = "ran to the end"
+_FIRST_PORT, _TOLD = 49152, 1000
+_ENDED, _PLANTED = "ran to the end", "planted"
+_NOT_ENDED = {"verdict": "failed", "said": "it did not come to its end"}
 
 
 def run(work: Work) -> None:
     if work.smoke:
         raise NotHereError("the sanitizer watches kernels on a GPU")
     kernels = kernel_library.use(work)
-    tool = find()
+    tool = cuda_tools.find(_NAME)
     if tool is None:
         raise NotHereError(f"there is no {_NAME} here; it comes with CUDA's toolkit, or as nvidia-cuda-sanitizer-api")
     work.record("program", value=str(tool))
     version = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=20, check=False)
     work.record("version", value=version.stdout.strip()[-200:])
     commands = {}
-    for name in planted_faults.FAULTS:
-        for kind, which in (("planted", name), ("kernels", str(kernels.path))):
+    # The planted faults first: without them nothing else counts.
+    for part in (_PLANTED, *MODULES):
+        for name in planted_faults.FAULTS:
             options = ["--tool", name, "--error-exitcode", str(_FOUND_SOMETHING), "--port", str(_port(len(commands)))]
-            commands[name, kind] = [str(tool), *options, sys.executable, str(_PROGRAM), kind, which]
+            what = [_PLANTED, name] if part == _PLANTED else [str(kernels.path), part]
+            commands[name, part] = [str(tool), *options, sys.executable, str(_PROGRAM), *what]
+            work.record("tools", name, part, value=_NOT_ENDED)
     # All at once, as most of their time is not the GPU's.
-    with ThreadPoolExecutor() as pool:
-        seconds = max(1.0, work.seconds_left - _MARGIN_S)
-        jobs = {key: pool.submit(_watch, command, seconds) for key, command in commands.items()}
-        for (name, kind), job in jobs.items():
-            judged = judge_kernels(*job.result()) if kind == "kernels" else judge_planted(name, *job.result())
-            work.record("tools", name, kind, value=judged)
+    with ThreadPoolExecutor(len(commands)) as pool:
+        jobs = {pool.submit(_watch, command, max(1.0, work.seconds_left)): key for key, command in commands.items()}
+        for job in as_completed(jobs):
+            name, part = jobs[job]
+            judged = judge_planted(name, *job.result()) if part == _PLANTED else judge_kernels(*job.result())
+            work.record("tools", name, part, value=judged)
     _conclude(work)
 
 
@@ -57,34 +57,15 @@ def _port(number: int) -> int:
     return _FIRST_PORT + 20 * number
 
 
-def find() -> Path | None:
-    """compute-sanitizer, if it is here. A wheel's is made executable."""
-    on_path = shutil.which(_NAME) or shutil.which(_NAME, path=os.pathsep.join(_PLACES))
-    if on_path:
-        return Path(on_path)
-    for folder in (Path(entry) / place for entry in sys.path for place in _WHEEL_PLACES):
-        if (folder / _NAME).is_file():
-            for file in folder.iterdir():
-                file.chmod(file.stat().st_mode | 0o111)
-            return folder / _NAME
-    return None
-
-
 def judge_kernels(code: int | None, said: str) -> dict[str, Any]:
-    """What a run over the kernels says: "clean", "found" (faults), or "failed" where neither is certain.
-
-    "clean in part" where checks were left out: nobody watched their kernels.
+    """What a run over kernels says: "clean", "found" (faults), or "failed" where neither is certain.
 
     `code` is the exit code, None where the run was ended; `said` is all that was printed.
     """
     counts = [int(count) for count in _SUMMARY.findall(said)]
-    if code == _FOUND_SOMETHING and any(counts):
-        verdict = "found"
-    elif code == 0 and counts and not any(counts) and _ENDED in said:
-        left_out = _LEFT_OUT.findall(said)
-        return {"verdict": "clean in part", "left_out": left_out} if left_out else {"verdict": "clean"}
-    else:
-        verdict = "failed"
+    if code == 0 and counts and not any(counts) and _ENDED in said:
+        return {"verdict": "clean"}
+    verdict = "found" if code == _FOUND_SOMETHING and any(counts) else "failed"
     return {"verdict": verdict, "exit_code": code, "said": said[:_TOLD] + said[_TOLD:][-_TOLD:]}
 
 
@@ -109,14 +90,16 @@ def _conclude(work: Work) -> None:
     What a tool found in the kernels counts even where it did not report its planted fault in the words we know.
     """
     found = work.of("kernels_sanitizer")["tools"]
-    blind = [name for name, runs in found.items() if runs["planted"]["verdict"] != "found"]
-    if len(blind) == len(found) and not any(runs["kernels"]["verdict"] == "found" for runs in found.values()):
+    verdicts = {
+        f"{name}, {part}": outcome["verdict"]
+        for name, parts in found.items()
+        for part, outcome in parts.items()
+        if part != _PLANTED
+    }
+    blind = [name for name, parts in found.items() if parts[_PLANTED]["verdict"] != "found"]
+    if len(blind) == len(found) and "found" not in verdicts.values():
         raise NotHereError(f"{_NAME} does not work on this device: no tool found the fault that was planted for it")
-    wrong = [
-        ", left out ".join([f"{name}: {kernels['verdict']}", *kernels.get("left_out", ())])
-        for name, kernels in ((name, runs["kernels"]) for name, runs in found.items())
-        if kernels["verdict"] != "clean"
-    ]
+    wrong = [f"{run}: {verdict}" for run, verdict in verdicts.items() if verdict != "clean"]
     wrong += [f"{name}: missed the fault that was planted for it" for name in blind]
     if wrong:
         raise WrongResultError("; ".join(wrong))

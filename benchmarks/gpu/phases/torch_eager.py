@@ -17,7 +17,7 @@ def run(work: Work) -> None:
     from torch_peers import Peers
 
     for graph in ("encoder", "decoder"):
-        work.record("floor", graph, value=floor(work.of("floors"), contenders.MODEL, graph))
+        work.record("floor", graph, value=floor(work, contenders.MODEL, graph))
     peers = Peers(work)
     for name, attend in EAGER.items():
         work.attempt("encoder", name, call=lambda attend=attend: peers.encoder(attend))
