@@ -183,7 +183,6 @@ def accumulations(flavour: Flavour) -> dict[str, float]:
 def whole_encoders(flavour: Flavour) -> dict[str, float]:
     """ViT-B with its twelve blocks: as lowered, and with augmented windows."""
     figures = {}
-    prepare_plugin(flavour, CAPABILITIES, print)
     for lowering in ("dense", "augmented", "plugin"):
         encoder = encoder_of(VIT_B, 12, (2, 5, 8, 11))
         lower(encoder, lowering)
@@ -198,6 +197,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="write the results here, as JSON")
     arguments = parser.parse_args()
     flavour = import_flavour("tensorrt_rtx")
+    prepare_plugin(flavour, CAPABILITIES, print)
     layers: dict[str, Any] = {}
     for model in (VIT_B, VIT_B_512, VIT_H):
         for kind in ("global", "window"):

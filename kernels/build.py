@@ -80,9 +80,18 @@ def build_requirements() -> list[str]:
     if os.environ.get("SAMRT_CUDA_ARCHITECTURES") == "none" or not sys.platform.startswith("linux"):
         return []
     wheels = os.environ.get("SAMRT_NVCC") == "wheels"
-    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-    cmake = [_CMAKE_WHEEL] if (wheels or nvcc) and _cmake_version() < _OLDEST_CMAKE else []
+    cmake = [_CMAKE_WHEEL] if (wheels or find_nvcc()) and cmake_is_too_old() else []
     return [*_NVCC_WHEELS, *cmake] if wheels else cmake
+
+
+def find_nvcc() -> str | None:
+    """The nvcc that CMake will take, as it was named or found; None where there is none."""
+    return os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+
+
+def cmake_is_too_old() -> bool:
+    """Or missing."""
+    return _cmake_version() < _OLDEST_CMAKE
 
 
 def build(target: Path, architectures: str, folder: Path = ROOT / "build" / "kernels") -> Note:

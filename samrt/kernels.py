@@ -30,6 +30,7 @@ _FORMATS = {"fp16": 0, "bf16": 1}
 _TEGRA = {"8.7", "11.0"}
 _TILE_OF_THE_TABLE = -1
 _ErrorHandler = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
+_handlers: list[Any] = []
 _INSTALL_AGAIN = "in a checkout of samrt: pip install -v ."
 _REMEDY = f"Install samrt again, or correct what named this file ({KERNELS_VARIABLE}, {PLUGIN_VARIABLE})"
 
@@ -112,6 +113,11 @@ class Kernels:
         self.version = _checked_version(self._library, path)
         self.architectures = tuple(self._text("samrt_kernels_architectures").split(";"))
 
+    @property
+    def is_plugin(self) -> bool:
+        """Whether it is a TensorRT plugin too: `find_plugin_library`'s file, not `find_kernels_library`'s."""
+        return hasattr(self._library, "getCreators")
+
     def runs_on(self, compute_capability: str) -> bool:
         """Whether it holds code for a GPU of this compute capability, as "8.7"."""
         major, minor = map(int, compute_capability.split("."))
@@ -181,10 +187,11 @@ class Kernels:
 
         Of `find_plugin_library`'s file only: the other library has no plugin.
         """
-        # Kept with the library, which may call it until Python ends and the library does not.
-        self._handler = _ErrorHandler(lambda message: handler(message.decode("utf-8", "replace")))
+        closure = _ErrorHandler(lambda message: handler(message.decode("utf-8", "replace")))
+        # Kept for good: the library is, and any of its threads may be about to call an earlier one.
+        _handlers.append(closure)
         set_handler = self._function("samrt_plugin_on_error", None)
-        set_handler(self._handler)
+        set_handler(closure)
         atexit.register(set_handler, None)
 
     def call(self, name: str, *arguments: Any) -> None:

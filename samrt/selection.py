@@ -12,7 +12,7 @@ from samrt.engine_sets import EngineSet, find_engine_sets
 from samrt.errors import BackendError
 from samrt.manifest import PRECISIONS, Form, Manifest
 from samrt.tensorrt.flavours import FLAVOURS, import_flavour, installed_flavours
-from samrt.tensorrt.plugin import EXPORT_WITH_PLUGIN, PLUGIN, PLUGIN_LOWERING, find_plugin
+from samrt.tensorrt.plugin import EXPORT_WITH_PLUGIN, PLUGIN, PLUGIN_LOWERING, find_plugin, why_not_for
 from samrt.tensorrt.rtx_plugins import why_untried
 
 BACKENDS = ("onnxruntime", *FLAVOURS)
@@ -148,11 +148,8 @@ def this_machine(device: int = 0) -> Machine:
         except BackendError as error:
             problems["plugin"] = str(error)
         else:
-            if not kernels.runs_on(gpu.compute_capability):
-                problems["plugin"] = (
-                    f"samrt's TensorRT plugin {kernels.path} is compiled for {', '.join(kernels.architectures)}, and "
-                    f"{gpu.name} has {gpu.compute_capability}; in a checkout of samrt, on this machine: pip install ."
-                )
+            if reason := why_not_for(kernels, gpu.compute_capability):
+                problems["plugin"] = reason
     return Machine(platform_name(), gpu, versions, problems)
 
 

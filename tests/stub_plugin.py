@@ -15,17 +15,20 @@ int samrt_kernels_version(void) { return VERSION; }
 const char* samrt_kernels_architectures(void) { return "87;89;110"; }
 const char* samrt_kernels_last_error(void) { return "tile 2 is off by 0.3"; }
 int samrt_attention_self_test(void* stream) { (void)stream; return CODE; }
+#ifdef PLUGIN
+void* getCreators(int* count) { *count = 0; return 0; }
+#endif
 void samrt_plugin_on_error(void (*handler)(const char*)) { (void)handler; }
 """
 
 
-def compile_stub(folder: Path, version: int = KERNELS_VERSION, self_test: int = 0) -> Path:
+def compile_stub(folder: Path, version: int = KERNELS_VERSION, self_test: int = 0, plugin: bool = True) -> Path:
     """The library, of a version of the kernels, whose self test returns a code; 0 is passed."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("there is no C compiler here")
     source, library = folder / "stub.c", folder / "libsamrt_plugin.so"
     source.write_text(_SOURCE)
-    flags = [f"-DVERSION={version}", f"-DCODE={self_test}", "-shared", "-fPIC"]
+    flags = [f"-DVERSION={version}", f"-DCODE={self_test}", *(["-DPLUGIN"] if plugin else []), "-shared", "-fPIC"]
     subprocess.run([compiler, *flags, "-o", str(library), str(source)], check=True)
     return library

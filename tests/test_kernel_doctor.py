@@ -55,11 +55,26 @@ def test_names_version_architectures_and_file(installed: Path, tmp_path: Path) -
 
 def test_a_library_for_other_gpus_is_broken(installed: Path, tmp_path: Path) -> None:
     compile_stub(tmp_path).rename(installed / "libsamrt_plugin.so")
+    (installed / "libsamrt_rtx_name.so").touch()
     found = examine_kernels([_gpu("8.7"), _gpu("9.0")])[1]
 
     assert found.status == "broken"
     assert found.detail.endswith("not for Some GPU (9.0)")
     assert "SAMRT_CUDA_ARCHITECTURES=native" in found.remedy
+
+
+def test_a_plugin_without_what_tensorrt_rtx_needs_is_broken(installed: Path, tmp_path: Path) -> None:
+    compile_stub(tmp_path).rename(installed / "libsamrt_plugin.so")
+    found = examine_kernels([])[1]
+    assert found.status == "broken"
+    assert "libsamrt_rtx_name.so is missing beside it" in found.detail
+    (installed / "libsamrt_rtx_name.so").touch()
+    assert examine_kernels([])[1].status == "ok"
+
+
+def test_kernels_named_as_the_plugin_are_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(PLUGIN_VARIABLE, str(compile_stub(tmp_path, plugin=False)))
+    assert "holds kernels and no plugin" in examine_kernels([])[1].detail
 
 
 def test_a_library_of_another_version_is_broken(installed: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The TensorRT plugin's own code, driven without TensorRT and without a GPU, and the kernels' self test.
 
 The C++ in tests/kernels/plugin calls the plugin as TensorRT would, with the host build of the kernels behind it, under
-AddressSanitizer. Where TensorRT's headers are found it compiles with them, else with the stand-in's.
+AddressSanitizer.
 """
 
 from __future__ import annotations

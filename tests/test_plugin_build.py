@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from changed_json import changed
 from PIL import Image
 from stub_plugin import compile_stub
 from toy_bundle import rewrite_manifest
-from toy_engines import LAPTOP, MACHINE, write_engines
+from toy_engines import LAPTOP, MACHINE, ORIN, write_engines
 
 from samrt import building, cuda, selection
 from samrt.backends import Session, open_onnxruntime
@@ -31,6 +32,7 @@ from samrt.errors import BackendError, BundleError
 from samrt.kernels import PLUGIN_VARIABLE
 from samrt.manifest import Graph
 from samrt.selection import Choice, choose
+from samrt.tensorrt import plugin
 from samrt.tensorrt.build import BuildOptions, BuiltEngine, build_engine
 from samrt.tensorrt.flavours import Flavour
 from samrt.tensorrt.plugin import PLUGIN
@@ -83,6 +85,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     flavour = Flavour("tensorrt", Module(done), "10.9.0")
     for module in (building, cuda):
         monkeypatch.setattr(module, "find_gpus", lambda: [LAPTOP])
+    monkeypatch.setattr(cuda, "primary_context", lambda index: nullcontext(done.append(f"test on {index}")))
     monkeypatch.setattr(building, "import_flavour", lambda _: flavour)
 
     def build(flavour: Flavour, onnx: Path, *_: Any) -> BuiltEngine:
@@ -128,12 +131,10 @@ def refused(bundle: Path, said: str, request: BuildRequest = STOCK) -> str:
 def test_the_kernels_are_tested_and_loaded_before_anything_is_built(
     plugin_bundle: Path, events: list[str], library: Path
 ) -> None:
-    def progress(line: str) -> None:
-        if line.startswith(f"testing the kernels in {library}"):
-            events.append("test")
-
-    built = build_bundle(plugin_bundle, STOCK, progress)
-    assert events == ["test", "load libsamrt_plugin.so", "build encoder", "build decoder", "open fp16-plugin"]
+    said: list[str] = []
+    built = build_bundle(plugin_bundle, STOCK, said.append)
+    assert said[0] == f"testing the kernels in {library} on {LAPTOP.name}"
+    assert events == ["test on 0", "load libsamrt_plugin.so", "build encoder", "build decoder", "open fp16-plugin"]
     assert built.plugin == PLUGIN
     assert built.name.endswith("-fp16-plugin")
     assert built.verification is not None
@@ -155,6 +156,14 @@ def test_without_the_library(plugin_bundle: Path, events: list[str], monkeypatch
     assert events == []
 
 
+def test_a_library_that_is_no_plugin(
+    plugin_bundle: Path, events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_library(compile_stub(tmp_path, plugin=False), monkeypatch)
+    refused(plugin_bundle, "holds kernels and no TensorRT plugin: correct or unset SAMRT_PLUGIN_LIBRARY")
+    assert events == []
+
+
 def test_a_library_of_another_version(
     plugin_bundle: Path, events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,10 +176,27 @@ def test_kernels_that_fail_their_own_test(
     plugin_bundle: Path, events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_library(compile_stub(tmp_path, self_test=3), monkeypatch)
-    said = refused(plugin_bundle, r"failed their own test on this GPU: .*tile 2 is off by 0\.3")
+    said = refused(plugin_bundle, r"failed their own test on RTX 4060: .*tile 2 is off by 0\.3")
     assert "it has 87, 89, 110" in said
     assert "--lowering auto,augmented" in said
-    assert events == []
+    assert events == ["test on 0"]
+
+
+def test_the_gpu_that_is_built_for_is_the_one_that_is_tested(
+    events: list[str], library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rtx = Flavour("tensorrt_rtx", Module(events), "1.7.1.116")
+    monkeypatch.setattr(plugin, "make_library_name_known", lambda version, path: events.append(f"name {version}"))
+    monkeypatch.setattr(cuda, "find_gpus", lambda: [ORIN, replace(LAPTOP, index=1)])
+    said: list[str] = []
+    plugin.prepare_plugin(rtx, ("8.9",), said.append)
+    assert events == ["test on 1", "name 1.7.1.116", "load libsamrt_plugin.so"]
+
+    monkeypatch.setattr(cuda, "find_gpus", lambda: [ORIN])
+    events.clear()
+    plugin.prepare_plugin(rtx, ("8.9",), said.append)
+    assert events == ["name 1.7.1.116"], "it is registered already"
+    assert "no usable GPU of compute capability 8.9 was found" in said[-1]
 
 
 def test_without_a_gpu_that_is_said_and_no_kernel_is_run(
@@ -187,7 +213,7 @@ def test_a_library_without_kernels_for_a_gpu_that_is_built_for(
 ) -> None:
     request = BuildRequest("tensorrt_rtx", "fp16", options=BuildOptions(compute_capabilities=("8.6", "8.9")))
     said = refused(plugin_bundle, "has kernels for 87, 89, 110, which do not run on compute capability 8.6:", request)
-    assert "leave those out" in said
+    assert "leave it out" in said
 
 
 @pytest.mark.parametrize("forms", [("fp16-plugin",), ("fp16-plugin", "fp16-dense")])
@@ -274,6 +300,16 @@ def test_engines_whose_plugin_is_not_here_are_passed_over(
         assert str(choice) == "tensorrt 10.9.0, fp16-plugin"
 
 
+def test_engines_of_a_tensorrt_rtx_that_was_not_tried_are_passed_over(
+    plugin_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock_set(plugin_bundle, backend="tensorrt_rtx", version="1.9.0")
+    machine = replace(MACHINE, versions={"tensorrt_rtx": "1.9.0"})
+    monkeypatch.setattr(selection, "this_machine", lambda _: machine)
+    choice = choose(open_bundle(plugin_bundle))
+    assert "tried with TensorRT-RTX 1.7.1, not with 1.9.0" in choice.passed_over[0]
+
+
 def test_the_machine_looks_for_the_plugin_where_tensorrt_is(
     library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +318,7 @@ def test_the_machine_looks_for_the_plugin_where_tensorrt_is(
     monkeypatch.setattr(selection, "import_flavour", lambda name: Flavour(name, None, "10.9.0"))
     assert selection.this_machine().problems == {}
     monkeypatch.setattr(selection, "find_gpus", lambda: [replace(LAPTOP, compute_capability="12.0")])
-    assert "is compiled for 87, 89, 110, and" in selection.this_machine().problems["plugin"]
+    assert "has kernels for 87, 89, 110, which" in selection.this_machine().problems["plugin"]
     use_library(tmp_path / "absent.so", monkeypatch)
     assert re.search(r"absent\.so", selection.this_machine().problems["plugin"])
     monkeypatch.setattr(selection, "installed_flavours", dict)

@@ -3,7 +3,7 @@
 
 #include "attention_fields.h"
 #include "attention_plugin.h"
-#include "plugin_log.h"
+#include "plugin_errors.h"
 #include "samrt_plugin.h"
 #include "tensorrt_interface.h"
 

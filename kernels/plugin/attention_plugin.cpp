@@ -5,7 +5,7 @@
 
 #include "../samrt_kernels.h"
 #include "attention_shapes.h"
-#include "plugin_log.h"
+#include "plugin_errors.h"
 #include "samrt_plugin.h"
 
 namespace samrt {

@@ -4,7 +4,7 @@
 // them. tests/kernels/plugin/compare_interface.py compares it with NVIDIA's headers, which are the definition.
 //
 // What differs between TensorRT 10 and 11 is left out: the logger and its finder, whose functions moved. The plugin's
-// messages go another way (plugin_log.h).
+// messages go another way (plugin_errors.h).
 #ifndef SAMRT_TENSORRT_INTERFACE_H
 #define SAMRT_TENSORRT_INTERFACE_H
 

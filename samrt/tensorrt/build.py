@@ -12,7 +12,7 @@ from typing import Any
 from samrt.errors import BackendError, BundleError, InputError
 from samrt.files import check_target, replacing_file
 from samrt.tensorrt.flavours import Flavour
-from samrt.tensorrt.logger import collecting_logger
+from samrt.tensorrt.logger import collecting_logger, log_here
 from samrt.tensorrt.network import parse
 from samrt.tensorrt.profiles import Range
 from samrt.tensorrt.progress import build_monitor, run_watched
@@ -121,6 +121,7 @@ class _Build:
     targets: Targets
 
     def run(self, onnx: Path, ranges: Mapping[str, Range], notes: list[str]) -> memoryview:
+        log_here(self.logger)
         builder = self._builder()
         parsed = parse(self.flavour, self.logger, onnx, builder)
         config = self._config(builder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import Any
 
@@ -12,6 +13,8 @@ _KEPT = 1000
 # TensorRT goes on using the first logger of the process, so that one must outlive all others.
 _first: dict[str, Any] = {}
 _all: weakref.WeakSet[Any] = weakref.WeakSet()
+_all_lock = threading.Lock()
+_of_this_thread = threading.local()
 
 
 def collecting_logger(flavour: Flavour) -> Any:
@@ -43,14 +46,26 @@ def collecting_logger(flavour: Flavour) -> Any:
 
     logger = CollectingLogger()
     _first.setdefault(flavour.name, logger)
-    _all.add(logger)
+    with _all_lock:
+        _all.add(logger)
     return logger
 
 
+def log_here(logger: Any) -> None:
+    """From now on `log_error` in this thread is for this logger."""
+    _of_this_thread.logger = logger
+
+
 def log_error(message: str) -> None:
-    """An error of samrt's plugin, which does not know whose build or engine it is part of: for every logger."""
-    for logger in list(_all):
-        _keep_first(logger.errors, message)
+    """An error of samrt's plugin, which does not know which build or engine it is part of.
+
+    For the logger of this thread; in a thread of TensorRT's own, for all.
+    """
+    logger = getattr(_of_this_thread, "logger", None)
+    with _all_lock:
+        loggers = list(_all) if logger is None else [logger]
+    for each in loggers:
+        _keep_first(each.errors, message)
 
 
 def _keep_first(lines: list[str], message: str) -> None:

@@ -58,7 +58,10 @@ def _refusal(flavour: Flavour, logger: Any, path: Path, errors: list[Any]) -> Ba
             f"{said}; the chunked lowering is for ONNX Runtime; export with --precision fp16, or --lowering augmented"
         )
     if refused := [line for line in logger.errors if line.startswith(PLUGIN_NAME)]:
-        return BackendError(f"{said}; {'; '.join(refused)}; export the checkpoint again with this version of samrt")
+        return BackendError(
+            f"{said}; {'; '.join(refused)}; export the checkpoint again with this version of samrt, or with "
+            f"{EXPORT_WITHOUT_PLUGIN}"
+        )
     if PLUGIN_NAME in operators:
         return BackendError(
             f"{said}; {PLUGIN_NAME} is samrt's plugin, which has to be loaded before: `samrt build` does so for "

@@ -7,15 +7,19 @@ loaded before a plan is opened, and engine.json says which plans need it.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samrt.errors import BackendError
-from samrt.kernels import KERNELS_VERSION, Kernels, find_plugin_library, load_kernels
+from samrt.kernels import KERNELS_VERSION, PLUGIN_VARIABLE, Kernels, find_plugin_library, load_kernels
 from samrt.tensorrt.flavours import Flavour
 from samrt.tensorrt.logger import log_error
-from samrt.tensorrt.rtx_plugins import make_plugins_known
+from samrt.tensorrt.rtx_plugins import make_library_name_known, why_untried
+
+if TYPE_CHECKING:
+    from samrt.cuda import Gpu
 
 # The form of a model whose attention is this node.
 PLUGIN_LOWERING = "plugin"
@@ -25,6 +29,9 @@ PLUGIN_VERSION = "1"
 PLUGIN_NAMESPACE = ""
 # Of kernels/attention/instances.def; a test compares.
 HEAD_DIMS = (64, 80)
+OLDEST_CAPABILITY = (8, 0)  # of cmake/cuda_architectures.cmake
+
+_registering = threading.Lock()
 
 # What gets a bundle whose engines have the plugin, with a form to compare them with; and one that needs no plugin.
 EXPORT_WITH_PLUGIN = "--precision fp32,fp16 --lowering auto,plugin"
@@ -51,18 +58,24 @@ def find_plugin() -> Kernels:
     """The plugin's library, loaded into this process but not into TensorRT yet.
 
     Raises:
-        BackendError: there is none, it does not load, or its kernels are of another version; with the remedy.
+        BackendError: there is none, it does not load, is no plugin's, or its kernels are of another version; with the
+            remedy.
     """
     try:
-        return load_kernels(find_plugin_library())
+        kernels = load_kernels(find_plugin_library())
     except BackendError as error:
         raise BackendError(f"samrt's TensorRT plugin cannot be used: {error}") from error
+    if not kernels.is_plugin:
+        raise BackendError(
+            f"{kernels.path} holds kernels and no TensorRT plugin: correct or unset {PLUGIN_VARIABLE}, which names it"
+        )
+    return kernels
 
 
 def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progress: Callable[[str], None]) -> None:
     """All that comes before building a graph with the plugin's node: find the library, test its kernels, load it.
 
-    The test runs on the current GPU, if it is one that is built for; TensorRT for RTX builds without a GPU too.
+    The test runs on the first GPU that is one to build for; TensorRT for RTX builds without a GPU too.
 
     Args:
         compute_capabilities: what is built for, as "8.9".
@@ -74,49 +87,72 @@ def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progre
     """
     from samrt.cuda import find_gpus
 
+    if flavour.is_rtx and (reason := why_untried(flavour.version)):
+        raise BackendError(f"{reason}, or export the checkpoint with {EXPORT_WITHOUT_PLUGIN}")
     kernels = find_plugin()
-    lacking = [capability for capability in compute_capabilities if not kernels.runs_on(capability)]
-    if lacking:
-        raise BackendError(
-            f"the plugin in {kernels.path} has kernels for {', '.join(kernels.architectures)}, which do not run on "
-            f"compute capability {', '.join(lacking)}: leave those out, or compile the plugin for them; in a checkout "
-            "of samrt: SAMRT_CUDA_ARCHITECTURES=all pip install ."
-        )
-    if any(gpu.compute_capability in compute_capabilities for gpu in find_gpus()):
-        progress(f"testing the kernels in {kernels.path} on this GPU")
-        _test(kernels)
+    for capability in compute_capabilities:
+        if reason := why_not_for(kernels, capability):
+            raise BackendError(reason)
+    gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in compute_capabilities), None)
+    if gpu is None:
+        wanted = ", ".join(compute_capabilities)
+        progress(f"kernels not tested: no usable GPU of compute capability {wanted} was found; see `samrt doctor`")
     else:
-        progress(f"not testing the kernels in {kernels.path}: no GPU here is one that is built for")
+        progress(f"testing the kernels in {kernels.path} on {gpu.name}")
+        _test(kernels, gpu)
+    if flavour.is_rtx:
+        make_library_name_known(flavour.version, kernels.path)
     register_plugin(flavour)
 
 
-def _test(kernels: Kernels) -> None:
+def why_not_for(kernels: Kernels, compute_capability: str) -> str:
+    """Why a plugin's library has nothing for GPUs of a compute capability, and what to do; empty where it has."""
+    if kernels.runs_on(compute_capability):
+        return ""
+    if tuple(map(int, compute_capability.split("."))) < OLDEST_CAPABILITY:
+        return (
+            f"samrt's plugin needs compute capability {'.'.join(map(str, OLDEST_CAPABILITY))} or newer, and this is "
+            f"{compute_capability}: leave it out, or export the checkpoint with {EXPORT_WITHOUT_PLUGIN}"
+        )
+    return (
+        f"the plugin in {kernels.path} has kernels for {', '.join(kernels.architectures)}, which do not run on compute "
+        f"capability {compute_capability}: leave it out, or compile the plugin for it; in a checkout of samrt: "
+        "SAMRT_CUDA_ARCHITECTURES=all pip install ."
+    )
+
+
+def _test(kernels: Kernels, gpu: Gpu) -> None:
+    from samrt.cuda import primary_context
+
     try:
-        kernels.self_test()
+        with primary_context(gpu.index):
+            kernels.self_test()
     except BackendError as error:
         raise BackendError(
-            f"the kernels in {kernels.path} failed their own test on this GPU: {error}. Nothing was built; check that "
-            f"the library was compiled for this GPU (it has {', '.join(kernels.architectures)}), or export the "
+            f"the kernels in {kernels.path} failed their own test on {gpu.name}: {error}. Nothing was built; check "
+            f"that the library was compiled for this GPU (it has {', '.join(kernels.architectures)}), or export the "
             f"checkpoint with {EXPORT_WITHOUT_PLUGIN}, which needs no plugin"
         ) from error
 
 
-@functools.cache
 def register_plugin(flavour: Flavour) -> None:
     """Load the plugin's library into TensorRT, for good: engines may need it until the process ends.
 
     Raises:
-        BackendError: the library is missing or of another version, or TensorRT refuses it, or it was not tried with
-            this version of TensorRT for RTX.
+        BackendError: the library is missing or of another version, or TensorRT refuses it.
     """
+    with _registering:
+        _register(flavour)
+
+
+@functools.cache
+def _register(flavour: Flavour) -> None:
     kernels = find_plugin()
-    if flavour.is_rtx:
-        make_plugins_known(flavour.version, kernels.path.parent)
     registry = flavour.module.get_plugin_registry()
     if registry.load_library(str(kernels.path)) is None and not _is_registered(registry):
         raise BackendError(
-            f"{flavour.title} cannot load samrt's plugin from {kernels.path}; it takes plugins of the interface that "
-            f"TensorRT 10.0 introduced: upgrade TensorRT, or export the checkpoint with {EXPORT_WITHOUT_PLUGIN}"
+            f"{flavour.title} refuses samrt's plugin in {kernels.path}; report this, and export the checkpoint with "
+            f"{EXPORT_WITHOUT_PLUGIN} until then"
         )
     kernels.on_plugin_error(log_error)
 

@@ -1,4 +1,4 @@
-"""Plugins in TensorRT for RTX, which takes them and says so nowhere: the versions that were tried, and one obstacle.
+"""Plugins in TensorRT for RTX, which supports them undocumented: the versions that were tried, and one obstacle.
 
 When its parser meets a plugin's node it opens "libtensorrt_rtx.so" by that name and takes functions from it. The wheel
 holds `libtensorrt_rtx.so.1` alone, and a name that is not found ends the process (`std::terminate`). So the name is
@@ -18,46 +18,44 @@ from samrt.errors import BackendError
 TRIED = ("1.7.1",)
 
 _NAME = "libtensorrt_rtx.so"
-_NAME_LIBRARY = "libsamrt_rtx_name.so"
+NAME_LIBRARY = "libsamrt_rtx_name.so"
 _TAKEN_FROM_IT = "getPrivateApi_INTERNAL"
 
 
 def why_untried(version: str) -> str:
-    """Why a version of TensorRT for RTX gets no plugin, and what to do; empty where it was tried."""
+    """Why a version of TensorRT for RTX gets no plugin, and what to install; empty where it was tried."""
     if any(f"{version}.".startswith(f"{tried}.") for tried in TRIED):
         return ""
     return (
         f"samrt's plugin was tried with TensorRT-RTX {', '.join(TRIED)}, not with {version}, whose parser may end the "
-        f"process over it; install tensorrt-rtx=={TRIED[-1]}.*, or build the augmented form, which needs no plugin"
+        f"process over it: install tensorrt-rtx=={TRIED[-1]}.*"
     )
 
 
-def make_plugins_known(version: str, folder: Path) -> None:
+def make_library_name_known(version: str, plugin: Path) -> None:
     """Make the parser find its own library. Call it with TensorRT for RTX imported, before a graph is parsed.
 
     Args:
         version: of TensorRT for RTX, as "1.7.1.116".
-        folder: where `libsamrt_rtx_name.so` lies: beside the plugin's library.
+        plugin: the plugin's library, beside which `libsamrt_rtx_name.so` lies.
 
     Raises:
-        BackendError: the version was not tried, or the library is missing or of no use.
+        BackendError: that library is missing or of no use.
     """
-    if reason := why_untried(version):
-        raise BackendError(reason)
     if _is_known():
         return
-    library = folder / _NAME_LIBRARY
+    library = plugin.with_name(NAME_LIBRARY)
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
         raise BackendError(
             f"TensorRT-RTX {version} needs {library} to take plugins, and it does not load: {error}; it is compiled "
-            "with the plugin: in a checkout of samrt, pip install ."
+            "with the plugin and belongs beside it: copy both, or install samrt again"
         ) from error
     if not _is_known():
         raise BackendError(
-            f"TensorRT-RTX {version} does not find its own library through {library}, so it cannot take plugins; build "
-            "the augmented form, which needs none, and report this"
+            f"TensorRT-RTX {version} does not find its own library through {library}, so it cannot take plugins; "
+            "report this"
         )
 
 

@@ -48,14 +48,18 @@ _ENUMERATORS = {
 def _program() -> str:
     lines = [f'std::printf("sizeof {name} %zu\\n", sizeof({name}));' for name in _MEMBERS]
     for name, members in _MEMBERS.items():
-        lines += [f'std::printf("{name}.{each} %zu\\n", offsetof({name}, {each}));' for each in members.split()]
+        for each in members.split():
+            lines.append(f'std::printf("{name}.{each} %zu\\n", offsetof({name}, {each}));')
+            lines.append(f'std::printf("type of {name}.{each} %s\\n", typeid(decltype({name}::{each})).name());')
     for name, values in _ENUMERATORS.items():
         lines += [f'std::printf("{name}::{each} %d\\n", int({name}::{each}));' for each in values.split()]
+    # By these names C++ tells types apart across libraries.
+    lines += [f'std::printf("name of {name} %s\\n", typeid({name}).name());' for name in _INTERFACES]
     # Called on no object: these functions look at none.
     lines += [f'print("{name}", static_cast<{name}*>(none)->{name}::getInterfaceInfo());' for name in _INTERFACES]
     return "\n".join(
         (
-            "#include <cstddef>\n#include <cstdio>\nusing namespace nvinfer1;",
+            "#include <cstddef>\n#include <cstdio>\n#include <typeinfo>\nusing namespace nvinfer1;",
             "static void print(const char* name, InterfaceInfo info) {",
             '  std::printf("%s is %s,%d.%d\\n", name, info.kind, info.major, info.minor); }',
             "int main() { static void* memory[8]; void* none = memory;",
@@ -79,7 +83,10 @@ def describe(header: str, folders: list[str]) -> dict[str, str]:
         tables = _tables(next(Path(folder).glob("*.class")).read_text())
         compile_(_program(), "-o", "facts")
         said = subprocess.run([Path(folder, "facts")], capture_output=True, text=True, check=True).stdout
-    return tables | dict(line.rsplit(" ", 1) for line in said.replace("PLUGIN CREATOR", "PLUGIN_CREATOR").splitlines())
+    return tables | dict(
+        line.rsplit(" ", 1)
+        for line in said.replace("PLUGIN CREATOR", "PLUGIN_CREATOR").replace("6Dims64", "4Dims").splitlines()
+    )
 
 
 def _tables(dump: str) -> dict[str, str]:
@@ -99,7 +106,10 @@ def main() -> int:
     parser.add_argument("tensorrt", metavar="TENSORRT_INCLUDE", help="folder of NvInferRuntime.h")
     parser.add_argument("cuda", metavar="CUDA_INCLUDE", help="folder of cuda_runtime_api.h, which it includes")
     arguments = parser.parse_args()
-    ours, theirs = describe(OURS, []), describe(THEIRS, [arguments.tensorrt, arguments.cuda])
+    ours, theirs = (
+        describe(OURS, []),
+        describe(THEIRS, [str(Path(each).resolve()) for each in (arguments.tensorrt, arguments.cuda)]),
+    )
     different = [name for name in ours if ours[name] != theirs.get(name)]
     for name in different:
         print(f"{name}: {ours[name]} here, {theirs.get(name)} there")

@@ -14,7 +14,7 @@ constexpr AttentionCase kCase{1, 6, 6, 2, 64, 0, false};
 
 void refuses(const Fields& fields, const std::string& because, TensorRTPhase phase = TensorRTPhase::kBUILD) {
   CHECK(create(fields, phase) == nullptr);
-  CHECK(logged(because));
+  CHECK(reported(because));
 }
 
 void describes_itself() {
@@ -40,7 +40,7 @@ void describes_itself() {
   CHECK(core(*plugin).getPluginVersion() == std::string("1"));
   CHECK(core(*plugin).getPluginNamespace() == std::string(""));
   CHECK(plugin->getCapabilityInterface(static_cast<nvinfer1::PluginCapabilityType>(9)) == nullptr);
-  CHECK(logged("capability"));
+  CHECK(reported("capability"));
 }
 
 void refuses_bad_fields() {
@@ -51,7 +51,7 @@ void refuses_bad_fields() {
     refuses(fields, std::string("attribute ") + good[i].name + " is missing");
   }
   CHECK(creator().createPlugin("", nullptr, TensorRTPhase::kBUILD) == nullptr);
-  CHECK(logged("is missing"));
+  CHECK(reported("is missing"));
 
   Fields fields = good;
   fields.push_back({"scale", &kCase.heads, PluginFieldType::kINT32, 1});
@@ -91,7 +91,7 @@ void refuses_bad_values() {
 
 void names_the_layer() {
   create({});
-  CHECK(logged("SamrtRelPosAttention 'blocks.0.attn': "));
+  CHECK(reported("SamrtRelPosAttention 'blocks.0.attn': "));
   const Fields fields = graph_fields(kCase);
   nvinfer1::PluginFieldCollection collection{};
   collection.nbFields = static_cast<int32_t>(fields.size());

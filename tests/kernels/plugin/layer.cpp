@@ -76,9 +76,9 @@ DynamicDescriptions describe(const AttentionCase& min, const AttentionCase& max)
   return result;
 }
 
-bool logged(const std::string& text) {
+bool reported(const std::string& text) {
   const std::string log = take_errors();
   if (log.find(text) != std::string::npos) return true;
-  std::printf("logged was: %s\n", log.empty() ? "nothing" : log.c_str());
+  std::printf("reported was: %s\n", log.empty() ? "nothing" : log.c_str());
   return false;
 }

@@ -10,7 +10,7 @@
 #include "fakes.h"
 #include "plugin/samrt_plugin.h"
 
-void keep_error(const char* message);  // a handler of the plugin's errors, for `logged` and `take_errors`
+void keep_error(const char* message);  // a handler of the plugin's errors, for `reported` and `take_errors`
 std::string take_errors();
 
 // Of the host build: what the device claims to be; kSharedBytes with 9.0 is what it begins with.
@@ -45,7 +45,7 @@ Descriptions describe(const AttentionCase& c);
 DynamicDescriptions describe(const AttentionCase& min, const AttentionCase& max);
 
 // True where an error since the last question holds `text`; none is kept afterwards.
-bool logged(const std::string& text);
+bool reported(const std::string& text);
 
 // The groups of tests; each counts what fails in `failures`.
 void test_creator();

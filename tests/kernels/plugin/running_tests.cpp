@@ -54,15 +54,15 @@ void runs_the_tactic() {
   for (int32_t tile = 0; tile < samrt_attention_tiles(); ++tile) {
     CHECK(runtime(*attached.plugin).setTactic(tile + 2) == 0);
     CHECK(attached.run(data, describe(kGlobal)) != 0);
-    CHECK(logged(std::string("with tile ") + samrt_attention_tile_name(tile) + ","));
+    CHECK(reported(std::string("with tile ") + samrt_attention_tile_name(tile) + ","));
   }
   // The table's choice, after one of the others.
   CHECK(runtime(*attached.plugin).setTactic(1) == 0);
   CHECK(attached.run(data, describe(kGlobal)) != 0);
-  CHECK(logged("take a smaller image"));
+  CHECK(reported("take a smaller image"));
   samrt_host_set_device(0, 0);
   CHECK(attached.run(data, describe(kGlobal)) != 0);
-  CHECK(logged("no NVIDIA driver"));
+  CHECK(reported("no NVIDIA driver"));
   samrt_host_set_device(90, kSharedBytes);
 }
 
@@ -79,7 +79,7 @@ void refuses_to_run() {
   Descriptions other = describe(kGlobal);
   other[0].dims.d[2] = 20;
   CHECK(attached.run(data, other) != 0);
-  CHECK(logged("rel_pos_w is [37, 64]; its dimension 0 has to be 39"));
+  CHECK(reported("rel_pos_w is [37, 64]; its dimension 0 has to be 39"));
   CHECK(attached.recorder.getNbErrors() == 1);
   CHECK(std::string(attached.recorder.getErrorDesc(0)).find("rel_pos_w") == 0);
   CHECK(data.out == AttentionData(kGlobal).out);
@@ -90,7 +90,7 @@ void refuses_to_run() {
   const std::unique_ptr<nvinfer1::IPluginV3> reattached(runtime(*attached.plugin).attachToContext(&context));
   CHECK(runtime(*reattached).setTactic(99) != 0);
   CHECK(second.getNbErrors() == 1 && attached.recorder.getNbErrors() == 1);
-  CHECK(logged("tactic 99"));
+  CHECK(reported("tactic 99"));
 
   // A recorder that the context got later takes the place of the one before.
   ErrorRecorder third;
@@ -104,7 +104,7 @@ void refuses_to_run() {
   void* outputs[] = {data.out.data()};
   CHECK(runtime(*attached.plugin).enqueue(descriptions.data(), descriptions.data() + kInputs, inputs, outputs, nullptr,
                                           nullptr) != 0);
-  CHECK(logged("not aligned to 16 bytes"));
+  CHECK(reported("not aligned to 16 bytes"));
 }
 
 }  // namespace

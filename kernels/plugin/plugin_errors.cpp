@@ -1,4 +1,4 @@
-#include "plugin_log.h"
+#include "plugin_errors.h"
 
 #include <atomic>
 #include <cstdio>
