@@ -36,7 +36,7 @@ if [ -n "$target" ]; then
   case "$BROKEN" in
     *"$target"*) echo "[  3%] Building CXX object common/error.cpp.o"; echo "x.cu(7): error: expected a ;"; exit 2 ;;
   esac
-  echo library > "$folder/lib$target.so"
+  if [ -n "$LIBRARIES" ]; then cp "$LIBRARIES/lib$target.so" "$folder"; else echo library > "$folder/lib$target.so"; fi
 elif [ "$BROKEN" = configure ]; then
   printf 'CMake Error at a.cmake:3 (message):\\n  samrt: no GPU was found\\n  here\\n\\nCall Stack\\n'
   exit 1
@@ -56,6 +56,7 @@ class Machine:
     """A checkout of what an installation needs, and a PATH with the stand-in for CMake."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.checkout = folder / "checkout"
         self.calls = folder / "calls"
         self.tools = folder / "tools"
@@ -66,7 +67,7 @@ class Machine:
         for name in ("setup.py", "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "NOTICE", "MANIFEST.in"):
             shutil.copy(ROOT / name, self.checkout)
         self.tools.mkdir()
-        for name in ("sh", "mkdir", "echo"):
+        for name in ("sh", "mkdir", "echo", "cp"):
             (self.tools / name).symlink_to(str(shutil.which(name)))
         self.tool("cmake", _CMAKE)
         self.environment = {"PATH": str(self.tools), "CALLS": str(self.calls), "HOME": str(folder)}
@@ -208,7 +209,7 @@ def test_takes_the_nvcc_of_the_wheels_when_asked_to(machine: Machine, tmp_path: 
     assert machine.calls.read_text().startswith(f"CUDACXX={nvcc} ")
 
 
-def _wheel(machine: Machine, said: dict[str, str], **environment: str) -> Path:
+def make_wheel(machine: Machine, said: dict[str, str], **environment: str) -> Path:
     # As pip calls the backend, but in this environment: pip would fetch one of its own.
     code = "import setuptools.build_meta as backend; print(backend.build_wheel('wheels'))"
     done = machine.python(["-c", code], said, PYTHONPATH=str(machine.checkout), **environment)
@@ -229,14 +230,14 @@ def test_a_wheel_holds_the_default_model(machine: Machine) -> None:
     names = {str(model / path.name) for path in (ROOT / model).iterdir() if path.is_file()}
     for name in names:
         (machine.checkout / name).touch()  # the tests do without the weights
-    with zipfile.ZipFile(_wheel(machine, BOTH)) as archive:
+    with zipfile.ZipFile(make_wheel(machine, BOTH)) as archive:
         assert {name for name in archive.namelist() if name.startswith(f"{model}/")} == names
     assert f"{model}/manifest.json" in names
 
 
 def test_a_wheel_with_libraries_is_for_this_platform_and_any_python(machine: Machine) -> None:
     _needs_setuptools()
-    wheel = _wheel(machine, BOTH)
+    wheel = make_wheel(machine, BOTH)
     files = _about_kernels(wheel)
 
     assert wheel.name.startswith("samrt-")
@@ -250,7 +251,7 @@ def test_a_wheel_without_is_for_any_platform_and_has_the_note(machine: Machine) 
     # What an editable installation left in the checkout is not this wheel's.
     machine.libraries.mkdir()
     (machine.libraries / "libsamrt_kernels.so").touch()
-    wheel = _wheel(machine, BOTH, SAMRT_CUDA_ARCHITECTURES="none")
+    wheel = make_wheel(machine, BOTH, SAMRT_CUDA_ARCHITECTURES="none")
     files = _about_kernels(wheel)
 
     assert "-py3-none-any" in wheel.name

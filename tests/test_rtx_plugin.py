@@ -19,6 +19,7 @@ import onnx
 import pytest
 from kernel_builds import ROOT, device_build
 from seeded import RELEASED_DECODER, SMALL_VIT, seeded_checkpoint, vit_state
+from test_kernels_install import BOTH, Machine, make_wheel
 from toy_bundle import rewrite_manifest
 from uncompared import load_state, write_uncompared
 
@@ -207,3 +208,27 @@ def test_what_the_plugin_refuses_is_said_in_its_words(
 def test_the_library_says_its_version(plugin: Path) -> None:
     code = "from samrt.tensorrt.plugin import find_plugin; print(find_plugin().version)"
     assert run(["-c", code], plugin).stdout.split() == [str(KERNELS_VERSION)]
+
+
+def test_a_wheel_in_an_empty_environment_is_all_it_takes(own_bundle: Path, plugin: Path, tmp_path: Path) -> None:
+    """No compiler, no CUDA, no headers: the libraries of the wheel, and Python's packages."""
+    machine = Machine(tmp_path / "machine")
+    wheel = make_wheel(machine, BOTH, LIBRARIES=str(plugin.parent))
+    site = tmp_path / "site"
+    install = ["-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([sys.executable, *install], check=True)
+
+    def samrt_(*arguments: str) -> str:
+        # Not the checkout's: this is a folder without samrt, and the wheel's comes first.
+        environment = {"PATH": "", "PYTHONPATH": str(site), "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-c", _COMMAND, *arguments]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    lines = [line for line in samrt_("doctor").splitlines() if str(site / "samrt" / "lib") in line]
+    assert [line.split()[:3] for line in lines] == [["ok", "CUDA", "kernels"], ["ok", "TensorRT", "plugin"]]
+    samrt_("build", str(own_bundle), "--compute-capability", CAPABILITIES)
+    (found,) = find_engine_sets(own_bundle)
+    assert found.manifest is not None
+    assert found.manifest.plugin == PLUGIN
