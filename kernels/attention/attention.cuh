@@ -37,6 +37,25 @@ __device__ inline int swizzled(int row, int chunk) {
   return row * 80 + (rotated == 10 ? 0 : rotated) * 8;
 }
 
+// The chunks that one lane names to ldmatrix in a row of such a tile: number 2 * step + half for step = 0, 1, ...; in rows
+// a multiple of 16 further up or down they lie at the same offsets from the row's start. That leaves one addition or
+// exclusive or to make each address of.
+template <int HeadDim>
+class LaneChunks {
+ public:
+  __device__ LaneChunks(int row, int half)
+      : first_(2 * swizzled<HeadDim>(row, half)), last_(2 * swizzled<HeadDim>(row, HeadDim / 8 - 2 + half)) {}
+
+  // The chunk of `step` in the tile at `rows`, `more` rows (a multiple of 16) away.
+  __device__ const void* at(const void* rows, int step, int more) const {
+    const int in_row = HeadDim == 64 ? first_ ^ (step * 32) : step < HeadDim / 16 - 1 ? first_ + step * 32 : last_;
+    return static_cast<const unsigned char*>(rows) + in_row + more * 2 * HeadDim;
+  }
+
+ private:
+  int first_, last_;  // in bytes; the last may lie before the first, where it is rotated past the row's end
+};
+
 // The work of one block: one head of one window (or of the whole grid) of one image, for some of its queries.
 template <typename T, int HeadDim, int Tile, bool RelPos>
 class AttentionBlock {
@@ -54,15 +73,18 @@ class AttentionBlock {
   static_assert(kKeyColumns + kQueries / 16 - 1 <= kRingRows);
 
  public:
-  __device__ explicit AttentionBlock(const AttentionParameters& p) : p_(p) {
+  __device__ explicit AttentionBlock(const AttentionParameters& p)
+      : p_(p),
+        warp_(threadIdx.x / 32),
+        lane_(threadIdx.x % 32),
+        chunks_by_8_(row_by_8(), half_by_8()),
+        chunks_by_16_(lane_ % 16, lane_ / 16) {
     ring_ = reinterpret_cast<T*>(dynamic_shared());
 
     const int image = blockIdx.z / p.windows, window = blockIdx.z % p.windows, head = blockIdx.y;
     qkv_ = static_cast<const T*>(p.qkv) + int64_t{image} * p.grid_h * p.grid_w * 3 * part_stride() + head * HeadDim;
     top_ = window / p.windows_across * p.side_h;
     left_ = window % p.windows_across * p.side_w;
-    warp_ = threadIdx.x / 32;
-    lane_ = threadIdx.x % 32;
     // Past the last whole row of chunks: no row is that far.
     copy_row_ = threadIdx.x < kCopyRows * kChunks ? threadIdx.x / kChunks : kRingRows;
     copy_chunk_ = threadIdx.x % kChunks;
@@ -110,6 +132,10 @@ class AttentionBlock {
 
   __device__ bool in_window(int row, int column) const { return row < p_.side_h && column < p_.side_w; }
   __device__ bool in_grid(int row, int column) const { return top_ + row < p_.grid_h && left_ + column < p_.grid_w; }
+  // Lane l names row l%8 of matrix l/8 to ldmatrix. Keys come as two blocks of eight rows and 16 columns, queries and
+  // values as 16 rows and 16 columns: the row among 16, and which half of the columns.
+  __device__ int row_by_8() const { return lane_ % 8 + lane_ / 16 * 8; }
+  __device__ int half_by_8() const { return lane_ / 8 % 2; }
   // Of the token at (row, column) of the window, counted through the image; it must be in the grid.
   __device__ int token(int row, int column) const { return (top_ + row) * p_.grid_w + left_ + column; }
   // Elements from a token's query to its key, and on to its value; a third of those to the next token.
@@ -138,29 +164,25 @@ class AttentionBlock {
     });
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
-      const int row = (warp_ * kRowTiles + i) * 16 + lane_ % 16;
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
-        load_matrices(queries_[i][step], ring_ + swizzled<HeadDim>(row, 2 * step + lane_ / 16));
+        load_matrices(queries_[i][step], chunks_by_16_.at(ring_, step, (warp_ * kRowTiles + i) * 16));
       }
     }
     __syncthreads();
   }
 
-  // scores[i][b] += queries[i] * (rows 8b to 8b + 7)^T for so many row tiles; `row_of(n)` is where row n lies in `rows`.
-  // Each row is loaded from shared memory once.
-  template <int Tiles, int Blocks, typename RowOf>
+  // scores[i][b] += queries[i] * (rows 8b to 8b + 7)^T for so many row tiles. `chunks` are those of this lane's row among
+  // the first 16, row_by_8(); with Direction -1 rows are counted down from there. Each is loaded from shared memory once.
+  template <int Tiles, int Direction, int Blocks>
   __device__ void multiply_rows(float (*scores)[Blocks][4], const uint32_t (*queries)[kSteps][4], const T* rows,
-                                RowOf row_of) {
-    // One load brings two blocks of eight rows and 16 columns: lane l names row l%8 of matrix l/8.
-    const int matrix = lane_ / 8;
-    const int row_in_pair = lane_ % 8 + matrix / 2 * 8, half_step = matrix % 2;
+                                LaneChunks<HeadDim> chunks) {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
       for (int pair = 0; pair < Blocks / 2; ++pair) {
         uint32_t b[4];
-        load_matrices(b, rows + swizzled<HeadDim>(row_of(pair * 16 + row_in_pair), 2 * step + half_step));
+        load_matrices(b, chunks.at(rows, step, Direction * pair * 16));
 #pragma unroll
         for (int i = 0; i < Tiles; ++i) {
           multiply_add<T>(scores[i][2 * pair], queries[i][step], b[0], b[1]);
@@ -182,7 +204,7 @@ class AttentionBlock {
 #pragma unroll
       for (int i = 0; i < kRowTiles; ++i) {
         float products[1][kKeyBlocks][4] = {};
-        multiply_rows<1>(products, &queries_[i], ring_, [](int n) { return n; });
+        multiply_rows<1, 1>(products, &queries_[i], ring_, chunks_by_8_);
         const int tile = warp_ * kRowTiles + i;
 #pragma unroll
         for (int element = 0; element < 4 * kKeyBlocks; ++element) {
@@ -218,7 +240,7 @@ class AttentionBlock {
       for (int element = 0; element < 4 * kColumnBlocks; ++element) column_terms_[i][element / 4][element % 4] = 0.f;
       if constexpr (RelPos) {
         const int last = column_of(warp_ * kRowTiles + i) - column_of(0) + kKeyColumns - 1;
-        multiply_rows<1>(&column_terms_[i], &queries_[i], ring_, [last](int n) { return last - n; });
+        multiply_rows<1, -1>(&column_terms_[i], &queries_[i], ring_, {last - row_by_8(), half_by_8()});
       }
 #pragma unroll
       for (int element = 0; element < 4 * kColumnBlocks; ++element) {
@@ -258,7 +280,7 @@ class AttentionBlock {
         scores[i][block][j] = column_terms_[i][block % kColumnBlocks][j];
       }
     }
-    multiply_rows<kRowTiles>(scores, queries_, keys, [](int n) { return n; });
+    multiply_rows<kRowTiles, 1>(scores, queries_, keys, chunks_by_8_);
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
@@ -326,9 +348,8 @@ class AttentionBlock {
       }
 #pragma unroll
       for (int pair = 0; pair < kOutBlocks / 2; ++pair) {
-        // Lane l names key l%16 and, in its chunk pair, the chunk l/16.
         uint32_t b[4];
-        load_matrices_transposed(b, values + swizzled<HeadDim>(step * 16 + lane_ % 16, 2 * pair + lane_ / 16));
+        load_matrices_transposed(b, chunks_by_16_.at(values, pair, step * 16));
 #pragma unroll
         for (int i = 0; i < kRowTiles; ++i) {
           multiply_add<T>(results_[i][2 * pair], a[i], b[0], b[1]);
@@ -372,10 +393,11 @@ class AttentionBlock {
   }
 
   const AttentionParameters& p_;
+  int warp_, lane_;
+  LaneChunks<HeadDim> chunks_by_8_, chunks_by_16_;
   const T* qkv_;    // of the image, this head's query of token 0
   int top_, left_;  // of the window, in the grid
   T* ring_;
-  int warp_, lane_;
   int copy_row_, copy_chunk_;
   uint32_t queries_[kRowTiles][kSteps][4];
   float column_terms_[kRowTiles][kColumnBlocks][4];
