@@ -44,7 +44,10 @@ template <int HeadDim>
 class LaneChunks {
  public:
   __device__ LaneChunks(int row, int half)
-      : first_(2 * swizzled<HeadDim>(row, half)), last_(2 * swizzled<HeadDim>(row, HeadDim / 8 - 2 + half)) {}
+      : first_(2 * swizzled<HeadDim>(row, half)), last_(2 * swizzled<HeadDim>(row, HeadDim / 8 - 2 + half)) {
+    keep_in_register(first_);
+    if constexpr (HeadDim != 64) keep_in_register(last_);
+  }
 
   // The chunk of `step` in the tile at `rows`, `more` rows (a multiple of 16) away.
   __device__ const void* at(const void* rows, int step, int more) const {
@@ -68,6 +71,8 @@ class AttentionBlock {
   static constexpr int kColumnBlocks = kKeyColumns / 8, kKeyBlocks = kKeys / 8, kOutBlocks = HeadDim / 8;
   // In copies each thread has one chunk, of every kCopyRows-th row; of 10 chunks, some threads have none.
   static constexpr int kCopyRows = kThreads / kChunks, kCopies = (kKeys + kCopyRows - 1) / kCopyRows;
+  // All threads go equally far from one of their keys in a tile to the next.
+  static constexpr bool kOneStep = kKeyRows == 1 || kKeyColumns % kCopyRows == 0;
   static_assert(kKeyColumns % 16 == 0 && kQueries <= kRingRows && kOutBlocks % 2 == 0);
   // The table rows that the queries of a block need for one strip of columns: a run for each grid column among them.
   static_assert(kKeyColumns + kQueries / 16 - 1 <= kRingRows);
@@ -85,9 +90,12 @@ class AttentionBlock {
     qkv_ = static_cast<const T*>(p.qkv) + int64_t{image} * p.grid_h * p.grid_w * 3 * part_stride() + head * HeadDim;
     top_ = window / p.windows_across * p.side_h;
     left_ = window % p.windows_across * p.side_w;
+    inside_ = top_ + p.side_h <= p.grid_h && left_ + p.side_w <= p.grid_w;
     // Past the last whole row of chunks: no row is that far.
     copy_row_ = threadIdx.x < kCopyRows * kChunks ? threadIdx.x / kChunks : kRingRows;
     copy_chunk_ = threadIdx.x % kChunks;
+    copy_place_ = swizzled<HeadDim>(copy_row_, copy_chunk_);
+    keep_in_register(copy_place_);
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) maximum_[i][0] = maximum_[i][1] = -INFINITY;
   }
@@ -97,6 +105,7 @@ class AttentionBlock {
     if constexpr (RelPos) compute_row_terms();
     for (int first_column = 0; first_column < p_.side_w; first_column += kKeyColumns) {
       compute_column_terms(first_column);
+      begin_strip(first_column);
 #pragma unroll
       for (int stage = 0; stage < kStages - 1; ++stage) {
         if (stage < row_steps()) copy_keys_and_values(stage * kKeyRows, first_column, stage);
@@ -253,8 +262,46 @@ class AttentionBlock {
     __syncthreads();
   }
 
+  // In a tile, of this thread's chunk of key copy_row_ + i * kCopyRows. The swizzle repeats after eight rows.
+  __device__ int place_of_copy(int i) const {
+    if constexpr (kCopyRows % 8 == 0) return copy_place_ + i * kCopyRows * HeadDim;
+    return swizzled<HeadDim>(copy_row_ + i * kCopyRows, copy_chunk_);
+  }
+
+  // Before the first tile of a strip of columns.
+  __device__ void begin_strip(int first_column) {
+    const int64_t first = token(copy_row_ / kKeyColumns, first_column + copy_row_ % kKeyColumns);
+    next_ = qkv_ + (3 * first + 1) * part_stride() + copy_chunk_ * 8;
+  }
+
   // The tile of the key rows from `first_row` on and this strip's columns into a stage of the ring.
   __device__ void copy_keys_and_values(int first_row, int first_column, int stage) {
+    if (kOneStep && inside_) {
+      copy_inside(first_row, first_column, stage);
+    } else {
+      copy_anywhere(first_row, first_column, stage);
+    }
+  }
+
+  // Of a window that lies in the grid whole: from one tile to the next addresses grow by the same.
+  __device__ void copy_inside(int first_row, int first_column, int stage) {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int key = copy_row_ + i * kCopyRows;
+      if ((kKeys % kCopyRows || kThreads % kChunks) && key >= kKeys) break;
+      // The first row of a tile is always in the window. An address past the window is not read.
+      const bool valid = first_column + key % kKeyColumns < p_.side_w &&
+                         (kKeyRows == 1 || first_row + key / kKeyColumns < p_.side_h);
+      const unsigned tokens = i * kCopyRows / kKeyColumns * p_.grid_w + i * kCopyRows % kKeyColumns;
+      const T* from = next_ + tokens * 3 * part_stride();
+      const int place = place_of_copy(i);
+      copy_async_16(key_tile(stage) + place, from, valid);
+      copy_async_16(value_tile(stage) + place, from + part_stride(), valid);
+    }
+    next_ += kKeyRows * static_cast<unsigned>(p_.grid_w) * 3 * part_stride();
+  }
+
+  __device__ void copy_anywhere(int first_row, int first_column, int stage) {
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
       const int key = copy_row_ + i * kCopyRows;
@@ -263,7 +310,7 @@ class AttentionBlock {
       const bool valid = in_window(row, column);
       const T* from = in_grid(row, column) ? query_of(token(row, column)) : query_bias();
       from += part_stride() + copy_chunk_ * 8;
-      const int place = swizzled<HeadDim>(key, copy_chunk_);
+      const int place = place_of_copy(i);
       copy_async_16(key_tile(stage) + place, valid ? from : qkv_, valid);
       copy_async_16(value_tile(stage) + place, valid ? from + part_stride() : qkv_, valid);
     }
@@ -397,8 +444,10 @@ class AttentionBlock {
   LaneChunks<HeadDim> chunks_by_8_, chunks_by_16_;
   const T* qkv_;    // of the image, this head's query of token 0
   int top_, left_;  // of the window, in the grid
+  bool inside_;     // all of its tokens are in the grid
+  const T* next_;   // this thread's chunk of its first key in the next tile, where `inside_`
   T* ring_;
-  int copy_row_, copy_chunk_;
+  int copy_row_, copy_chunk_, copy_place_;
   uint32_t queries_[kRowTiles][kSteps][4];
   float column_terms_[kRowTiles][kColumnBlocks][4];
   float results_[kRowTiles][kOutBlocks][4] = {};
