@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "../common/device.cuh"
 #include "../common/elements.cuh"
@@ -73,6 +74,9 @@ class AttentionBlock {
   static constexpr int kCopyRows = kThreads / kChunks, kCopies = (kKeys + kCopyRows - 1) / kCopyRows;
   // All threads go equally far from one of their keys in a tile to the next.
   static constexpr bool kOneStep = kKeyRows == 1 || kKeyColumns % kCopyRows == 0;
+  // How far scores may pass the maximum that is subtracted before results are rescaled to another: weights then grow up to
+  // 2^8. fp16 has no values that make a sum of such weights overflow float32, bf16 does.
+  static constexpr float kSlack = std::is_same_v<T, __half> ? 8 / kLog2E : 0;
   static_assert(kKeyColumns % 16 == 0 && kQueries <= kRingRows && kOutBlocks % 2 == 0);
   // The table rows that the queries of a block need for one strip of columns: a run for each grid column among them.
   static_assert(kKeyColumns + kQueries / 16 - 1 <= kRingRows);
@@ -329,49 +333,60 @@ class AttentionBlock {
     }
     multiply_rows<kRowTiles, 1>(scores, queries_, keys, chunks_by_8_);
 #pragma unroll
-    for (int i = 0; i < kRowTiles; ++i) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) to_weights(scores[i], i, half, first_row);
-    }
+    for (int i = 0; i < kRowTiles; ++i) to_weights(scores[i], i, first_row);
     add_values(scores, values);
   }
 
-  // Scores to unnormalised softmax weights, for the rows lane/4 + 8 * half of a row tile; earlier results are rescaled.
-  __device__ void to_weights(float (&scores)[kKeyBlocks][4], int i, int half, int first_row) {
-    float row_term[kKeyRows];
-    float maximum = maximum_[i][half];
+  // Scores of a row tile to unnormalised softmax weights, with what was summed before brought to the same maximum.
+  __device__ void to_weights(float (&scores)[kKeyBlocks][4], int i, int first_row) {
+    float row_term[2][kKeyRows], maximum[2];
+    bool grew = false;
 #pragma unroll
-    for (int r = 0; r < kKeyRows; ++r) {
-      row_term[r] = row_term_of(first_row + r, (warp_ * kRowTiles + i) * 16 + lane_ / 4 + 8 * half);
-      float of_row = -INFINITY;
+    for (int half = 0; half < 2; ++half) {  // rows lane/4 and lane/4 + 8
+      maximum[half] = maximum_[i][half];
 #pragma unroll
-      for (int element = 0; element < 2 * kColumnBlocks; ++element) {
-        of_row = fmaxf(of_row, scores[r * kColumnBlocks + element / 2][2 * half + element % 2]);
+      for (int r = 0; r < kKeyRows; ++r) {
+        row_term[half][r] = row_term_of(first_row + r, (warp_ * kRowTiles + i) * 16 + lane_ / 4 + 8 * half);
+        float of_row = -INFINITY;
+#pragma unroll
+        for (int element = 0; element < 2 * kColumnBlocks; ++element) {
+          of_row = fmaxf(of_row, scores[r * kColumnBlocks + element / 2][2 * half + element % 2]);
+        }
+        maximum[half] = fmaxf(maximum[half], of_row + row_term[half][r]);
       }
-      maximum = fmaxf(maximum, of_row + row_term[r]);
+      // The four lanes of a row.
+      maximum[half] = fmaxf(maximum[half], __shfl_xor_sync(kFullWarp, maximum[half], 1));
+      maximum[half] = fmaxf(maximum[half], __shfl_xor_sync(kFullWarp, maximum[half], 2));
+      grew |= maximum[half] > maximum_[i][half] + kSlack * p_.inverse_scale;
     }
-    // The four lanes of a row.
-    maximum = fmaxf(maximum, __shfl_xor_sync(kFullWarp, maximum, 1));
-    maximum = fmaxf(maximum, __shfl_xor_sync(kFullWarp, maximum, 2));
+    if (__any_sync(kFullWarp, grew)) rescale(i, maximum);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int r = 0; r < kKeyRows; ++r) {
+        const float subtract = (maximum_[i][half] - row_term[half][r]) * p_.scale_log2;
+#pragma unroll
+        for (int element = 0; element < 2 * kColumnBlocks; ++element) {
+          float& score = scores[r * kColumnBlocks + element / 2][2 * half + element % 2];
+          score = exp2_approximate(fmaf(score, p_.scale_log2, -subtract));
+          sum_[i][half] += score;
+        }
+      }
+    }
+  }
 
-    const float rescale = exp2_approximate((maximum_[i][half] - maximum) * p_.scale_log2);
-    maximum_[i][half] = maximum;
-    float sum = sum_[i][half] * rescale;
+  // What a row tile summed up to another maximum of its two rows.
+  __device__ void rescale(int i, const float (&maximum)[2]) {
 #pragma unroll
-    for (int r = 0; r < kKeyRows; ++r) {
-      const float subtract = (maximum - row_term[r]) * p_.scale_log2;
+    for (int half = 0; half < 2; ++half) {
+      const float factor = exp2_approximate((maximum_[i][half] - maximum[half]) * p_.scale_log2);
+      maximum_[i][half] = maximum[half];
+      sum_[i][half] *= factor;
 #pragma unroll
-      for (int element = 0; element < 2 * kColumnBlocks; ++element) {
-        float& score = scores[r * kColumnBlocks + element / 2][2 * half + element % 2];
-        score = exp2_approximate(fmaf(score, p_.scale_log2, -subtract));
-        sum += score;
+      for (int block = 0; block < kOutBlocks; ++block) {
+        results_[i][block][2 * half] *= factor;
+        results_[i][block][2 * half + 1] *= factor;
       }
-    }
-    sum_[i][half] = sum;
-#pragma unroll
-    for (int block = 0; block < kOutBlocks; ++block) {
-      results_[i][block][2 * half] *= rescale;
-      results_[i][block][2 * half + 1] *= rescale;
     }
   }
 
