@@ -46,8 +46,8 @@ class LaneChunks {
  public:
   __device__ LaneChunks(int row, int half)
       : first_(2 * swizzled<HeadDim>(row, half)), last_(2 * swizzled<HeadDim>(row, HeadDim / 8 - 2 + half)) {
-    keep_in_register(first_);
-    if constexpr (HeadDim != 64) keep_in_register(last_);
+    make_opaque(first_);
+    if constexpr (HeadDim != 64) make_opaque(last_);
   }
 
   // The chunk of `step` in the tile at `rows`, `more` rows (a multiple of 16) away.
@@ -66,20 +66,24 @@ class AttentionBlock {
   static constexpr TileShape kShape = kTileShapes[Tile];
   static constexpr int kThreads = kShape.threads(), kQueries = kShape.queries(), kKeys = kShape.keys();
   static constexpr int kRowTiles = kShape.row_tiles, kKeyRows = kShape.key_rows, kKeyColumns = kShape.key_columns;
+  static constexpr bool kKeepQueries = !kShape.queries_in_shared;  // in registers
   static constexpr int kStages = kShape.stages, kRingRows = kShape.ring_rows();
   static constexpr int kChunks = HeadDim / 8;    // 16-byte chunks per row
   static constexpr int kSteps = HeadDim / 16;    // of the product of a query and a key
   static constexpr int kColumnBlocks = kKeyColumns / 8, kKeyBlocks = kKeys / 8, kOutBlocks = HeadDim / 8;
-  // In copies each thread has one chunk, of every kCopyRows-th row; of 10 chunks, some threads have none.
-  static constexpr int kCopyRows = kThreads / kChunks, kCopies = (kKeys + kCopyRows - 1) / kCopyRows;
-  // All threads go equally far from one of their keys in a tile to the next.
-  static constexpr bool kOneStep = kKeyRows == 1 || kKeyColumns % kCopyRows == 0;
+  // In copies each thread has one chunk, of every kCopyRows-th row, or none. A power of two: the swizzle repeats after
+  // eight rows, and rows of the grid begin where those of a tile do.
+  static constexpr int kCopyRows = kThreads < 16 * kChunks ? 8 : kThreads < 32 * kChunks ? 16 : 32;
+  static constexpr int kCopies = kKeys / kCopyRows;
+  static_assert(kThreads >= 8 * kChunks && kKeyColumns % kCopyRows == 0);
   // How far scores may pass the maximum that is subtracted before results are rescaled to another: weights then grow up to
   // 2^8. fp16 has no values that make a sum of such weights overflow float32, bf16 does.
   static constexpr float kSlack = std::is_same_v<T, __half> ? 8 / kLog2E : 0;
   static_assert(kKeyColumns % 16 == 0 && kQueries <= kRingRows && kOutBlocks % 2 == 0);
-  // The table rows that the queries of a block need for one strip of columns: a run for each grid column among them.
-  static_assert(kKeyColumns + kQueries / 16 - 1 <= kRingRows);
+  // The table for row terms has the rest of the ring, beside the queries at first, then beside the first keys and values.
+  static constexpr int kFirstPieceRow = kShape.first_piece_row(), kPieceRows = kRingRows - kFirstPieceRow;
+  static constexpr int kTermRows = 32, kTermStride = kShape.term_stride();
+  static_assert(kPieceRows >= kTermRows && kPieceRows % 16 == 0 && kShape.column_table_rows() <= kRingRows);
 
  public:
   __device__ explicit AttentionBlock(const AttentionParameters& p)
@@ -92,29 +96,35 @@ class AttentionBlock {
 
     const int image = blockIdx.z / p.windows, window = blockIdx.z % p.windows, head = blockIdx.y;
     qkv_ = static_cast<const T*>(p.qkv) + int64_t{image} * p.grid_h * p.grid_w * 3 * part_stride() + head * HeadDim;
+    first_tile_ = blockIdx.x * (kQueries / 16);
+    tiles_per_column_ = (p.side_h + 15) / 16;
     top_ = window / p.windows_across * p.side_h;
     left_ = window % p.windows_across * p.side_w;
     inside_ = top_ + p.side_h <= p.grid_h && left_ + p.side_w <= p.grid_w;
+    make_opaque(inside_);
     // Past the last whole row of chunks: no row is that far.
     copy_row_ = threadIdx.x < kCopyRows * kChunks ? threadIdx.x / kChunks : kRingRows;
     copy_chunk_ = threadIdx.x % kChunks;
     copy_place_ = swizzled<HeadDim>(copy_row_, copy_chunk_);
-    keep_in_register(copy_place_);
+    make_opaque(copy_place_);
+    row_step_ = p.grid_w * 3u * part_stride();
+    copy_step_ = kCopyRows * 3u * part_stride();
+    make_opaque(copy_step_);
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) maximum_[i][0] = maximum_[i][1] = -INFINITY;
   }
 
   __device__ void run() {
-    load_queries();
-    if constexpr (RelPos) compute_row_terms();
-    for (int first_column = 0; first_column < p_.side_w; first_column += kKeyColumns) {
-      compute_column_terms(first_column);
-      begin_strip(first_column);
-#pragma unroll
-      for (int stage = 0; stage < kStages - 1; ++stage) {
-        if (stage < row_steps()) copy_keys_and_values(stage * kKeyRows, first_column, stage);
-        copy_async_commit();
-      }
+    // All that is needed before the first keys, in one go.
+    begin_queries();
+    begin_column_table(0);
+    begin_row_table(0);
+    wait_for_all();
+    if constexpr (kKeepQueries) take_queries();
+    compute_column_terms<true>(0);
+    begin_strip(0);
+    compute_row_terms();
+    for (int first_column = 0;;) {  // strips of kKeyColumns columns of keys
       for (int step = 0; step < row_steps(); ++step) {
         copy_async_wait<kStages - 2>();
         // This tile has come for all, and all have left the one before, whose place the next copy takes.
@@ -124,24 +134,40 @@ class AttentionBlock {
         copy_async_commit();
         visit(step * kKeyRows, key_tile(step % kStages), value_tile(step % kStages));
       }
-      copy_async_wait<0>();  // empty groups; what follows counts its own
-      __syncthreads();       // the ring is free again
+      wait_for_all();  // empty groups; the ring is free again
+      first_column += kKeyColumns;
+      if (first_column >= p_.side_w) break;
+      forget_place();
+      begin_column_table(first_column);
+      wait_for_all();
+      compute_column_terms<false>(first_column);
+      begin_strip(first_column);
     }
     store();
   }
 
  private:
-  // One number per key row and query: row_terms()[kh * kQueries + query].
-  __device__ float* row_terms() const { return reinterpret_cast<float*>(ring_ + kRingRows * HeadDim); }
+  // One number per key row and query: row_terms()[kh * kTermStride + query]. Before that the first strip's column table.
+  __device__ float* row_terms() const {
+    return reinterpret_cast<float*>(ring_ + (kRingRows + (kKeepQueries ? 0 : kQueries)) * HeadDim);
+  }
+  // The block's queries: behind the ring, or in it until they are in registers.
+  __device__ T* query_rows() const { return ring_ + (kKeepQueries ? 0 : kRingRows * HeadDim); }
   __device__ T* key_tile(int stage) { return ring_ + stage * 2 * kKeys * HeadDim; }
   __device__ T* value_tile(int stage) { return key_tile(stage) + kKeys * HeadDim; }
 
   __device__ int row_steps() const { return (p_.side_h + kKeyRows - 1) / kKeyRows; }
-  __device__ int tiles_per_column() const { return (p_.side_h + 15) / 16; }
   // The place of a row tile of this block, counted through the block: its column and first row in the window.
-  __device__ int column_of(int tile) const { return tile_in_window(tile) / tiles_per_column(); }
-  __device__ int first_row_of(int tile) const { return tile_in_window(tile) % tiles_per_column() * 16; }
-  __device__ int tile_in_window(int tile) const { return blockIdx.x * (kQueries / 16) + tile; }
+  __device__ int column_of(int tile) const { return tile_in_window(tile) / tiles_per_column_; }
+  __device__ int first_row_of(int tile) const { return tile_in_window(tile) % tiles_per_column_ * 16; }
+  __device__ int tile_in_window(int tile) const { return first_tile_ + tile; }
+
+  // What was made of the block's place is made again behind this: the loop over the keys has no registers for it.
+  __device__ void forget_place() {
+    make_opaque(first_tile_);
+    make_opaque(tiles_per_column_);
+    make_opaque(top_);
+  }
 
   __device__ bool in_window(int row, int column) const { return row < p_.side_h && column < p_.side_w; }
   __device__ bool in_grid(int row, int column) const { return top_ + row < p_.grid_h && left_ + column < p_.grid_w; }
@@ -156,104 +182,164 @@ class AttentionBlock {
   __device__ const T* query_bias() const { return static_cast<const T*>(p_.qkv_bias) + blockIdx.y * HeadDim; }
   __device__ const T* query_of(int token) const { return qkv_ + token * 3 * part_stride(); }
 
-  // Copy `rows` rows of HeadDim elements into the ring; `source(row)` is the first element, nullptr for zeros.
+  // Begin to copy `rows` rows of HeadDim elements to `place`; `source(row)` is the first element, nullptr for zeros.
   template <typename Source>
-  __device__ void copy_rows(int rows, Source source) {
+  __device__ void begin_rows(T* place, int rows, Source source) {
+#pragma unroll 1
     for (int row = copy_row_; row < rows; row += kCopyRows) {
       const T* from = source(row);
-      const int place = swizzled<HeadDim>(row, copy_chunk_);
-      copy_async_16(ring_ + place, from ? from + copy_chunk_ * 8 : qkv_, from != nullptr);
+      copy_async_16(place + swizzled<HeadDim>(row, copy_chunk_), from ? from + copy_chunk_ * 8 : qkv_, from != nullptr);
     }
+  }
+
+  __device__ void wait_for_all() {
     copy_async_commit();
     copy_async_wait<0>();
     __syncthreads();
   }
 
-  // Queries into registers, as the left operand. Those outside the window or the grid are zero: nobody reads them.
-  __device__ void load_queries() {
-    copy_rows(kQueries, [this](int query) -> const T* {
+  // Queries outside the window or the grid are zero: nobody reads their results.
+  __device__ void begin_queries() {
+    begin_rows(query_rows(), kQueries, [this](int query) -> const T* {
       const int column = column_of(query / 16), row = first_row_of(query / 16) + query % 16;
       return in_window(row, column) && in_grid(row, column) ? query_of(token(row, column)) : nullptr;
     });
+  }
+
+  // Table row qw - kw + side_w - 1 belongs to query column qw and key column kw. From this one on they are staged.
+  __device__ int least_column_row(int first_column) const {
+    return column_of(0) - (first_column + kKeyColumns - 1) + p_.side_w - 1;
+  }
+
+  __device__ T* column_table(int first_column) const {
+    return first_column == 0 ? reinterpret_cast<T*>(row_terms()) : ring_;
+  }
+
+  __device__ void begin_column_table(int first_column) {
+    if constexpr (RelPos) {
+      const T* table = static_cast<const T*>(p_.rel_pos_w);
+      const int table_rows = 2 * p_.side_w - 1, least = least_column_row(first_column);
+      const int columns = column_of(kQueries / 16 - 1) - column_of(0);
+      begin_rows(column_table(first_column), kKeyColumns + columns, [&](int row) {
+        return least + row >= 0 && least + row < table_rows ? table + (least + row) * HeadDim : nullptr;
+      });
+    }
+  }
+
+  // A piece of the other table, from row `first` on, to the end of the ring.
+  __device__ void begin_row_table(int first) {
+    if constexpr (RelPos) {
+      const T* table = static_cast<const T*>(p_.rel_pos_h);
+      const int table_rows = 2 * p_.side_h - 1;
+      begin_rows(ring_ + kFirstPieceRow * HeadDim, kPieceRows, [&](int row) {
+        return first + row < table_rows ? table + (first + row) * HeadDim : nullptr;
+      });
+    }
+  }
+
+  __device__ void take_queries() {
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
-        load_matrices(queries_[i][step], chunks_by_16_.at(ring_, step, (warp_ * kRowTiles + i) * 16));
+        load_matrices(queries_[i][step], chunks_by_16_.at(query_rows() + warp_ * kRowTiles * 16 * HeadDim, step, i * 16));
       }
     }
-    __syncthreads();
   }
 
-  // scores[i][b] += queries[i] * (rows 8b to 8b + 7)^T for so many row tiles. `chunks` are those of this lane's row among
-  // the first 16, row_by_8(); with Direction -1 rows are counted down from there. Each is loaded from shared memory once.
-  template <int Tiles, int Direction, int Blocks>
-  __device__ void multiply_rows(float (*scores)[Blocks][4], const uint32_t (*queries)[kSteps][4], const T* rows,
-                                LaneChunks<HeadDim> chunks) {
+  // This warp's queries of a row tile, as the left operand of a step.
+  __device__ void load_query(int i, int step, uint32_t (&a)[4]) const {
+    if constexpr (kKeepQueries) {
 #pragma unroll
+      for (int j = 0; j < 4; ++j) a[j] = queries_[i][step][j];
+    } else {
+      load_matrices(a, chunks_by_16_.at(query_rows() + warp_ * kRowTiles * 16 * HeadDim, step, i * 16));
+    }
+  }
+
+  // scores[i][b] += queries[first_tile + i] * (rows 8b to 8b + 7)^T for so many row tiles. `chunks` are those of this
+  // lane's row among the first 16, row_by_8(); with Direction -1 rows are counted down from there. Each is loaded from
+  // shared memory once.
+  template <int Tiles, int Direction, bool Unroll, int Blocks>
+  __device__ void multiply_rows(float (*scores)[Blocks][4], int first_tile, const T* rows, LaneChunks<HeadDim> chunks) {
+#pragma unroll(Unroll ? kSteps : 1)
     for (int step = 0; step < kSteps; ++step) {
+      uint32_t a[Tiles][4];
+#pragma unroll
+      for (int i = 0; i < Tiles; ++i) load_query(first_tile + i, step, a[i]);
 #pragma unroll
       for (int pair = 0; pair < Blocks / 2; ++pair) {
         uint32_t b[4];
         load_matrices(b, chunks.at(rows, step, Direction * pair * 16));
 #pragma unroll
         for (int i = 0; i < Tiles; ++i) {
-          multiply_add<T>(scores[i][2 * pair], queries[i][step], b[0], b[1]);
-          multiply_add<T>(scores[i][2 * pair + 1], queries[i][step], b[2], b[3]);
+          multiply_add<T>(scores[i][2 * pair], a[i], b[0], b[1]);
+          multiply_add<T>(scores[i][2 * pair + 1], a[i], b[2], b[3]);
         }
       }
     }
   }
 
-  // The row terms of all queries of this block and all key rows, over the scale.
+  // The row terms of this block's queries and all key rows, over the scale.
   __device__ void compute_row_terms() {
-    const T* table = static_cast<const T*>(p_.rel_pos_h);
-    const int table_rows = 2 * p_.side_h - 1;
-    for (int i = p_.side_h * kQueries + threadIdx.x; i < row_steps() * kKeyRows * kQueries; i += kThreads) {
+    if constexpr (!RelPos) return;
+    for (int i = p_.side_h * kTermStride + threadIdx.x; i < row_steps() * kKeyRows * kTermStride; i += kThreads) {
       row_terms()[i] = -INFINITY;
     }
-    for (int first = 0; first < table_rows; first += kKeys) {
-      copy_rows(kKeys, [&](int row) { return first + row < table_rows ? table + (first + row) * HeadDim : nullptr; });
+    // Table row qh - kh + side_h - 1 belongs to key row kh; of these rows the warp's queries have use for a part.
+    int least = first_row_of(warp_ * kRowTiles), most = least;
 #pragma unroll
-      for (int i = 0; i < kRowTiles; ++i) {
-        float products[1][kKeyBlocks][4] = {};
-        multiply_rows<1, 1>(products, &queries_[i], ring_, chunks_by_8_);
-        const int tile = warp_ * kRowTiles + i;
+    for (int i = 1; i < kRowTiles; ++i) {
+      const int first_row = first_row_of(warp_ * kRowTiles + i);
+      least = first_row < least ? first_row : least;
+      most = first_row > most ? first_row : most;
+    }
+    for (int first = 0; first < 2 * p_.side_h - 1; first += kPieceRows) {
+      if (first > 0) {
+        __syncthreads();
+        begin_row_table(first);
+        wait_for_all();
+      }
+      const int begin = least > first ? least - first : 0, end = most + 15 + p_.side_h - first;
+      for (int row = begin; row < (end < kPieceRows ? end : kPieceRows); row += kTermRows) {
+        // The last rows of a piece may be taken twice.
+        compute_row_terms(first, row + kTermRows < kPieceRows ? row : kPieceRows - kTermRows);
+      }
+    }
+  }
+
+  // With kTermRows rows of the piece in the ring, from `row` on.
+  __device__ void compute_row_terms(int first, int row) {
+    float products[kRowTiles][kTermRows / 8][4] = {};
+    multiply_rows<kRowTiles, 1, true>(products, 0, ring_ + (kFirstPieceRow + row) * HeadDim, chunks_by_8_);
 #pragma unroll
-        for (int element = 0; element < 4 * kKeyBlocks; ++element) {
-          const int block = element / 4, j = element % 4;
-          const int row = lane_ / 4 + j / 2 * 8;
-          // Table row qh - kh + side_h - 1 belongs to key row kh.
-          const int key_row = first_row_of(tile) + row + p_.side_h - 1 - (first + block * 8 + lane_ % 4 * 2 + j % 2);
-          if (key_row >= 0 && key_row < p_.side_h) {
-            row_terms()[key_row * kQueries + tile * 16 + row] = products[0][block][j] * p_.inverse_scale;
-          }
+    for (int i = 0; i < kRowTiles; ++i) {
+      const int tile = warp_ * kRowTiles + i;
+#pragma unroll
+      for (int element = 0; element < kTermRows / 2; ++element) {
+        const int block = element / 4, j = element % 4, query = lane_ / 4 + j / 2 * 8;
+        const int table_row = first + row + block * 8 + lane_ % 4 * 2 + j % 2;
+        const int key_row = first_row_of(tile) + query + p_.side_h - 1 - table_row;
+        if (key_row >= 0 && key_row < p_.side_h) {
+          row_terms()[key_row * kTermStride + tile * 16 + query] = products[i][block][j] * p_.inverse_scale;
         }
       }
-      __syncthreads();
     }
   }
 
   // What the scores of every tile in this strip of columns start from: the column terms over the scale, and -infinity
   // past the edge.
+  // `First`: there are no results yet, and so registers for all loads at once.
+  template <bool First>
   __device__ void compute_column_terms(int first_column) {
-    if constexpr (RelPos) {
-      // Table row qw - kw + side_w - 1, for kw from first_column: it falls as kw rises. Staged from the least on.
-      const T* table = static_cast<const T*>(p_.rel_pos_w);
-      const int table_rows = 2 * p_.side_w - 1;
-      const int least = column_of(0) - (first_column + kKeyColumns - 1) + p_.side_w - 1;
-      const int columns = column_of(kQueries / 16 - 1) - column_of(0);
-      copy_rows(kKeyColumns + columns, [&](int row) {
-        return least + row >= 0 && least + row < table_rows ? table + (least + row) * HeadDim : nullptr;
-      });
-    }
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
       for (int element = 0; element < 4 * kColumnBlocks; ++element) column_terms_[i][element / 4][element % 4] = 0.f;
       if constexpr (RelPos) {
+        // The table's rows fall as kw rises.
         const int last = column_of(warp_ * kRowTiles + i) - column_of(0) + kKeyColumns - 1;
-        multiply_rows<1, -1>(&column_terms_[i], &queries_[i], ring_, {last - row_by_8(), half_by_8()});
+        multiply_rows<1, -1, First || kKeepQueries>(&column_terms_[i], i, column_table(first_column), {last - row_by_8(), half_by_8()});
       }
 #pragma unroll
       for (int element = 0; element < 4 * kColumnBlocks; ++element) {
@@ -263,60 +349,44 @@ class AttentionBlock {
         term = inside ? term * p_.inverse_scale : -INFINITY;
       }
     }
-    __syncthreads();
   }
 
-  // In a tile, of this thread's chunk of key copy_row_ + i * kCopyRows. The swizzle repeats after eight rows.
-  __device__ int place_of_copy(int i) const {
-    if constexpr (kCopyRows % 8 == 0) return copy_place_ + i * kCopyRows * HeadDim;
-    return swizzled<HeadDim>(copy_row_ + i * kCopyRows, copy_chunk_);
-  }
-
-  // Before the first tile of a strip of columns.
+  // The first tiles of a strip of columns: all stages but one, each a group of copies.
   __device__ void begin_strip(int first_column) {
-    const int64_t first = token(copy_row_ / kKeyColumns, first_column + copy_row_ % kKeyColumns);
+    const int64_t first = token(0, first_column + copy_row_);
     next_ = qkv_ + (3 * first + 1) * part_stride() + copy_chunk_ * 8;
-  }
-
-  // The tile of the key rows from `first_row` on and this strip's columns into a stage of the ring.
-  __device__ void copy_keys_and_values(int first_row, int first_column, int stage) {
-    if (kOneStep && inside_) {
-      copy_inside(first_row, first_column, stage);
-    } else {
-      copy_anywhere(first_row, first_column, stage);
+    __syncthreads();  // the places of queries and column table are free
+#pragma unroll
+    for (int stage = 0; stage < kStages - 1; ++stage) {
+      if (stage < row_steps()) copy_keys_and_values(stage * kKeyRows, first_column, stage);
+      copy_async_commit();
     }
   }
 
-  // Of a window that lies in the grid whole: from one tile to the next addresses grow by the same.
-  __device__ void copy_inside(int first_row, int first_column, int stage) {
+  // The next tile of this strip, which begins at `first_row`, into a stage of the ring.
+  __device__ void copy_keys_and_values(int first_row, int first_column, int stage) {
+    if (kCopyRows * kChunks < kThreads && copy_row_ >= kCopyRows) return;
+    if (inside_) {
+      copy_tile<true>(first_row, first_column, stage);
+    } else {
+      copy_tile<false>(first_row, first_column, stage);
+    }
+    next_ += kKeyRows * row_step_;
+  }
+
+  template <bool Inside>
+  __device__ void copy_tile(int first_row, int first_column, int stage) {
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
-      const int key = copy_row_ + i * kCopyRows;
-      if ((kKeys % kCopyRows || kThreads % kChunks) && key >= kKeys) break;
-      // The first row of a tile is always in the window. An address past the window is not read.
-      const bool valid = first_column + key % kKeyColumns < p_.side_w &&
-                         (kKeyRows == 1 || first_row + key / kKeyColumns < p_.side_h);
-      const unsigned tokens = i * kCopyRows / kKeyColumns * p_.grid_w + i * kCopyRows % kKeyColumns;
-      const T* from = next_ + tokens * 3 * part_stride();
-      const int place = place_of_copy(i);
+      constexpr int kPerRow = kKeyColumns / kCopyRows;
+      const int row = first_row + i / kPerRow, column = first_column + copy_row_ + i % kPerRow * kCopyRows;
+      // The first row of a tile is always in the window. Zeros are not read from anywhere.
+      const bool valid = column < p_.side_w && (kKeyRows == 1 || row < p_.side_h);
+      const T* from = next_ + (i / kPerRow * row_step_ + i % kPerRow * copy_step_);
+      if (!Inside && !in_grid(row, column)) from = query_bias() + part_stride() + copy_chunk_ * 8;
+      const int place = copy_place_ + i * kCopyRows * HeadDim;
       copy_async_16(key_tile(stage) + place, from, valid);
       copy_async_16(value_tile(stage) + place, from + part_stride(), valid);
-    }
-    next_ += kKeyRows * static_cast<unsigned>(p_.grid_w) * 3 * part_stride();
-  }
-
-  __device__ void copy_anywhere(int first_row, int first_column, int stage) {
-#pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
-      const int key = copy_row_ + i * kCopyRows;
-      if ((kKeys % kCopyRows || kThreads % kChunks) && key >= kKeys) break;
-      const int row = first_row + key / kKeyColumns, column = first_column + key % kKeyColumns;
-      const bool valid = in_window(row, column);
-      const T* from = in_grid(row, column) ? query_of(token(row, column)) : query_bias();
-      from += part_stride() + copy_chunk_ * 8;
-      const int place = place_of_copy(i);
-      copy_async_16(key_tile(stage) + place, valid ? from : qkv_, valid);
-      copy_async_16(value_tile(stage) + place, valid ? from + part_stride() : qkv_, valid);
     }
   }
 
@@ -331,7 +401,7 @@ class AttentionBlock {
         scores[i][block][j] = column_terms_[i][block % kColumnBlocks][j];
       }
     }
-    multiply_rows<kRowTiles, 1>(scores, queries_, keys, chunks_by_8_);
+    multiply_rows<kRowTiles, 1, true>(scores, 0, keys, chunks_by_8_);
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) to_weights(scores[i], i, first_row);
     add_values(scores, values);
@@ -391,7 +461,7 @@ class AttentionBlock {
   }
 
   __device__ float row_term_of(int key_row, int query) const {
-    if constexpr (RelPos) return row_terms()[key_row * kQueries + query];
+    if constexpr (RelPos) return row_terms()[key_row * kTermStride + query];
     return key_row < p_.side_h ? 0.f : -INFINITY;
   }
 
@@ -441,10 +511,11 @@ class AttentionBlock {
       }
     }
     __syncwarp();
-    // Made here: in the loop over the keys registers are dear.
+    forget_place();
     T* out = static_cast<T*>(p_.out) + blockIdx.y * HeadDim +
              int64_t{static_cast<int>(blockIdx.z) / p_.windows} * p_.grid_h * p_.grid_w * part_stride();
     constexpr int kRows = 16 * kRowTiles;
+#pragma unroll 1
     for (int i = lane_; i < kRows * kChunks; i += 32) {
       const int query = warp_ * kRows + i / kChunks, chunk = i % kChunks;
       const int column = column_of(query / 16), row = first_row_of(query / 16) + query % 16;
@@ -458,12 +529,14 @@ class AttentionBlock {
   int warp_, lane_;
   LaneChunks<HeadDim> chunks_by_8_, chunks_by_16_;
   const T* qkv_;    // of the image, this head's query of token 0
-  int top_, left_;  // of the window, in the grid
-  bool inside_;     // all of its tokens are in the grid
-  const T* next_;   // this thread's chunk of its first key in the next tile, where `inside_`
+  int tiles_per_column_, first_tile_;  // of the window, and the block's first, counted down the columns
+  int top_, left_;                     // of the window, in the grid
+  int inside_;                         // all of its tokens are in the grid; as a bool it would be kept in a predicate
+  const T* next_;   // this thread's chunk of its first key in the next tile
+  unsigned row_step_, copy_step_;  // elements to the next row of the grid, and to this thread's next key in a row
   T* ring_;
   int copy_row_, copy_chunk_, copy_place_;
-  uint32_t queries_[kRowTiles][kSteps][4];
+  uint32_t queries_[kKeepQueries ? kRowTiles : 1][kSteps][4];
   float column_terms_[kRowTiles][kColumnBlocks][4];
   float results_[kRowTiles][kOutBlocks][4] = {};
   float sum_[kRowTiles][2] = {};

@@ -88,7 +88,8 @@ __device__ inline void multiply_add<__nv_bfloat16>(float (&c)[4], const uint32_t
 }
 
 // Compute `value` here, once: the compiler would rather make it anew from threadIdx wherever it is used.
-__device__ inline void keep_in_register(int& value) { asm volatile("" : "+r"(value)); }
+template <typename Integer>
+__device__ void make_opaque(Integer& value) { asm volatile("" : "+r"(value)); }
 
 // 2 to the power x, to about two units in the last place; 0 for -infinity.
 __device__ inline float exp2_approximate(float x) {
