@@ -2,8 +2,9 @@
 //
 //   scores[q, k] = scale * q.k + rel_h[q, kh] + rel_w[q, kw],  rel_h = q.table_h[qh - kh + H - 1],  rel_w alike
 //
-// A FlashAttention-2 style kernel: a block keeps 16-row tiles of queries in registers and visits key tiles of whole grid
-// rows, with a running maximum and sum. The bias is nearly free because of how tokens are numbered here:
+// A FlashAttention-2 style kernel: a block keeps 16-row tiles of queries in registers, or in shared memory where those are
+// needed otherwise, and visits key tiles of whole grid rows, with a running maximum and sum. The bias is nearly free
+// because of how tokens are numbered here:
 //
 // - the 16 queries of a row tile lie in one *column* of the grid. Their column terms rel_w[q, kw] are then one product of
 //   the queries with a run of table rows, computed like scores; every key tile *starts its scores from them*.
@@ -91,6 +92,7 @@ class AttentionBlock {
   // values as 16 rows and 16 columns: the row among 16, and which half of the columns.
   __device__ int row_by_8() const { return lane_ % 8 + lane_ / 16 * 8; }
   __device__ int half_by_8() const { return lane_ / 8 % 2; }
+
   // The first tiles of a strip of columns: all stages but one, each a group of copies.
   __device__ void begin_strip(int first_column) {
     __syncthreads();  // the places of queries and column table are free
@@ -193,8 +195,7 @@ class AttentionBlock {
   }
 
   // What the scores of every tile in this strip of columns start from: the column terms over the scale, and -infinity
-  // past the edge.
-  // `First`: there are no results yet, and so registers for all loads at once.
+  // past the edge. `First`: there are no results yet, and so registers for all loads at once.
   template <bool First>
   __device__ void compute_column_terms(int first_column) {
 #pragma unroll

@@ -58,7 +58,8 @@ constexpr TileShape kTileShapes[] = {
     {"64x2x32", 4, 1, 2, 32, 2, false, 2},   // grids up to 32 wide with one row tile
     {"224x2x16", 7, 2, 2, 16, 4, false, 1},  // a 14x14 window whole: 14 columns padded to 16 queries
     {"64x2x16", 4, 1, 2, 16, 3, false, 3},   // four columns of a window
-    {"128x1x64w4", 4, 2, 1, 64, 2, true, 2}, // as 128x1x64, with two row tiles in half the warps
+    // As 128x1x64, with two row tiles in half the warps; two blocks fit into 164 KB, whatever its registers.
+    {"128x1x64w4", 4, 2, 1, 64, 2, true, 1},
 };
 constexpr int kTileShapeCount = sizeof(kTileShapes) / sizeof(kTileShapes[0]);
 
@@ -73,8 +74,8 @@ constexpr int choose_tile(int architecture, int side_h, int side_w, int head_dim
   // 8.6, 8.9 and 12.x have 100 KB of shared memory per multiprocessor, the others at least 164.
   const bool small_shared = architecture == 86 || architecture == 89 || architecture >= 120;
   const bool compiled = large == kWideLarge || head_dim == 64;
-  // Its four warps need a second block beside them; a multiprocessor has 1 KB more than one block may have, and takes 1
-  // KB for each.
+  // Its four warps need a second block beside them. A multiprocessor has 1 KB more than one block may have, and keeps 1 KB
+  // of each block's for itself.
   const size_t two_blocks = 2 * (kTileShapes[kWideTwo].shared_bytes(head_dim, side_h) + 1024);
   if (large == kWideLarge && head_dim == 64 && !small_shared && two_blocks <= shared_bytes + 1024) return kWideTwo;
   // Row terms grow with the grid's height times the block's queries.
