@@ -127,7 +127,7 @@ def rising(draft: Draft) -> None:
 
 
 def rising_slowly(draft: Draft) -> None:
-    """From one row of keys to the next by a factor of 2^6: less than the kernel leaves its maximum behind by, in fp16."""
+    """By a factor of 2^6 from one row of keys to the next: in fp16 the kernel leaves its maximum behind by less than 2^8."""
     grid = draft.qkv.shape[1:3]
     most = 6 * np.log(2) * grid[0] / 2 * draft.head_dim**0.5 / 8
     _one_by_one(draft, np.linspace(-most, most, grid[0] * grid[1]).reshape(grid))
