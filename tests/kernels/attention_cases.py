@@ -127,7 +127,7 @@ def rising(draft: Draft) -> None:
 
 
 def rising_slowly(draft: Draft) -> None:
-    """By a factor of 2^6 from one row of keys to the next: in fp16 the kernel leaves its maximum behind by less than 2^8."""
+    """By 2^6 from one row of keys to the next: less than scores may pass the subtracted maximum by, 2^8 in fp16."""
     grid = draft.qkv.shape[1:3]
     most = 6 * np.log(2) * grid[0] / 2 * draft.head_dim**0.5 / 8
     _one_by_one(draft, np.linspace(-most, most, grid[0] * grid[1]).reshape(grid))
