@@ -17,6 +17,8 @@ struct Instance {
   cudaError_t (*launch)(const AttentionParameters&, cudaStream_t);
 };
 
+constexpr float kLog2E = 1.4426950408889634f;
+
 // Far beyond what fits into shared memory; keeps sizes within 32 bits.
 constexpr int kLargestWindow = 4096;
 
@@ -94,6 +96,7 @@ int ceil_divide(int a, int b) { return a / b + (a % b != 0); }
 AttentionParameters derive(const samrt_attention_args& args) {
   const int across = args.window ? ceil_divide(args.grid_w, args.window) : 1;
   const int down = args.window ? ceil_divide(args.grid_h, args.window) : 1;
+  const int side_h = args.window ? args.window : args.grid_h, side_w = args.window ? args.window : args.grid_w;
   const float root = std::sqrt(static_cast<float>(args.head_dim));
   return {args.qkv,
           // Where no token is padded it is never read, but addresses are made from it.
@@ -105,12 +108,16 @@ AttentionParameters derive(const samrt_attention_args& args) {
           args.grid_h,
           args.grid_w,
           args.heads,
-          args.window ? args.window : args.grid_h,
-          args.window ? args.window : args.grid_w,
+          args.heads * args.head_dim,
+          side_h,
+          side_w,
+          ceil_divide(side_h, 16),
           across * down,
           across,
-          1.4426950408889634f / root,
-          root};
+          kLog2E / root,
+          root,
+          // Weights of up to 2^8 in place of 1. fp16 has no values whose sum with such weights overflows float32.
+          args.format == SAMRT_KERNELS_FP16 ? 8 / kLog2E * root : 0.f};
 }
 
 struct Device {

@@ -2,8 +2,9 @@
 //
 //   scores[q, k] = scale * q.k + rel_h[q, kh] + rel_w[q, kw],  rel_h = q.table_h[qh - kh + H - 1],  rel_w alike
 //
-// A FlashAttention-2 style kernel: a block keeps 16-row tiles of queries in registers and visits key tiles of whole grid
-// rows, with a running maximum and sum. The bias is nearly free because of how tokens are numbered here:
+// A FlashAttention-2 style kernel: a block keeps 16-row tiles of queries in registers, or in shared memory where those are
+// needed otherwise, and visits key tiles of whole grid rows, with a running maximum and sum. The bias is nearly free
+// because of how tokens are numbered here:
 //
 // - the 16 queries of a row tile lie in one *column* of the grid. Their column terms rel_w[q, kw] are then one product of
 //   the queries with a run of table rows, computed like scores; every key tile *starts its scores from them*.
@@ -21,204 +22,191 @@
 #include "../common/elements.cuh"
 #include "../common/launch.cuh"
 #include "attention_launch.h"
+#include "copies.cuh"
 
 namespace samrt {
-
-constexpr float kLog2E = 1.4426950408889634f;
-
-// Where 16-byte chunk `chunk` of row `row` lies in a tile of rows of HeadDim elements, in elements. Eight consecutive
-// rows of one chunk fall into different banks, as ldmatrix reads them.
-template <int HeadDim>
-__device__ inline int swizzled(int row, int chunk) {
-  static_assert(HeadDim == 64 || HeadDim == 80, "the swizzle is made for rows of 8 or 10 chunks");
-  if constexpr (HeadDim == 64) return row * 64 + (chunk ^ (row & 7)) * 8;
-  // 160-byte rows: row and row + 4 would collide, so the latter are rotated by one chunk.
-  const int rotated = chunk + ((row >> 2) & 1);
-  return row * 80 + (rotated == 10 ? 0 : rotated) * 8;
-}
 
 // The work of one block: one head of one window (or of the whole grid) of one image, for some of its queries.
 template <typename T, int HeadDim, int Tile, bool RelPos>
 class AttentionBlock {
-  static constexpr TileShape kShape = kTileShapes[Tile];
-  static constexpr int kThreads = kShape.threads(), kQueries = kShape.queries(), kKeys = kShape.keys();
-  static constexpr int kRowTiles = kShape.row_tiles, kKeyRows = kShape.key_rows, kKeyColumns = kShape.key_columns;
-  static constexpr int kStages = kShape.stages, kRingRows = kShape.ring_rows();
-  static constexpr int kChunks = HeadDim / 8;    // 16-byte chunks per row
-  static constexpr int kSteps = HeadDim / 16;    // of the product of a query and a key
+  using L = Layout<T, HeadDim, Tile>;
+  static constexpr int kQueries = L::kQueries, kRowTiles = L::kRowTiles, kTermStride = L::kTermStride;
+  static constexpr int kKeys = L::kKeys, kKeyRows = L::kKeyRows, kKeyColumns = L::kKeyColumns, kStages = L::kStages;
+  static constexpr int kSteps = HeadDim / 16;  // of the product of a query and a key
   static constexpr int kColumnBlocks = kKeyColumns / 8, kKeyBlocks = kKeys / 8, kOutBlocks = HeadDim / 8;
-  // In copies each thread has one chunk, of every kCopyRows-th row; of 10 chunks, some threads have none.
-  static constexpr int kCopyRows = kThreads / kChunks, kCopies = (kKeys + kCopyRows - 1) / kCopyRows;
-  static_assert(kKeyColumns % 16 == 0 && kQueries <= kRingRows && kOutBlocks % 2 == 0);
-  // The table rows that the queries of a block need for one strip of columns: a run for each grid column among them.
-  static_assert(kKeyColumns + kQueries / 16 - 1 <= kRingRows);
+  static constexpr bool kKeepQueries = L::kKeepQueries;
+  // Row terms are computed with so many rows of their table at a time.
+  static constexpr int kTermRows = 32;
+  static_assert(L::kPieceRows >= kTermRows && kOutBlocks % 2 == 0);
 
  public:
-  __device__ explicit AttentionBlock(const AttentionParameters& p) : p_(p) {
-    ring_ = reinterpret_cast<T*>(dynamic_shared());
-
-    const int image = blockIdx.z / p.windows, window = blockIdx.z % p.windows, head = blockIdx.y;
-    qkv_ = static_cast<const T*>(p.qkv) + int64_t{image} * p.grid_h * p.grid_w * 3 * part_stride() + head * HeadDim;
-    top_ = window / p.windows_across * p.side_h;
-    left_ = window % p.windows_across * p.side_w;
-    warp_ = threadIdx.x / 32;
-    lane_ = threadIdx.x % 32;
-    // Past the last whole row of chunks: no row is that far.
-    copy_row_ = threadIdx.x < kCopyRows * kChunks ? threadIdx.x / kChunks : kRingRows;
-    copy_chunk_ = threadIdx.x % kChunks;
+  __device__ explicit AttentionBlock(const AttentionParameters& p)
+      : p_(p),
+        copies_(p),
+        warp_(threadIdx.x / 32),
+        lane_(threadIdx.x % 32),
+        chunks_by_8_(row_by_8(), half_by_8()),
+        chunks_by_16_(lane_ % 16, lane_ / 16) {
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) maximum_[i][0] = maximum_[i][1] = -INFINITY;
   }
 
   __device__ void run() {
-    load_queries();
+    // All that is needed before the first keys, in one go.
+    copies_.begin_queries();
+    if constexpr (RelPos) {
+      copies_.begin_column_table(0);
+      copies_.begin_row_table(0);
+    }
+    copies_.wait_for_all();
+    if constexpr (kKeepQueries) take_queries();
+    compute_column_terms<true>(0);
+    begin_strip(0);
     if constexpr (RelPos) compute_row_terms();
-    for (int first_column = 0; first_column < p_.side_w; first_column += kKeyColumns) {
-      compute_column_terms(first_column);
-#pragma unroll
-      for (int stage = 0; stage < kStages - 1; ++stage) {
-        if (stage < row_steps()) copy_keys_and_values(stage * kKeyRows, first_column, stage);
-        copy_async_commit();
-      }
+    for (int first_column = 0;;) {  // strips of kKeyColumns columns of keys
       for (int step = 0; step < row_steps(); ++step) {
         copy_async_wait<kStages - 2>();
         // This tile has come for all, and all have left the one before, whose place the next copy takes.
         __syncthreads();
         const int next = step + kStages - 1;
-        if (next < row_steps()) copy_keys_and_values(next * kKeyRows, first_column, next % kStages);
+        if (next < row_steps()) copies_.begin_tile(next * kKeyRows, next % kStages);
         copy_async_commit();
-        visit(step * kKeyRows, key_tile(step % kStages), value_tile(step % kStages));
+        visit(step * kKeyRows, L::key_tile(step % kStages), L::value_tile(step % kStages));
       }
-      copy_async_wait<0>();  // empty groups; what follows counts its own
-      __syncthreads();       // the ring is free again
+      copies_.wait_for_all();  // empty groups; the ring is free again
+      first_column = copies_.forget();
+      if (first_column >= p_.side_w) break;
+      if constexpr (RelPos) {
+        copies_.begin_column_table(first_column);
+        copies_.wait_for_all();
+      }
+      compute_column_terms<false>(first_column);
+      begin_strip(first_column);
     }
     store();
   }
 
  private:
-  // One number per key row and query: row_terms()[kh * kQueries + query].
-  __device__ float* row_terms() const { return reinterpret_cast<float*>(ring_ + kRingRows * HeadDim); }
-  __device__ T* key_tile(int stage) { return ring_ + stage * 2 * kKeys * HeadDim; }
-  __device__ T* value_tile(int stage) { return key_tile(stage) + kKeys * HeadDim; }
-
   __device__ int row_steps() const { return (p_.side_h + kKeyRows - 1) / kKeyRows; }
-  __device__ int tiles_per_column() const { return (p_.side_h + 15) / 16; }
-  // The place of a row tile of this block, counted through the block: its column and first row in the window.
-  __device__ int column_of(int tile) const { return tile_in_window(tile) / tiles_per_column(); }
-  __device__ int first_row_of(int tile) const { return tile_in_window(tile) % tiles_per_column() * 16; }
-  __device__ int tile_in_window(int tile) const { return blockIdx.x * (kQueries / 16) + tile; }
+  // Lane l names row l%8 of matrix l/8 to ldmatrix. Keys come as two blocks of eight rows and 16 columns, queries and
+  // values as 16 rows and 16 columns: the row among 16, and which half of the columns.
+  __device__ int row_by_8() const { return lane_ % 8 + lane_ / 16 * 8; }
+  __device__ int half_by_8() const { return lane_ / 8 % 2; }
 
-  __device__ bool in_window(int row, int column) const { return row < p_.side_h && column < p_.side_w; }
-  __device__ bool in_grid(int row, int column) const { return top_ + row < p_.grid_h && left_ + column < p_.grid_w; }
-  // Of the token at (row, column) of the window, counted through the image; it must be in the grid.
-  __device__ int token(int row, int column) const { return (top_ + row) * p_.grid_w + left_ + column; }
-  // Elements from a token's query to its key, and on to its value; a third of those to the next token.
-  __device__ int part_stride() const { return p_.heads * HeadDim; }
-  __device__ const T* query_bias() const { return static_cast<const T*>(p_.qkv_bias) + blockIdx.y * HeadDim; }
-  __device__ const T* query_of(int token) const { return qkv_ + token * 3 * part_stride(); }
-
-  // Copy `rows` rows of HeadDim elements into the ring; `source(row)` is the first element, nullptr for zeros.
-  template <typename Source>
-  __device__ void copy_rows(int rows, Source source) {
-    for (int row = copy_row_; row < rows; row += kCopyRows) {
-      const T* from = source(row);
-      const int place = swizzled<HeadDim>(row, copy_chunk_);
-      copy_async_16(ring_ + place, from ? from + copy_chunk_ * 8 : qkv_, from != nullptr);
+  // The first tiles of a strip of columns: all stages but one, each a group of copies.
+  __device__ void begin_strip(int first_column) {
+    __syncthreads();  // the places of queries and column table are free
+    copies_.begin_strip(first_column);
+#pragma unroll
+    for (int stage = 0; stage < kStages - 1; ++stage) {
+      if (stage < row_steps()) copies_.begin_tile(stage * kKeyRows, stage);
+      copy_async_commit();
     }
-    copy_async_commit();
-    copy_async_wait<0>();
-    __syncthreads();
   }
 
-  // Queries into registers, as the left operand. Those outside the window or the grid are zero: nobody reads them.
-  __device__ void load_queries() {
-    copy_rows(kQueries, [this](int query) -> const T* {
-      const int column = column_of(query / 16), row = first_row_of(query / 16) + query % 16;
-      return in_window(row, column) && in_grid(row, column) ? query_of(token(row, column)) : nullptr;
-    });
+  __device__ void take_queries() {
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
-      const int row = (warp_ * kRowTiles + i) * 16 + lane_ % 16;
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        load_matrices(queries_[i][step], ring_ + swizzled<HeadDim>(row, 2 * step + lane_ / 16));
-      }
+      for (int step = 0; step < kSteps; ++step) load_query(i, step, queries_[i][step]);
     }
-    __syncthreads();
   }
 
-  // scores[i][b] += queries[i] * (rows 8b to 8b + 7)^T for so many row tiles; `row_of(n)` is where row n lies in `rows`.
-  // Each row is loaded from shared memory once.
-  template <int Tiles, int Blocks, typename RowOf>
-  __device__ void multiply_rows(float (*scores)[Blocks][4], const uint32_t (*queries)[kSteps][4], const T* rows,
-                                RowOf row_of) {
-    // One load brings two blocks of eight rows and 16 columns: lane l names row l%8 of matrix l/8.
-    const int matrix = lane_ / 8;
-    const int row_in_pair = lane_ % 8 + matrix / 2 * 8, half_step = matrix % 2;
-#pragma unroll
+  // This warp's queries of a row tile from shared memory, as the left operand of a step.
+  __device__ void load_query(int i, int step, uint32_t (&a)[4]) const {
+    const T* of_warp = L::queries() + warp_ * kRowTiles * 16 * HeadDim;
+    load_matrices(a, chunks_by_16_.at(of_warp, step, i * 16));
+  }
+
+  // scores[i][b] += queries[first_tile + i] * (rows 8b to 8b + 7)^T for so many row tiles. `chunks` are those of this
+  // lane's row among the first 16, row_by_8(); with Direction -1 rows are counted down from there. Each is loaded from
+  // shared memory once.
+  template <int Tiles, int Direction, bool Unroll, int Blocks>
+  __device__ void multiply_rows(float (*scores)[Blocks][4], int first_tile, const T* rows, LaneChunks<HeadDim> chunks) {
+#pragma unroll(Unroll ? kSteps : 1)
     for (int step = 0; step < kSteps; ++step) {
+      uint32_t a[Tiles][4];
+#pragma unroll
+      for (int i = 0; i < Tiles; ++i) {
+        if constexpr (kKeepQueries) {
+#pragma unroll
+          for (int j = 0; j < 4; ++j) a[i][j] = queries_[first_tile + i][step][j];
+        } else {
+          load_query(first_tile + i, step, a[i]);
+        }
+      }
 #pragma unroll
       for (int pair = 0; pair < Blocks / 2; ++pair) {
         uint32_t b[4];
-        load_matrices(b, rows + swizzled<HeadDim>(row_of(pair * 16 + row_in_pair), 2 * step + half_step));
+        load_matrices(b, chunks.at(rows, step, Direction * pair * 16));
 #pragma unroll
         for (int i = 0; i < Tiles; ++i) {
-          multiply_add<T>(scores[i][2 * pair], queries[i][step], b[0], b[1]);
-          multiply_add<T>(scores[i][2 * pair + 1], queries[i][step], b[2], b[3]);
+          multiply_add<T>(scores[i][2 * pair], a[i], b[0], b[1]);
+          multiply_add<T>(scores[i][2 * pair + 1], a[i], b[2], b[3]);
         }
       }
     }
   }
 
-  // The row terms of all queries of this block and all key rows, over the scale.
+  // The row terms of this block's queries and all key rows, over the scale.
   __device__ void compute_row_terms() {
-    const T* table = static_cast<const T*>(p_.rel_pos_h);
-    const int table_rows = 2 * p_.side_h - 1;
-    for (int i = p_.side_h * kQueries + threadIdx.x; i < row_steps() * kKeyRows * kQueries; i += kThreads) {
-      row_terms()[i] = -INFINITY;
+    for (int i = p_.side_h * kTermStride + threadIdx.x; i < row_steps() * kKeyRows * kTermStride; i += L::kThreads) {
+      L::row_terms()[i] = -INFINITY;
     }
-    for (int first = 0; first < table_rows; first += kKeys) {
-      copy_rows(kKeys, [&](int row) { return first + row < table_rows ? table + (first + row) * HeadDim : nullptr; });
+    // Table row qh - kh + side_h - 1 belongs to key row kh; of these rows the warp's queries have use for a part.
+    int least = copies_.place.first_row_of(warp_ * kRowTiles), most = least;
 #pragma unroll
-      for (int i = 0; i < kRowTiles; ++i) {
-        float products[1][kKeyBlocks][4] = {};
-        multiply_rows<1>(products, &queries_[i], ring_, [](int n) { return n; });
-        const int tile = warp_ * kRowTiles + i;
+    for (int i = 1; i < kRowTiles; ++i) {
+      const int first_row = copies_.place.first_row_of(warp_ * kRowTiles + i);
+      least = first_row < least ? first_row : least;
+      most = first_row > most ? first_row : most;
+    }
+    for (int first = 0; first < 2 * p_.side_h - 1; first += L::kPieceRows) {
+      if (first > 0) {
+        __syncthreads();
+        copies_.begin_row_table(first);
+        copies_.wait_for_all();
+      }
+      const int begin = least > first ? least - first : 0, end = most + 15 + p_.side_h - first;
+      for (int row = begin; row < (end < L::kPieceRows ? end : L::kPieceRows); row += kTermRows) {
+        // The last rows of a piece may be taken twice.
+        compute_row_terms(first, row + kTermRows < L::kPieceRows ? row : L::kPieceRows - kTermRows);
+      }
+    }
+  }
+
+  // With kTermRows rows of the piece in the ring, from `row` on.
+  __device__ void compute_row_terms(int first, int row) {
+    float products[kRowTiles][kTermRows / 8][4] = {};
+    multiply_rows<kRowTiles, 1, true>(products, 0, L::row_table() + row * HeadDim, chunks_by_8_);
 #pragma unroll
-        for (int element = 0; element < 4 * kKeyBlocks; ++element) {
-          const int block = element / 4, j = element % 4;
-          const int row = lane_ / 4 + j / 2 * 8;
-          // Table row qh - kh + side_h - 1 belongs to key row kh.
-          const int key_row = first_row_of(tile) + row + p_.side_h - 1 - (first + block * 8 + lane_ % 4 * 2 + j % 2);
-          if (key_row >= 0 && key_row < p_.side_h) {
-            row_terms()[key_row * kQueries + tile * 16 + row] = products[0][block][j] * p_.inverse_scale;
-          }
+    for (int i = 0; i < kRowTiles; ++i) {
+      const int tile = warp_ * kRowTiles + i;
+#pragma unroll
+      for (int element = 0; element < kTermRows / 2; ++element) {
+        const int block = element / 4, j = element % 4, query = lane_ / 4 + j / 2 * 8;
+        const int table_row = first + row + block * 8 + lane_ % 4 * 2 + j % 2;
+        const int key_row = copies_.place.first_row_of(tile) + query + p_.side_h - 1 - table_row;
+        if (key_row >= 0 && key_row < p_.side_h) {
+          L::row_terms()[key_row * kTermStride + tile * 16 + query] = products[i][block][j] * p_.inverse_scale;
         }
       }
-      __syncthreads();
     }
   }
 
   // What the scores of every tile in this strip of columns start from: the column terms over the scale, and -infinity
-  // past the edge.
+  // past the edge. `First`: there are no results yet, and so registers for all loads at once.
+  template <bool First>
   __device__ void compute_column_terms(int first_column) {
-    if constexpr (RelPos) {
-      // Table row qw - kw + side_w - 1, for kw from first_column: it falls as kw rises. Staged from the least on.
-      const T* table = static_cast<const T*>(p_.rel_pos_w);
-      const int table_rows = 2 * p_.side_w - 1;
-      const int least = column_of(0) - (first_column + kKeyColumns - 1) + p_.side_w - 1;
-      const int columns = column_of(kQueries / 16 - 1) - column_of(0);
-      copy_rows(kKeyColumns + columns, [&](int row) {
-        return least + row >= 0 && least + row < table_rows ? table + (least + row) * HeadDim : nullptr;
-      });
-    }
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
       for (int element = 0; element < 4 * kColumnBlocks; ++element) column_terms_[i][element / 4][element % 4] = 0.f;
       if constexpr (RelPos) {
-        const int last = column_of(warp_ * kRowTiles + i) - column_of(0) + kKeyColumns - 1;
-        multiply_rows<1>(&column_terms_[i], &queries_[i], ring_, [last](int n) { return last - n; });
+        // The table's rows fall as kw rises.
+        const int last = copies_.place.column_of(warp_ * kRowTiles + i) - copies_.place.column_of(0) + kKeyColumns - 1;
+        const LaneChunks<HeadDim> chunks(last - row_by_8(), half_by_8());
+        multiply_rows<1, -1, First || kKeepQueries>(&column_terms_[i], i, L::column_table(first_column), chunks);
       }
 #pragma unroll
       for (int element = 0; element < 4 * kColumnBlocks; ++element) {
@@ -227,23 +215,6 @@ class AttentionBlock {
         const bool inside = first_column + block * 8 + lane_ % 4 * 2 + j % 2 < p_.side_w;
         term = inside ? term * p_.inverse_scale : -INFINITY;
       }
-    }
-    __syncthreads();
-  }
-
-  // The tile of the key rows from `first_row` on and this strip's columns into a stage of the ring.
-  __device__ void copy_keys_and_values(int first_row, int first_column, int stage) {
-#pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
-      const int key = copy_row_ + i * kCopyRows;
-      if ((kKeys % kCopyRows || kThreads % kChunks) && key >= kKeys) break;
-      const int row = first_row + key / kKeyColumns, column = first_column + key % kKeyColumns;
-      const bool valid = in_window(row, column);
-      const T* from = in_grid(row, column) ? query_of(token(row, column)) : query_bias();
-      from += part_stride() + copy_chunk_ * 8;
-      const int place = swizzled<HeadDim>(key, copy_chunk_);
-      copy_async_16(key_tile(stage) + place, valid ? from : qkv_, valid);
-      copy_async_16(value_tile(stage) + place, valid ? from + part_stride() : qkv_, valid);
     }
   }
 
@@ -258,56 +229,67 @@ class AttentionBlock {
         scores[i][block][j] = column_terms_[i][block % kColumnBlocks][j];
       }
     }
-    multiply_rows<kRowTiles>(scores, queries_, keys, [](int n) { return n; });
+    multiply_rows<kRowTiles, 1, true>(scores, 0, keys, chunks_by_8_);
 #pragma unroll
-    for (int i = 0; i < kRowTiles; ++i) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) to_weights(scores[i], i, half, first_row);
-    }
+    for (int i = 0; i < kRowTiles; ++i) to_weights(scores[i], i, first_row);
     add_values(scores, values);
   }
 
-  // Scores to unnormalised softmax weights, for the rows lane/4 + 8 * half of a row tile; earlier results are rescaled.
-  __device__ void to_weights(float (&scores)[kKeyBlocks][4], int i, int half, int first_row) {
-    float row_term[kKeyRows];
-    float maximum = maximum_[i][half];
+  // Scores of a row tile to unnormalised softmax weights, with what was summed before brought to the same maximum.
+  __device__ void to_weights(float (&scores)[kKeyBlocks][4], int i, int first_row) {
+    float row_term[2][kKeyRows], maximum[2];
+    bool grew = false;
 #pragma unroll
-    for (int r = 0; r < kKeyRows; ++r) {
-      row_term[r] = row_term_of(first_row + r, (warp_ * kRowTiles + i) * 16 + lane_ / 4 + 8 * half);
-      float of_row = -INFINITY;
+    for (int half = 0; half < 2; ++half) {  // rows lane/4 and lane/4 + 8
+      maximum[half] = maximum_[i][half];
 #pragma unroll
-      for (int element = 0; element < 2 * kColumnBlocks; ++element) {
-        of_row = fmaxf(of_row, scores[r * kColumnBlocks + element / 2][2 * half + element % 2]);
+      for (int r = 0; r < kKeyRows; ++r) {
+        row_term[half][r] = row_term_of(first_row + r, (warp_ * kRowTiles + i) * 16 + lane_ / 4 + 8 * half);
+        float of_row = -INFINITY;
+#pragma unroll
+        for (int element = 0; element < 2 * kColumnBlocks; ++element) {
+          of_row = fmaxf(of_row, scores[r * kColumnBlocks + element / 2][2 * half + element % 2]);
+        }
+        maximum[half] = fmaxf(maximum[half], of_row + row_term[half][r]);
       }
-      maximum = fmaxf(maximum, of_row + row_term[r]);
+      // The four lanes of a row.
+      maximum[half] = fmaxf(maximum[half], __shfl_xor_sync(kFullWarp, maximum[half], 1));
+      maximum[half] = fmaxf(maximum[half], __shfl_xor_sync(kFullWarp, maximum[half], 2));
+      grew |= maximum[half] > maximum_[i][half] + p_.slack;
     }
-    // The four lanes of a row.
-    maximum = fmaxf(maximum, __shfl_xor_sync(kFullWarp, maximum, 1));
-    maximum = fmaxf(maximum, __shfl_xor_sync(kFullWarp, maximum, 2));
+    if (__any_sync(kFullWarp, grew)) rescale(i, maximum);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int r = 0; r < kKeyRows; ++r) {
+        const float subtract = (maximum_[i][half] - row_term[half][r]) * p_.scale_log2;
+#pragma unroll
+        for (int element = 0; element < 2 * kColumnBlocks; ++element) {
+          float& score = scores[r * kColumnBlocks + element / 2][2 * half + element % 2];
+          score = exp2_approximate(fmaf(score, p_.scale_log2, -subtract));
+          sum_[i][half] += score;
+        }
+      }
+    }
+  }
 
-    const float rescale = exp2_approximate((maximum_[i][half] - maximum) * p_.scale_log2);
-    maximum_[i][half] = maximum;
-    float sum = sum_[i][half] * rescale;
+  // What a row tile summed up to another maximum of its two rows.
+  __device__ void rescale(int i, const float (&maximum)[2]) {
 #pragma unroll
-    for (int r = 0; r < kKeyRows; ++r) {
-      const float subtract = (maximum - row_term[r]) * p_.scale_log2;
+    for (int half = 0; half < 2; ++half) {
+      const float factor = exp2_approximate((maximum_[i][half] - maximum[half]) * p_.scale_log2);
+      maximum_[i][half] = maximum[half];
+      sum_[i][half] *= factor;
 #pragma unroll
-      for (int element = 0; element < 2 * kColumnBlocks; ++element) {
-        float& score = scores[r * kColumnBlocks + element / 2][2 * half + element % 2];
-        score = exp2_approximate(fmaf(score, p_.scale_log2, -subtract));
-        sum += score;
+      for (int block = 0; block < kOutBlocks; ++block) {
+        results_[i][block][2 * half] *= factor;
+        results_[i][block][2 * half + 1] *= factor;
       }
-    }
-    sum_[i][half] = sum;
-#pragma unroll
-    for (int block = 0; block < kOutBlocks; ++block) {
-      results_[i][block][2 * half] *= rescale;
-      results_[i][block][2 * half + 1] *= rescale;
     }
   }
 
   __device__ float row_term_of(int key_row, int query) const {
-    if constexpr (RelPos) return row_terms()[key_row * kQueries + query];
+    if constexpr (RelPos) return L::row_terms()[key_row * kTermStride + query];
     return key_row < p_.side_h ? 0.f : -INFINITY;
   }
 
@@ -326,9 +308,8 @@ class AttentionBlock {
       }
 #pragma unroll
       for (int pair = 0; pair < kOutBlocks / 2; ++pair) {
-        // Lane l names key l%16 and, in its chunk pair, the chunk l/16.
         uint32_t b[4];
-        load_matrices_transposed(b, values + swizzled<HeadDim>(step * 16 + lane_ % 16, 2 * pair + lane_ / 16));
+        load_matrices_transposed(b, chunks_by_16_.at(values, pair, step * 16));
 #pragma unroll
         for (int i = 0; i < kRowTiles; ++i) {
           multiply_add<T>(results_[i][2 * pair], a[i], b[0], b[1]);
@@ -353,31 +334,29 @@ class AttentionBlock {
         for (int block = 0; block < kOutBlocks; ++block) {
           const float* pair = &results_[i][block][2 * half];
           const uint32_t packed = Element<T>::pack(pair[0] * inverse, pair[1] * inverse);
-          memcpy(ring_ + swizzled<HeadDim>(row, block) + lane_ % 4 * 2, &packed, sizeof packed);
+          memcpy(L::ring() + swizzled<HeadDim>(row, block) + lane_ % 4 * 2, &packed, sizeof packed);
         }
       }
     }
     __syncwarp();
-    // Made here: in the loop over the keys registers are dear.
-    T* out = static_cast<T*>(p_.out) + blockIdx.y * HeadDim +
-             int64_t{static_cast<int>(blockIdx.z) / p_.windows} * p_.grid_h * p_.grid_w * part_stride();
+    copies_.place.forget();
+    T* out = copies_.place.out();
     constexpr int kRows = 16 * kRowTiles;
-    for (int i = lane_; i < kRows * kChunks; i += 32) {
-      const int query = warp_ * kRows + i / kChunks, chunk = i % kChunks;
-      const int column = column_of(query / 16), row = first_row_of(query / 16) + query % 16;
-      if (!in_window(row, column) || !in_grid(row, column)) continue;
-      const uint4 piece = *reinterpret_cast<const uint4*>(ring_ + swizzled<HeadDim>(query, chunk));
-      *reinterpret_cast<uint4*>(out + token(row, column) * part_stride() + chunk * 8) = piece;
+#pragma unroll 1
+    for (int i = lane_; i < kRows * L::kChunks; i += 32) {
+      const int query = warp_ * kRows + i / L::kChunks, chunk = i % L::kChunks;
+      const int column = copies_.place.column_of(query / 16), row = copies_.place.first_row_of(query / 16) + query % 16;
+      if (!copies_.place.in_grid(row, column)) continue;
+      const uint4 piece = *reinterpret_cast<const uint4*>(L::ring() + swizzled<HeadDim>(query, chunk));
+      *reinterpret_cast<uint4*>(out + copies_.place.token(row, column) * p_.part_stride + chunk * 8) = piece;
     }
   }
 
   const AttentionParameters& p_;
-  const T* qkv_;    // of the image, this head's query of token 0
-  int top_, left_;  // of the window, in the grid
-  T* ring_;
+  Copies<T, HeadDim, Tile> copies_;
   int warp_, lane_;
-  int copy_row_, copy_chunk_;
-  uint32_t queries_[kRowTiles][kSteps][4];
+  LaneChunks<HeadDim> chunks_by_8_, chunks_by_16_;
+  uint32_t queries_[kKeepQueries ? kRowTiles : 1][kSteps][4];
   float column_terms_[kRowTiles][kColumnBlocks][4];
   float results_[kRowTiles][kOutBlocks][4] = {};
   float sum_[kRowTiles][2] = {};
@@ -393,7 +372,7 @@ __global__ void __launch_bounds__(kTileShapes[Tile].threads(), kTileShapes[Tile]
 template <typename T, int HeadDim, int Tile, bool RelPos>
 cudaError_t launch_attention(const AttentionParameters& parameters, cudaStream_t stream) {
   constexpr TileShape kShape = kTileShapes[Tile];
-  const int row_tiles = (parameters.side_h + 15) / 16 * parameters.side_w, per_block = kShape.queries() / 16;
+  const int row_tiles = parameters.tiles_per_column * parameters.side_w, per_block = kShape.queries() / 16;
   const dim3 grid((row_tiles + per_block - 1) / per_block, parameters.heads, parameters.batch * parameters.windows);
   return launch(attention_kernel<T, HeadDim, Tile, RelPos>, grid, dim3(kShape.threads()),
                 kShape.shared_bytes(HeadDim, parameters.side_h), stream, parameters);

@@ -15,6 +15,7 @@ struct TileShape {
   int key_rows;
   int key_columns;
   int stages;
+  bool queries_in_shared;  // memory, as there are no registers for them; they are loaded anew for each key tile
   int blocks_64;  // per multiprocessor that registers are left for, with heads of 64; with wider ones 1
 
   constexpr int threads() const { return 32 * warps; }
@@ -23,24 +24,42 @@ struct TileShape {
   constexpr int keys() const { return key_rows * key_columns; }
   // Rows of head_dim elements in the ring of key and value tiles, which also stages queries, tables and results.
   constexpr int ring_rows() const { return 2 * stages * keys(); }
-  // Key rows of the table of row terms: whole tiles.
+  // Where in the ring the table of row terms is staged: past the queries, and past the tiles that are copied meanwhile.
+  constexpr int first_piece_row() const {
+    const int tiles = ring_rows() - 2 * keys(), queries_there = queries_in_shared ? 0 : queries();
+    return tiles > queries_there ? tiles : queries_there;
+  }
+  // Table rows that the queries of a block need for one strip of columns: a run for each grid column among them.
+  constexpr int column_table_rows() const { return key_columns + queries() / 16 - 1; }
+  // The table of row terms: whole tiles of key rows, and between them floats such that the fragments' stores, eight
+  // queries times four key rows apart by two, meet 32 banks.
   constexpr int term_rows(int side_h) const { return (side_h + key_rows - 1) / key_rows * key_rows; }
+  constexpr int term_stride() const { return queries() + 4; }
+  // Of which the first strip's column table takes the place until it was used.
+  constexpr size_t term_bytes(int head_dim, int side_h) const {
+    const size_t terms = sizeof(float) * term_rows(side_h) * term_stride();
+    const size_t table = size_t{2} * column_table_rows() * head_dim;
+    return terms > table ? terms : table;
+  }
   constexpr size_t shared_bytes(int head_dim, int side_h) const {
-    return size_t{2} * ring_rows() * head_dim + sizeof(float) * term_rows(side_h) * queries();
+    const int rows = ring_rows() + (queries_in_shared ? queries() : 0);
+    return size_t{2} * rows * head_dim + term_bytes(head_dim, side_h);
   }
 };
 
 // A row tile costs a thread key_columns / 2 registers for its column terms, keys() / 2 for its scores, head_dim / 2 for
-// its results and head_dim / 4 for its queries. Past 160 in sum the compiler spills, so two row tiles go with heads of 64
-// only. They read each key from shared memory half as often, which is what limits one row tile where tensor cores
-// are fast. instances.def says which shapes are compiled for which heads.
+// its results and, unless they stay in shared memory, head_dim / 4 for its queries. Past 190 in sum the compiler spills,
+// so two row tiles go with heads of 64 only. They read each key from shared memory half as often, which is what limits
+// one row tile where tensor cores are fast. instances.def says which shapes are compiled for which heads.
 constexpr TileShape kTileShapes[] = {
-    {"64x1x64", 4, 1, 1, 64, 2, 2},   // a grid row of 64 keys at once; two blocks fit into 100 KB
-    {"128x1x64", 8, 1, 1, 64, 2, 1},  // the same, each key read from memory half as often
-    {"128x1x32", 4, 2, 1, 32, 2, 2},  // two row tiles; grids up to 32 wide, and wider ones in strips of 32 columns
-    {"64x2x32", 4, 1, 2, 32, 2, 2},   // grids up to 32 wide with one row tile
-    {"224x2x16", 7, 2, 2, 16, 4, 1},  // a 14x14 window whole: 14 columns padded to 16 queries
-    {"64x2x16", 4, 1, 2, 16, 3, 3},   // four columns of a window
+    {"64x1x64", 4, 1, 1, 64, 2, false, 2},   // a grid row of 64 keys at once; two blocks fit into 100 KB
+    {"128x1x64", 8, 1, 1, 64, 2, false, 1},  // the same, each key read from memory half as often
+    {"128x1x32", 4, 2, 1, 32, 3, false, 2},  // two row tiles; grids up to 32 wide, and wider ones in strips of 32 columns
+    {"64x2x32", 4, 1, 2, 32, 2, false, 2},   // grids up to 32 wide with one row tile
+    {"224x2x16", 7, 2, 2, 16, 4, false, 1},  // a 14x14 window whole: 14 columns padded to 16 queries
+    {"64x2x16", 4, 1, 2, 16, 3, false, 3},   // four columns of a window
+    // As 128x1x64, with two row tiles in half the warps; two blocks fit into 164 KB, whatever its registers.
+    {"128x1x64w4", 4, 2, 1, 64, 2, true, 1},
 };
 constexpr int kTileShapeCount = sizeof(kTileShapes) / sizeof(kTileShapes[0]);
 
@@ -49,12 +68,16 @@ constexpr int kTileShapeCount = sizeof(kTileShapes) / sizeof(kTileShapes[0]);
 //
 // Chosen by reasoning about shared memory and registers; no GPU has confirmed it.
 constexpr int choose_tile(int architecture, int side_h, int side_w, int head_dim, size_t shared_bytes) {
-  constexpr int kWide = 0, kWideLarge = 1, kNarrowLarge = 2, kNarrow = 3, kWindowLarge = 4, kWindow = 5;
+  constexpr int kWide = 0, kWideLarge = 1, kNarrowLarge = 2, kNarrow = 3, kWindowLarge = 4, kWindow = 5, kWideTwo = 6;
   const int shape = side_w <= 16 ? kWindow : side_w <= 32 ? kNarrow : kWide;
   const int large = side_w <= 16 ? kWindowLarge : side_w <= 32 ? kNarrowLarge : kWideLarge;
   // 8.6, 8.9 and 12.x have 100 KB of shared memory per multiprocessor, the others at least 164.
   const bool small_shared = architecture == 86 || architecture == 89 || architecture >= 120;
   const bool compiled = large == kWideLarge || head_dim == 64;
+  // Its four warps need a second block beside them. A multiprocessor has 1 KB more than one block may have, and keeps 1 KB
+  // of each block's for itself.
+  const size_t two_blocks = 2 * (kTileShapes[kWideTwo].shared_bytes(head_dim, side_h) + 1024);
+  if (large == kWideLarge && head_dim == 64 && !small_shared && two_blocks <= shared_bytes + 1024) return kWideTwo;
   // Row terms grow with the grid's height times the block's queries.
   const bool fits = kTileShapes[large].shared_bytes(head_dim, side_h) <= shared_bytes;
   return compiled && fits && (!small_shared || large == kNarrowLarge) ? large : shape;

@@ -87,6 +87,10 @@ __device__ inline void multiply_add<__nv_bfloat16>(float (&c)[4], const uint32_t
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Compute `value` here, once: the compiler would rather make it anew from threadIdx wherever it is used.
+template <typename Integer>
+__device__ void make_opaque(Integer& value) { asm volatile("" : "+r"(value)); }
+
 // 2 to the power x, to about two units in the last place; 0 for -infinity.
 __device__ inline float exp2_approximate(float x) {
   float result;

@@ -126,6 +126,13 @@ def rising(draft: Draft) -> None:
     _one_by_one(draft, np.linspace(-100, 100, grid[0] * grid[1]).reshape(grid))
 
 
+def rising_slowly(draft: Draft) -> None:
+    """By 2^6 from one row of keys to the next: less than scores may pass the subtracted maximum by, 2^8 in fp16."""
+    grid = draft.qkv.shape[1:3]
+    most = 6 * np.log(2) * grid[0] / 2 * draft.head_dim**0.5 / 8
+    _one_by_one(draft, np.linspace(-most, most, grid[0] * grid[1]).reshape(grid))
+
+
 def falling(draft: Draft) -> None:
     """The first key scores highest: what comes later counts for less and less, in the end for nothing."""
     grid = draft.qkv.shape[1:3]
@@ -213,6 +220,7 @@ CASES = {
     "products of 60000, windows": Case(5, 6, window=4, numbers=large_products),
     "every score -60000": Case(5, 19, numbers=all_far_below),
     "rising scores": Case(5, 19, numbers=rising),
+    "slowly rising scores": Case(5, 19, numbers=rising_slowly),
     "falling scores": Case(5, 19, numbers=falling),
     "terms of 60000": Case(5, 19, heads=2, numbers=large_terms),
     "terms of 60000, windows": Case(5, 6, window=4, numbers=large_terms),

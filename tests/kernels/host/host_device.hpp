@@ -64,6 +64,9 @@ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b
   host::meet_warp(host::kMultiplyAdd<T>, kFullWarp, &operands, site);
 }
 
+template <typename Integer>
+void make_opaque(Integer&) {}
+
 inline float exp2_approximate(float x) {
   const float result = std::exp2(x);
   return result < 0x1p-126f ? 0.f : result;  // .ftz

@@ -1,0 +1,63 @@
+// Tile shapes of the attention kernel, and which one a device gets. The one place where they are written down.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace samrt {
+
+// What one block works on. A block holds warps * row_tiles * 16 queries; it visits the keys in tiles of
+// key_rows rows of the grid times key_columns columns, `stages` of which are in shared memory at a time.
+struct TileShape {
+  const char* name;
+  int warps;
+  int row_tiles;  // of 16 queries each, per warp
+  int key_rows;
+  int key_columns;
+  int stages;
+  int blocks_64;  // per multiprocessor that registers are left for, with heads of 64; with wider ones 1
+
+  constexpr int threads() const { return 32 * warps; }
+  constexpr int blocks(int head_dim) const { return head_dim > 64 ? 1 : blocks_64; }
+  constexpr int queries() const { return 16 * row_tiles * warps; }
+  constexpr int keys() const { return key_rows * key_columns; }
+  // Rows of head_dim elements in the ring of key and value tiles, which also stages queries, tables and results.
+  constexpr int ring_rows() const { return 2 * stages * keys(); }
+  // Key rows of the table of row terms: whole tiles.
+  constexpr int term_rows(int side_h) const { return (side_h + key_rows - 1) / key_rows * key_rows; }
+  constexpr size_t shared_bytes(int head_dim, int side_h) const {
+    return size_t{2} * ring_rows() * head_dim + sizeof(float) * term_rows(side_h) * queries();
+  }
+};
+
+// A row tile costs a thread key_columns / 2 registers for its column terms, keys() / 2 for its scores, head_dim / 2 for
+// its results and head_dim / 4 for its queries. Past 160 in sum the compiler spills, so two row tiles go with heads of 64
+// only. They read each key from shared memory half as often, which is what limits one row tile where tensor cores
+// are fast. instances.def says which shapes are compiled for which heads.
+constexpr TileShape kTileShapes[] = {
+    {"64x1x64", 4, 1, 1, 64, 2, 2},   // a grid row of 64 keys at once; two blocks fit into 100 KB
+    {"128x1x64", 8, 1, 1, 64, 2, 1},  // the same, each key read from memory half as often
+    {"128x1x32", 4, 2, 1, 32, 2, 2},  // two row tiles; grids up to 32 wide, and wider ones in strips of 32 columns
+    {"64x2x32", 4, 1, 2, 32, 2, 2},   // grids up to 32 wide with one row tile
+    {"224x2x16", 7, 2, 2, 16, 4, 1},  // a 14x14 window whole: 14 columns padded to 16 queries
+    {"64x2x16", 4, 1, 2, 16, 3, 3},   // four columns of a window
+};
+constexpr int kTileShapeCount = sizeof(kTileShapes) / sizeof(kTileShapes[0]);
+
+// The shape for an attention over side_h x side_w tokens on a device of this compute capability (87 for 8.7) with so
+// much shared memory per block.
+//
+// Chosen by reasoning about shared memory and registers; no GPU has confirmed it.
+constexpr int choose_tile(int architecture, int side_h, int side_w, int head_dim, size_t shared_bytes) {
+  constexpr int kWide = 0, kWideLarge = 1, kNarrowLarge = 2, kNarrow = 3, kWindowLarge = 4, kWindow = 5;
+  const int shape = side_w <= 16 ? kWindow : side_w <= 32 ? kNarrow : kWide;
+  const int large = side_w <= 16 ? kWindowLarge : side_w <= 32 ? kNarrowLarge : kWideLarge;
+  // 8.6, 8.9 and 12.x have 100 KB of shared memory per multiprocessor, the others at least 164.
+  const bool small_shared = architecture == 86 || architecture == 89 || architecture >= 120;
+  const bool compiled = large == kWideLarge || head_dim == 64;
+  // Row terms grow with the grid's height times the block's queries.
+  const bool fits = kTileShapes[large].shared_bytes(head_dim, side_h) <= shared_bytes;
+  return compiled && fits && (!small_shared || large == kNarrowLarge) ? large : shape;
+}
+
+}  // namespace samrt
