@@ -31,6 +31,7 @@ STAND_IN = """#!/usr/bin/env bash
 echo "$*" >>"$RUN/calls"
 if [ "$(wc -l <"$RUN/calls")" = 1 ]; then
     if [ -n "$CHECKPOINT" ]; then touch "$RUN/checkpoint.pt"; fi
+    sleep 1
     exit "$STATUS"
 fi
 """
@@ -49,29 +50,34 @@ fi
 def test_a_run_that_fails_goes_on_uncompiled_where_there_is_time(
     tmp_path: Path, status: int, checkpoint: str, seconds: int, again: bool
 ) -> None:
-    python, run = tmp_path / "python", tmp_path / "run"
-    python.write_text(STAND_IN)
-    python.chmod(0o755)
+    programs, run = tmp_path / "programs", tmp_path / "run"
+    programs.mkdir()
     run.mkdir()
-    places = {"OUT": str(tmp_path / "out"), "RUN": str(run), "PYTHON": str(python)}
+    # With a GPU that does not answer, which is not none, and with many cores.
+    for name, text in (("python", STAND_IN), ("nvidia-smi", "#!/bin/sh\nexit 9\n"), ("nproc", "#!/bin/sh\necho 64\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    places = {"OUT": str(tmp_path / "out"), "RUN": str(run), "PYTHON": str(programs / "python")}
+    path = f"{programs}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", str(SCRIPT), str(seconds)],
-        env={**os.environ, **places, "STATUS": str(status), "CHECKPOINT": checkpoint},
+        env={**os.environ, **places, "PATH": path, "STATUS": str(status), "CHECKPOINT": checkpoint},
         capture_output=True,
         text=True,
         check=False,
     )
 
     first, *others = (run / "calls").read_text().splitlines()
-    assert f"--seconds {seconds} " in first
+    assert first.startswith("-m training.train gpu ")
+    assert first.endswith(f" --seconds {seconds} --processes 15 --device cuda")
     assert done.returncode == (0 if again else status)
     assert len(others) == again
     assert ("goes on from its last checkpoint" in done.stderr) == again
     for call in others:
-        assert call.endswith(" --eager")
+        assert call.endswith(" --processes 15 --device cuda --eager")
         left = re.search(r"--started (\S+) --seconds (\d+) ", call)
         assert left
-        assert seconds - 60 < int(left[2]) <= seconds
+        assert seconds - 60 < int(left[2]) < seconds
         assert float(left[1]) > float(re.search(r"--started (\S+) ", first)[1])  # type: ignore[index]
 
 

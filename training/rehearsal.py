@@ -81,12 +81,16 @@ def rehearse(
     return found
 
 
+class _TooLongError(Exception):
+    """Not TimeoutError, which torch's compiler takes for that of a wait of its own."""
+
+
 @contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what is done here, in the main thread, if it takes longer."""
+    """Raise `_TooLongError` in what is done here, in the main thread, if it takes longer."""
 
     def ring(*_: object) -> None:
-        raise TimeoutError("it took too long")
+        raise _TooLongError("the time for compiling was up")
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
