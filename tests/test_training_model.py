@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,3 +151,34 @@ def test_compiled_parts_compute_the_same(state: dict[str, torch.Tensor], monkeyp
 
     for found, value in zip(model.attempt(*given), expected, strict=True):
         torch.testing.assert_close(found, value)
+
+
+def test_by_blocks_all_that_are_alike_share_one_compilation_of_both_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from functools import partial
+
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    forward: list[torch.fx.GraphModule] = []
+    backward: list[torch.fx.GraphModule] = []
+    backend = aot_autograd(
+        fw_compiler=lambda graph, _: forward.append(graph) or make_boxed_func(graph.forward),
+        bw_compiler=lambda graph, _: backward.append(graph) or make_boxed_func(graph.forward),
+    )
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr(torch._functorch.config, "force_non_lazy_backward_lowering", False)
+    recipe = replace(TINY, depth=6, global_blocks=(2, 5))
+    model = PromptableModel(initial_state(recipe, decoder_state(), _some_patches()), 64)
+    images, valid = torch.full((2, 3, 64, 64), 99, dtype=torch.uint8), torch.ones(2, 1, 64, 64, dtype=torch.bool)
+    expected = model.encode(images, valid)
+
+    model.compile_parts(by_blocks=True)
+    found = model.encode(images, valid)
+
+    # Those with windows and those without; their backward passes before any is asked for, which a limit can end.
+    assert (len(forward), len(backward)) == (2, 2)
+    torch.testing.assert_close(found, expected)
+    gradients = [
+        torch.autograd.grad(tokens.square().mean(), model.sam.image_encoder.pos_embed) for tokens in (found, expected)
+    ]
+    torch.testing.assert_close(*gradients)

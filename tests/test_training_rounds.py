@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from training.recipes import Stage
-from training.rounds import Objects, run_rounds
+from training.rounds import Objects, mean_of, run_rounds
 
 OBJECTS = Objects(
     tokens=torch.zeros(2, 4, 1),
@@ -94,3 +94,10 @@ def test_the_figures_are_of_the_answers(task: str) -> None:
         "iou_point": 0.9,
         "iou_oracle": 0.9,
     }
+
+
+def test_a_mean_of_nothing_is_no_figure() -> None:
+    values, chosen = torch.tensor([0.25, 0.75, float("nan")]), torch.tensor([True, True, False])
+
+    assert float(mean_of(values, chosen)) == 0.5
+    assert mean_of(values, torch.zeros(3, dtype=torch.bool)).isnan()

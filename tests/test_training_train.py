@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +20,18 @@ from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import load_model
 from training import log, rehearsal, schedule, train
 from training.model import PromptableModel, initial_state
+from training.optimizer import optimizer_of
 from training.pack import pack
 from training.recipes import RECIPES, Stage
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for one another cost small steps three times their time where other work shares the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +164,65 @@ def test_by_the_clock_it_ends_in_time_with_rates_of_zero(
     assert min(clock["steps"]) >= 3
     assert [call["seconds"] for call in clock["calls"]] == [40]
     assert 30 < clock["took_seconds"] < 40
+    assert {line["skipped"] for line in lines} == {0.0}
+
+
+@pytest.mark.usefixtures("ticking")
+def test_by_the_clock_it_says_which_sides_were_compiled(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiles(model: PromptableModel, by_blocks: bool) -> None:
+        assert by_blocks
+        if model.side == 64:
+            raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(PromptableModel, "compile_parts", compiles)
+    words = [word for word in inputs if word != "--eager"]
+    assert _train(monkeypatch, *words, "-o", str(tmp_path / "run"), "--seconds", "40") == 0
+
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["compiled"] == [32]
+
+
+@pytest.mark.usefixtures("ticking")
+@pytest.mark.parametrize("row", [9, 10])
+def test_by_the_clock_a_step_that_is_not_finite_is_skipped_unless_ten_are_in_a_row(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], row: int
+) -> None:
+    clip, step = torch.nn.utils.clip_grad_norm_, train.Run._step
+    bad, moved = [False], {}
+
+    def steps(run: train.Run, model: PromptableModel, optimizer: object, at: tuple[int, int], *rest: object) -> object:
+        bad[0] = at[0] == 1 and at[1] < row  # also all that is rehearsed of this stage, as its step 0
+        before = model.sam.image_encoder.pos_embed.detach().clone()
+        figures = step(run, model, optimizer, at, *rest)
+        moved[at] = not torch.equal(before, model.sam.image_encoder.pos_embed)
+        return figures
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *rest: clip(*rest) * (math.inf if bad[0] else 1))
+    monkeypatch.setattr(train.Run, "_step", steps)
+    status = _train(monkeypatch, *inputs, "-o", str(tmp_path / "run"), "--seconds", "70")
+
+    assert status == (row == 10)
+    assert ("the gradient is inf in step 9 of stage 1" in capsys.readouterr().err) == (row == 10)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["skipped"]] == [*range(1, 10)]
+    assert {step for (index, step), changed in moved.items() if index == 1 and not changed} == {*range(row)}
+
+
+def test_the_seconds_to_stop_after_begin_with_the_call(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, kept = [0.0], train.Run._kept
+
+    def slow(run: train.Run) -> dict[str, object]:
+        now[0] += 100
+        return kept(run)
+
+    for module in (train, schedule):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0]))
+    monkeypatch.setattr(train.Run, "_kept", slow)
+
+    assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run"), "--stop-after", "50") == 3
 
 
 def test_a_rehearsal_changes_no_weight(tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +234,7 @@ def test_a_rehearsal_changes_no_weight(tmp_path: Path, inputs: list[str], monkey
     kept = run._kept()
     run._schedule(kept)
 
-    assert list(run.models) == [32, 64]
+    assert list(run.models) == [64, 32]
     for side, model in run.models.items():
         weights = PromptableModel(kept["state"], side).state_dict()
         for name, tensor in model.state_dict().items():
@@ -175,7 +245,6 @@ def test_a_rehearsal_changes_no_weight(tmp_path: Path, inputs: list[str], monkey
 def test_a_stopped_run_by_the_clock_goes_on_with_what_is_left(
     tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(schedule, "_KEPT_EVERY_SECONDS", 0.0)  # after each step
     words = [*inputs, "-o", str(tmp_path / "run")]
     step = train.Run._step
 
@@ -186,6 +255,7 @@ def test_a_stopped_run_by_the_clock_goes_on_with_what_is_left(
 
     with monkeypatch.context() as patch:
         patch.setattr(train.Run, "_step", stops)
+        patch.setattr(schedule, "_KEPT_EVERY_SECONDS", 0.0)  # after each step
         assert _train(patch, *words, "--seconds", "40") == 130
     kept = torch.load(tmp_path / "run" / "checkpoint.pt")
     assert (kept["stage"], kept["step"]) == (1, 2)
@@ -289,7 +359,7 @@ def test_what_stands_for_a_position_or_a_token_does_not_decay() -> None:
     model = PromptableModel(initial_state(TINY, decoder_state(), torch.randn(100, 3, 8, 8)), 32)
     decays = {
         id(parameter): group["weight_decay"]
-        for group in train._optimizer(model, TINY).param_groups
+        for group in optimizer_of(model, TINY).param_groups
         for parameter in group["params"]
     }
     found = {name: decays[id(parameter)] for name, parameter in model.sam.named_parameters()}

@@ -6,10 +6,11 @@
 #
 # Exit status 0: finished, its rates lowered to zero. Another: $OUT has what there was at the last checkpoint, if there
 # was one, and the same command goes on from it in SECONDS more. Where there is no GPU it trains by the `dry` recipe,
-# which shows that all this works and is worth nothing else; it says so.
+# which shows that all this works and is worth nothing else; it says so. It may need up to 30 seconds beyond SECONDS, to
+# be ended if it hangs and to copy; whoever limits it leaves them free.
 #
 # Needs torch, OpenCV, Pillow and NumPy for $PYTHON (default python3), and what `python -m training.carry` makes in
-# .cache/carried (or $CARRIED). The run's folder is training/runs/RECIPE (or $RUN).
+# .cache/carried (or $CARRIED). The run's folder is training/runs/RECIPE (or $RUN). A part has 15 MiB (or $PART).
 set -euo pipefail
 
 started="$(date +%s.%N)"
@@ -25,8 +26,8 @@ carried="${CARRIED:-.cache/carried}"
 recipe=gpu
 options=(--device cuda)
 cores="$(nproc)"
-# Not torch's answer: where there is a GPU that torch cannot use, that is an error.
-if ! nvidia-smi -L >/dev/null 2>&1; then
+# Not torch's answer, nor whether nvidia-smi works: where there is a GPU that cannot be used, that is an error.
+if ! command -v nvidia-smi >/dev/null && [ ! -e /dev/nvidia0 ] && [ ! -e /dev/nvidiactl ]; then
     echo "gpu.sh: no GPU here: a dry run on the CPU, uncompiled, by the recipe dry (one small picture a step)" >&2
     recipe=dry
     options=(--device cpu --eager)
@@ -37,7 +38,7 @@ if [ -f "$run/model.json" ]; then
     mv "$run" "$run-$(date +%s)"
     echo "gpu.sh: $run was finished and is moved aside" >&2
 fi
-processes=$((cores > 1 ? cores - 1 : 1))
+processes=$((cores > 16 ? 15 : cores > 1 ? cores - 1 : 1))  # each takes memory and reads the data
 
 site="$(mktemp -d)"
 trap 'rm -rf "$site"' EXIT
@@ -45,13 +46,22 @@ ln -s "$root/export" "$site/samrt_export"
 export PYTHONPATH="$root:$site${PYTHONPATH:+:$PYTHONPATH}"
 
 # It ends by itself; if it hangs, it is ended, and what there is still gets to $OUT.
+train() {  # BEGAN SECONDS OPTION...
+    timeout --signal=INT --kill-after=10 "$(($2 + 10))" \
+        "$python" -m training.train "$recipe" --data "$carried/packed.npz" --decoder "$carried/decoder.pth" -o "$run" \
+        --started "$1" --seconds "$2" --processes "$processes" "${@:3}"
+}
 status=0
-timeout --signal=INT --kill-after=10 "$((seconds + 10))" \
-    "$python" -m training.train "$recipe" --data "$carried/packed.npz" --decoder "$carried/decoder.pth" -o "$run" \
-    --seconds "$seconds" --started "$started" --processes "$processes" "${options[@]}" || status=$?
+train "$started" "$seconds" "${options[@]}" || status=$?
+left=$((seconds + ${started%.*} - $(date +%s)))
+if [ "$status" != 0 ] && [ "$status" != 130 ] && [ -f "$run/checkpoint.pt" ] && [ "$left" -gt 90 ]; then
+    echo "gpu.sh: training failed (exit status $status); it goes on from its last checkpoint, uncompiled" >&2
+    status=0
+    train "$(date +%s.%N)" "$left" "${options[@]}" --eager || status=$?
+fi
 rm -f "$out"/{log.jsonl,curves.png,model.json} "$out"/model.pth.part*
 for file in log.jsonl curves.png model.json; do
     if [ -f "$run/$file" ]; then cp "$run/$file" "$out/"; fi
 done
-if [ -f "$run/model.pth" ]; then split -b 15M -d "$run/model.pth" "$out/model.pth.part"; fi
+if [ -f "$run/model.pth" ]; then split -b "${PART:-15M}" -d "$run/model.pth" "$out/model.pth.part"; fi
 exit "$status"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.rounds import Objects
+from training.rounds import Objects, mean_of
 
 _SCALE, _THRESHOLD = 10.0, 0.4  # of a cosine, to make a logit of it
 
@@ -45,7 +45,7 @@ def grouping_loss(objects: Objects, side: int, per_image: int) -> dict[str, Tens
     dice = 1 - (2 * (probability * cover).sum(2) + 1) / (probability.sum(2) + cover.sum(2) + 1)
     found, actual = (logits > 0) & near.bool(), cover > 0.5
     iou = (found & actual).sum(2) / (found | actual).sum(2).clamp(min=1)
-    return {"loss": (entropy + dice).mean(), "iou_grouping": iou[actual.any(2)].mean()}
+    return {"loss": (entropy + dice).mean(), "iou_grouping": mean_of(iou, actual.any(2))}
 
 
 def _near(boxes: Tensor, grid: int) -> Tensor:

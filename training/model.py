@@ -92,11 +92,24 @@ class PromptableModel(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).reshape(3, 1, 1), persistent=False)
 
-    def compile_parts(self) -> None:
-        """Let torch fuse what a step does to each number: minutes once, for faster steps."""
+    def compile_parts(self, by_blocks: bool = False) -> None:
+        """Let torch fuse what a step does to each number: minutes once, for faster steps.
+
+        Args:
+            by_blocks: of the encoder only its blocks, which share what torch compiles for those with and those without
+                windows: far less to compile, for steps that may be slower. Backward passes are then compiled together
+                with forward ones, in the thread that calls, where a signal can end it; a GPU's have another.
+        """
         # Each side and number of rounds is compiled by itself, and torch would go on uncompiled after the eighth.
         torch._dynamo.config.recompile_limit = 64
-        self.sam.image_encoder.compile(dynamic=False)
+        encoder = self.sam.image_encoder
+        if by_blocks:
+            assert isinstance(encoder, ImageEncoderViT)
+            torch._functorch.config.force_non_lazy_backward_lowering = True
+            for block in encoder.blocks:
+                block.compile(dynamic=False)
+        else:
+            encoder.compile(dynamic=False)
         self.attempt = torch.compile(self._attempt, dynamic=False)
 
     def encode(self, images: Tensor, valid: Tensor) -> Tensor:

@@ -106,10 +106,10 @@ def _watched(index: int, boxed: Tensor, quality: Tensor, answer: Tensor) -> dict
     iou = quality.gather(1, answer[:, None])[:, 0]
     if index:
         return {f"iou_round{index + 1}": iou.mean()}
-    nothing = iou.new_tensor(float("nan"))
-    point = ~boxed
-    return {
-        "iou_box": iou[boxed].mean() if boxed.any() else nothing,
-        "iou_point": iou[point].mean() if point.any() else nothing,
-        "iou_oracle": quality[point, 1:].max(1).values.mean() if point.any() else nothing,
-    }
+    best = quality[:, 1:].max(1).values
+    return {"iou_box": mean_of(iou, boxed), "iou_point": mean_of(iou, ~boxed), "iou_oracle": mean_of(best, ~boxed)}
+
+
+def mean_of(values: Tensor, chosen: Tensor) -> Tensor:
+    """The mean of the values that a mask chooses, or NaN where it chooses none; unlike indexing it awaits no GPU."""
+    return torch.where(chosen, values, 0.0).sum() / chosen.sum()

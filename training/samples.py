@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from training.recipes import Recipe, Stage
 from training.scenes import scene
 
 _AHEAD = 3  # batches made before they are needed
+_NICE = 10  # of the processes that make batches
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,11 @@ class Makers:
 
     def __init__(self, processes: int) -> None:
         self._ahead = _AHEAD + 2 * processes
-        # Not forked, as what torch and CUDA hold does not survive that.
+        # Not forked, as what torch and CUDA hold does not survive that. What compiles or drives a GPU goes before them.
         self._pool: Executor = (
-            ProcessPoolExecutor(processes, mp_context=get_context("spawn")) if processes else ThreadPoolExecutor(1)
+            ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=os.nice, initargs=(_NICE,))
+            if processes
+            else ThreadPoolExecutor(1)
         )
 
     def batches(self, make: BatchMaker, stage: int, steps: Iterable[int]) -> Iterator[tuple[int, Batch]]:

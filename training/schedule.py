@@ -65,10 +65,9 @@ def factor(stage: Stage, done: float) -> float:
 class BySteps:
     """As many steps as the recipe says."""
 
-    def __init__(self, stages: Sequence[Stage], stop_after: float | None = None) -> None:
-        """A call ends after the step in which `stop_after` seconds are up."""
-        self._stages = stages
-        self._deadline = time.monotonic() + stop_after if stop_after else math.inf
+    def __init__(self, stages: Sequence[Stage], deadline: float = math.inf) -> None:
+        """A call ends after the step in which `deadline`, of `time.monotonic`, is reached."""
+        self._stages, self._deadline = stages, deadline
 
     def paces(self, index: int, kept: Mapping[str, Any]) -> Iterator[Pace]:
         stage = self._stages[index]

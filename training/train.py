@@ -16,7 +16,6 @@ import json
 import math
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -37,18 +36,17 @@ from training.curves import draw_curves
 from training.grouping import grouping_loss
 from training.log import Log
 from training.model import PromptableModel, initial_state
+from training.optimizer import optimizer_of
 from training.recipes import RECIPES, Recipe
-from training.rehearsal import rehearse
+from training.rehearsal import plan, rehearse
 from training.rounds import Objects, run_rounds
 from training.samples import Batch, BatchMaker, Makers
-from training.schedule import LEAST_STEPS, ByClock, BySteps, Schedule, TooShortError
+from training.schedule import LEAST_STEPS, BySteps, Schedule
 from training.weights import write_weights
 
 _GRADIENT_LIMIT = 1.0
-# By the clock: what is left for the end of the process and for what the caller does with the files, beside twice the
-# measured time of writing them; and the part of a call in which torch may compile.
-_EXIT_SECONDS = 8.0
-_COMPILE_PART = 1 / 3
+_COMPILE_PART = 1 / 3  # of a call by the clock, in which torch may compile
+_MOST_SKIPPED = 10  # steps in a row by the clock
 
 
 def main() -> int:
@@ -149,48 +147,22 @@ class Run:
 
     def _schedule(self, kept: dict[str, Any]) -> Schedule:
         if self.seconds is None:
-            return BySteps(self.recipe.stages, self.stop_after)
+            return BySteps(self.recipe.stages, self.started + self.stop_after if self.stop_after else math.inf)
 
         def prepare(side: int, compiled: bool) -> tuple[PromptableModel, Callable[[int, Batch], object]]:
             model = self._fresh(kept["state"], side, compiled)
-            optimizer = _optimizer(model, self.recipe)
+            optimizer = optimizer_of(model, self.recipe)
             return model, lambda index, batch: self._step(model, optimizer, (index, 0), batch, 0.0)
 
         compile_until = self.started + _COMPILE_PART * self.seconds if self.compiles else None
         rehearsed = rehearse(self.recipe, self.make, kept["stage"], prepare, compile_until)
         self.models = rehearsed.models
-        reserved = _EXIT_SECONDS + 2 * self._writing_seconds(kept["state"])
-        startup = time.monotonic() - self.started
-        call = {
-            "seconds": self.seconds,
-            "startup_seconds": round(startup, 2),
-            "compile_seconds": {str(side): round(seconds, 2) for side, seconds in rehearsed.compiled.items()},
-            "reserved_seconds": round(reserved, 2),
-        }
-        try:
-            return ByClock(
-                self.recipe.stages, rehearsed.times, self.started + self.seconds - reserved, kept, call, time.monotonic
-            )
-        except TooShortError as error:
-            raise InputError(
-                f"{self.seconds:.0f} seconds are too few: it took {startup:.0f} s until learning could begin, "
-                f"{reserved:.0f} s are for the end, and {LEAST_STEPS} steps of every stage, the least, take "
-                f"{error.needed:.0f} s; give {math.ceil(1.1 * (startup + reserved + error.needed))} seconds or more"
-            ) from error
-
-    def _writing_seconds(self, state: dict[str, Tensor]) -> float:
-        """How long it takes to write weights and a checkpoint, whose optimizer holds two numbers for each weight."""
-        begun = time.monotonic()
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            write_weights(state, Path(folder) / "model.pth")
-            copies = [{name: tensor.clone() for name, tensor in state.items()} for _ in range(3)]
-            torch.save(copies, Path(folder) / "checkpoint.pt")
-        return time.monotonic() - begun
+        return plan(self.recipe.stages, rehearsed, kept, self.folder, self.started, self.seconds)
 
     def _fresh(self, state: dict[str, Tensor], side: int, compiled: bool) -> PromptableModel:
         model = PromptableModel(state, side).to(self.device)
         if compiled:
-            model.compile_parts()
+            model.compile_parts(by_blocks=self.seconds is not None)
         return model
 
     def _stage(self, kept: dict[str, Any], schedule: Schedule, made: Iterator[tuple[int, Batch]]) -> dict[str, Any]:
@@ -202,10 +174,11 @@ class Run:
             model.load_state_dict(PromptableModel(kept["state"], stage.side).state_dict())
         else:
             model = self._fresh(kept["state"], stage.side, self.compiles)
-        optimizer = _optimizer(model, self.recipe)
+        optimizer = optimizer_of(model, self.recipe)
         if kept["optimizer"]:
             optimizer.load_state_dict(kept["optimizer"])
         log = Log(self.folder / "log.jsonl", index, kept["step"])
+        skipped = 0
         for pace in schedule.paces(index, kept):
             begun = time.monotonic()
             _, batch = next(made)
@@ -213,6 +186,14 @@ class Run:
             if not pace.factor:
                 log.write()  # the next line is of the finished weights alone
             figures = self._step(model, optimizer, (index, pace.step), batch, pace.factor)
+            wrong = _not_finite(figures)
+            skipped = skipped + 1 if wrong else 0
+            if wrong and (self.seconds is None or skipped == _MOST_SKIPPED):
+                raise InputError(
+                    f"the {wrong} is {figures[wrong]} in step {pace.step} of stage {index}; lower the learning rate"
+                )
+            if self.seconds is not None:
+                figures["skipped"] = float(wrong is not None)
             log.add(pace.step, {**figures, **pace.figures, "wait": waited})
             done = schedule.to_keep(pace)
             if done is not None:
@@ -238,6 +219,7 @@ class Run:
         batch: Batch,
         factor: float,
     ) -> dict[str, float]:
+        """What it shows; the weights stay what they were where loss or gradient are not finite."""
         index, step = at
         stage = self.recipe.stages[index]
         rates = {"encoder": stage.encoder_lr * factor, "decoder": stage.decoder_lr * factor}
@@ -253,12 +235,10 @@ class Run:
         optimizer.zero_grad(set_to_none=True)
         figures["loss"].backward()
         figures["gradient"] = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_LIMIT)
-        # All at once: a GPU is waited for once a step.
+        # All at once, as whoever reads from a GPU waits for it.
         read = dict(zip(figures, torch.stack([value.detach() for value in figures.values()]).tolist(), strict=True))
-        for name in ("loss", "gradient"):
-            if not math.isfinite(read[name]):
-                raise InputError(f"the {name} is {read[name]} in step {step} of stage {index}; lower the learning rate")
-        optimizer.step()
+        if not _not_finite(read):
+            optimizer.step()
         return {"lr": rates["encoder"], **read}
 
     def _keep(self, kept: dict[str, Any]) -> None:
@@ -284,7 +264,7 @@ class Run:
                 **{module.__name__: module.__version__ for module in (torch, np, cv2)},
             },
             "threads": torch.get_num_threads(),
-            "compiled": self.compiles,
+            "compiled": _sides_compiled(clock) if clock else self.compiles,
             **({"clock": {**clock, "took_seconds": round(time.monotonic() - self.started, 2)}} if clock else {}),
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
             "model_sha256": sha256_of(self.folder / "model.pth"),
@@ -292,6 +272,14 @@ class Run:
         with replacing_file(self.folder / "model.json") as fresh:
             fresh.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {self.folder / 'model.pth'}", file=sys.stderr)
+
+
+def _not_finite(figures: dict[str, float]) -> str | None:
+    return next((name for name in ("loss", "gradient") if not math.isfinite(figures[name])), None)
+
+
+def _sides_compiled(clock: dict[str, Any]) -> list[int]:
+    return sorted({int(side) for call in clock["calls"] for side in call["compile_seconds"]})
 
 
 def _check_inputs(arguments: argparse.Namespace) -> None:
@@ -322,23 +310,6 @@ def images_of(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     sizes = torch.from_numpy(batch.sizes).to(device)
     valid = (line[None, :, None] < sizes[:, 0, None, None]) & (line < sizes[:, 1, None, None])
     return images, valid[:, None]
-
-
-def _optimizer(model: PromptableModel, recipe: Recipe) -> torch.optim.Optimizer:
-    groups: dict[tuple[str, bool], list[Tensor]] = {}
-    for name, parameter in model.sam.named_parameters():
-        half = "encoder" if name.startswith("image_encoder.") else "decoder"
-        # Decay is for matrices: not for biases, norms, positions and what stands for a token.
-        apart = ("pos_embed", "rel_pos", "token.weight", "tokens.weight", "embed.weight", "point_embeddings.")
-        decays = parameter.ndim >= 2 and not any(part in name for part in apart)
-        groups.setdefault((half, decays), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "name": half, "weight_decay": recipe.weight_decay if decays else 0.0}
-            for (half, decays), parameters in groups.items()
-        ],
-        betas=(0.9, 0.98),
-    )
 
 
 def _patches(make: BatchMaker) -> Tensor:
