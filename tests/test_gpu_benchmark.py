@@ -248,6 +248,18 @@ def test_what_is_reserved_is_granted_even_when_every_phase_before_takes_all_it_m
             left -= granted
 
 
+def test_the_sanitizer_gets_its_time_where_the_others_take_what_they_are_expected_to() -> None:
+    left, phases = PLANS["confirm"].budget_s, PLANS["confirm"].phases
+    expected = {"device": 5, "kernels_build": 45, "floors": 20, "kernels_correct": 100}  # else all they may
+    granted = {}
+    for index, phase in enumerate(phases):
+        granted[phase.name] = allowed(phase, phases[index + 1 :], left)
+        left -= min(expected.get(phase.name, granted[phase.name]), granted[phase.name])
+
+    assert granted["kernels_time"] >= 80
+    assert granted["kernels_sanitizer"] >= 90
+
+
 @pytest.mark.parametrize(("plan", "seconds"), [("confirm", 370), ("tune", 330), ("all", 600)])
 def test_a_plan_s_budget_leaves_time_to_end(plan: str, seconds: float) -> None:
     assert PLANS[plan].budget_s <= seconds - 5
