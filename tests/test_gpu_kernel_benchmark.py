@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -11,14 +12,17 @@ from typing import Any
 
 import goals
 import gpu_smoke
+import image_timing
 import kernel_build
 import kernel_checks
 import model_sizes
 import pytest
 import torch_attention
+from isolated import Reporter
 from kernel_library import AttentionKernel
-from phases import PLANS, gpu_tests, kernels_build, kernels_ncu
+from phases import PLANS, gpu_tests, kernels_build, kernels_correct, kernels_ncu, kernels_time
 from work import NotHereError, Work, WrongResultError
+from workers import layers
 from workers.checks import PASSED
 
 _SKIPPED = {"floors", "kernels_ncu", "kernels_sanitizer", "gpu_tests"}
@@ -114,6 +118,67 @@ def test_only_kernels_that_came_through_every_case_are_timed() -> None:
 
     # The phase need not have come to its end.
     assert model_sizes.correct(outcomes, kernels, smoke=False) == [good]
+
+
+def test_on_a_device_a_check_that_did_not_run_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_part(work: Work, part: str) -> str:
+        if part == kernels_correct.ATTENTION:
+            work.record(f"{part} absent", value="No module named 'torch'")
+        elif part == "check_image":
+            work.record(kernels_correct.CHECKS, part, "absent", value="No module named 'cv2'")
+        return ""
+
+    monkeypatch.setattr(kernels_correct.kernel_library, "use", lambda work: None)
+    monkeypatch.setattr(kernels_correct, "_run_part", run_part)
+    kernels_correct.run(Work(tmp_path, "kernels_correct", smoke=True, deadline=0))
+    work = Work(tmp_path, "kernels_correct", smoke=False, deadline=0)
+    with pytest.raises(
+        WrongResultError, match=r"check_image was not checked: .*; attention was not checked: No module"
+    ):
+        kernels_correct.run(work)
+
+
+def test_a_broken_package_is_not_an_absent_one() -> None:
+    assert kernel_checks.is_not_installed(ImportError("x", name="no_such_package.part"))
+    assert not kernel_checks.is_not_installed(ImportError("libGL.so.1: cannot open", name="cv2"))
+    assert not kernel_checks.is_not_installed(ImportError("cannot tell"))
+
+
+def test_where_no_kernel_was_found_correct_their_times_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "load_kernels", lambda: None)
+    monkeypatch.setattr(layers, "attention_kernels", lambda kernels: [])
+    monkeypatch.setattr(layers, "layers", lambda smoke: [])
+    report = Reporter([], lambda: True)
+    layers.serve(Work(tmp_path, "layers", smoke=True, deadline=0), report)
+
+    assert "was found correct" in report.values["attention of samrt",]["error"]
+
+
+def test_a_bad_image_kernel_costs_no_other_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def memory(driver: Any) -> Any:
+        yield
+        raise RuntimeError("cuMemFree_v2: an illegal address")
+
+    def jobs(*_: Any) -> Any:
+        yield image_timing.Job("rgb", lambda: 1 // 0, None)
+
+    jobs.__name__ = "preprocessing"
+    monkeypatch.setattr(kernels_time.kernel_checks, "memory", memory)
+    monkeypatch.setattr(kernels_time.kernel_library, "use", lambda work: None)
+    monkeypatch.setattr(kernels_time, "_measure_layers", lambda work: work.record("attention", value={}))
+    monkeypatch.setattr(image_timing, "preprocessing", jobs)
+    monkeypatch.setattr(image_timing, "postprocessing", jobs)
+    work = Work(tmp_path, "kernels_time", smoke=True, deadline=0)
+    kernels_time.run(work)
+    found = work.of("kernels_time")
+
+    assert list(found) == ["attention", "preprocessing"]
+    assert "ZeroDivisionError" in found["preprocessing"]["rgb"]["error"]
+    assert "illegal address" in found["preprocessing"]["the rest"]["error"]
+    assert not any(work.attempts.values())
 
 
 class _Device:
