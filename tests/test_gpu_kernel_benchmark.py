@@ -22,7 +22,7 @@ from isolated import Reporter
 from kernel_library import AttentionKernel
 from phases import PLANS, gpu_tests, kernels_build, kernels_correct, kernels_ncu, kernels_time
 from work import NotHereError, Work, WrongResultError
-from workers import layers
+from workers import encoders, layers
 from workers.checks import PASSED
 
 _SKIPPED = {"floors", "kernels_ncu", "kernels_sanitizer", "gpu_tests"}
@@ -238,6 +238,50 @@ def test_with_a_compiler_it_compiles_for_the_device(
     assert (found["path"], found["origin"]) == (str(tmp_path / "fresh.so"), "compiled from this checkout")
 
 
+@pytest.mark.parametrize("ninja", [True, False])
+def test_ninja_builds_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ninja: bool) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(kernel_build, "_call", lambda command, seconds: commands.append(command))
+    monkeypatch.setattr(
+        kernel_build.shutil, "which", lambda name, path: f"/x/{name}" if ninja or name != "ninja" else None
+    )
+    (tmp_path / "samrt_build.json").write_text('{"kernels_skipped": ""}')
+    kernel_build.build(tmp_path, "90", 1)
+
+    assert ("-G" in commands[0], "-DCMAKE_MAKE_PROGRAM=/x/ninja" in commands[0]) == (ninja, ninja)
+
+
+def test_encoders_are_compiled_form_by_form_and_what_was_left_out_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, str, bool]] = []
+
+    class Encoder:
+        error_of_torch = 0.0
+
+        def __init__(self, work: Work, driver: Any, model: str) -> None:
+            self.model = model
+
+        def times(self, name: str, compiled: bool) -> None:
+            calls.append((self.model, name, compiled))
+
+    monkeypatch.setattr(encoders, "_Encoder", Encoder)
+    monkeypatch.setattr(encoders, "_floor", lambda work, model: {})
+    monkeypatch.setattr(encoders, "warm_driver", lambda smoke: None)
+    monkeypatch.setattr(encoders, "encoder_configs", lambda smoke: {"b": None, "h": None})
+    encoders.serve(Work(tmp_path, "w", smoke=False, deadline=time.monotonic() + 60), Reporter([], lambda: True))
+    assert calls[8:12] == [
+        ("b", "samrt", True), ("h", "samrt", True), ("b", "flex_attention", True), ("h", "flex_attention", True)
+    ]  # fmt: skip
+
+    calls.clear()
+    report = Reporter([], lambda: True)
+    encoders.serve(Work(tmp_path, "w", smoke=False, deadline=time.monotonic() + 15), report)
+    assert not any(compiled for _, _, compiled in calls)
+    assert len(calls) == 8
+    assert report.values["h", "samrt, compiled by block"]["absent"].endswith("s were left")
+
+
 @pytest.mark.parametrize("prebuilt", [True, False])
 def test_a_failed_compilation_leaves_what_was_built_before_and_says_so(
     building: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prebuilt: bool
@@ -305,6 +349,7 @@ cat > "$log" <<'END'
 ==PROF== Connected to process 1
 "ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value","Rule Name"
 "0","attention","SpeedOfLight","Duration","us","171.4",""
+"0","attention","MemoryWorkloadAnalysis","Duration","us","171.5",""
 "0","attention","Launch Statistics","Registers Per Thread","register/thread","1,88",""
 "0","attention","Occupancy","","","","Occupancy"
 END
@@ -315,14 +360,23 @@ def test_ncu_s_counts_are_kept_beside_those_it_does_not_know(tmp_path: Path, mon
     (tmp_path / "ncu").write_text(_NCU)
     (tmp_path / "ncu").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    kernels = SimpleNamespace(path="x", attention_tiles=lambda: ("a", "b"))
+    kernels = SimpleNamespace(path="x", attention_tiles=lambda: ("a", "b", "c"))
     monkeypatch.setattr(kernels_ncu.kernel_library, "use", lambda work: kernels)
-    monkeypatch.setattr(kernels_ncu.kernel_library, "has_tile", lambda kernels, head_dim, tile: tile == 1)
+    monkeypatch.setattr(kernels_ncu.kernel_library, "has_tile", lambda kernels, head_dim, tile: tile > 0)
+    times = {"samrt, b": {"ms": 2.0}, "samrt, c": {"ms": 1.0}}
+    timed = Work(tmp_path, "kernels_time", smoke=False, deadline=0)
+    layer = str(layers.Layer("ViT-B", 12, 64, 1, 14))
+    timed.record("attention", layer, "times", value=times)
     work = Work(tmp_path, "kernels_ncu", smoke=False, deadline=time.monotonic() + 60)
     kernels_ncu.run(work)
 
-    for layer in ("global", "windows of 14"):
+    for layer, ranked in (("global", ["b", "c"]), ("windows of 14", ["c", "b"])):
         found = work.of("kernels_ncu")[layer]
-        assert list(found) == ["b"]
-        assert found["b"]["sections"] == {"Duration": "171.4 us", "Registers Per Thread": "1,88 register/thread"}
+        assert list(found) == [goals.TABLE, *ranked]
+        assert found["b"]["sections"] == {
+            "kernel": "attention",
+            "SpeedOfLight": {"Duration": "171.4 us"},
+            "MemoryWorkloadAnalysis": {"Duration": "171.5 us"},
+            "Launch Statistics": {"Registers Per Thread": "1,88 register/thread"},
+        }
         assert "Failed to find metric" in found["b"]["counters"]["error"]
