@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import isolated
 import pytest
 from gpu_smoke import FOLDER, run, smoke
 from phases import PLANS, Phase, allowed, engines, tensorrt
@@ -248,9 +249,39 @@ def test_what_is_reserved_is_granted_even_when_every_phase_before_takes_all_it_m
             left -= granted
 
 
+def test_the_sanitizer_gets_its_time_where_the_others_take_what_they_are_expected_to() -> None:
+    left, phases = PLANS["confirm"].budget_s, PLANS["confirm"].phases
+    expected = {"device": 5, "kernels_build": 45, "floors": 20, "kernels_correct": 100}  # else all they may
+    granted = {}
+    for index, phase in enumerate(phases):
+        granted[phase.name] = allowed(phase, phases[index + 1 :], left)
+        left -= min(expected.get(phase.name, granted[phase.name]), granted[phase.name])
+
+    assert granted["kernels_time"] >= 80
+    assert granted["kernels_sanitizer"] >= 90
+
+
 @pytest.mark.parametrize(("plan", "seconds"), [("confirm", 370), ("tune", 330), ("all", 600)])
 def test_a_plan_s_budget_leaves_time_to_end(plan: str, seconds: float) -> None:
     assert PLANS[plan].budget_s <= seconds - 5
+
+
+def test_a_worker_that_never_listens_is_told_by_what_it_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "worker.py").write_text("raise SystemExit('no torch')\n")
+    monkeypatch.setattr(isolated, "_PROGRAM", tmp_path / "worker.py")
+    work = Work(tmp_path, "any", smoke=True, deadline=time.monotonic() + 30)
+    with pytest.raises(isolated.WorkerError, match="exit code 1: no torch"):
+        list(isolated.Isolated(work, "any", {"more than a pipe holds": "x" * 10**6}))
+
+
+def test_a_number_that_json_has_not_is_recorded_as_null(tmp_path: Path) -> None:
+    work = Work(tmp_path, "any", smoke=False, deadline=0)
+    work.record("a", value={"b": [float("nan"), 1.5], "c": float("inf")})
+
+    assert "NaN" not in (tmp_path / "any.json").read_text()
+    assert work.of("any") == {"a": {"b": [None, 1.5], "c": None}}
 
 
 _CORRECT: dict[str, Any] = {"stage": "ran", "correct": True}

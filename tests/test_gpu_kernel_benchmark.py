@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -11,14 +12,17 @@ from typing import Any
 
 import goals
 import gpu_smoke
+import image_timing
 import kernel_build
 import kernel_checks
 import model_sizes
 import pytest
 import torch_attention
+from isolated import Reporter
 from kernel_library import AttentionKernel
-from phases import PLANS, gpu_tests, kernels_build, kernels_ncu
+from phases import PLANS, gpu_tests, kernels_build, kernels_correct, kernels_ncu, kernels_time
 from work import NotHereError, Work, WrongResultError
+from workers import encoders, layers
 from workers.checks import PASSED
 
 _SKIPPED = {"floors", "kernels_ncu", "kernels_sanitizer", "gpu_tests"}
@@ -116,6 +120,67 @@ def test_only_kernels_that_came_through_every_case_are_timed() -> None:
     assert model_sizes.correct(outcomes, kernels, smoke=False) == [good]
 
 
+def test_on_a_device_a_check_that_did_not_run_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_part(work: Work, part: str) -> str:
+        if part == kernels_correct.ATTENTION:
+            work.record(f"{part} absent", value="No module named 'torch'")
+        elif part == "check_image":
+            work.record(kernels_correct.CHECKS, part, "absent", value="No module named 'cv2'")
+        return ""
+
+    monkeypatch.setattr(kernels_correct.kernel_library, "use", lambda work: None)
+    monkeypatch.setattr(kernels_correct, "_run_part", run_part)
+    kernels_correct.run(Work(tmp_path, "kernels_correct", smoke=True, deadline=0))
+    work = Work(tmp_path, "kernels_correct", smoke=False, deadline=0)
+    with pytest.raises(
+        WrongResultError, match=r"check_image was not checked: .*; attention was not checked: No module"
+    ):
+        kernels_correct.run(work)
+
+
+def test_a_broken_package_is_not_an_absent_one() -> None:
+    assert kernel_checks.is_not_installed(ImportError("x", name="no_such_package.part"))
+    assert not kernel_checks.is_not_installed(ImportError("libGL.so.1: cannot open", name="cv2"))
+    assert not kernel_checks.is_not_installed(ImportError("cannot tell"))
+
+
+def test_where_no_kernel_was_found_correct_their_times_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "load_kernels", lambda: None)
+    monkeypatch.setattr(layers, "attention_kernels", lambda kernels: [])
+    monkeypatch.setattr(layers, "layers", lambda smoke: [])
+    report = Reporter([], lambda: True)
+    layers.serve(Work(tmp_path, "layers", smoke=True, deadline=0), report)
+
+    assert "was found correct" in report.values["attention of samrt",]["error"]
+
+
+def test_a_bad_image_kernel_costs_no_other_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def memory(driver: Any) -> Any:
+        yield
+        raise RuntimeError("cuMemFree_v2: an illegal address")
+
+    def jobs(*_: Any) -> Any:
+        yield image_timing.Job("rgb", lambda: 1 // 0, None)
+
+    jobs.__name__ = "preprocessing"
+    monkeypatch.setattr(kernels_time.kernel_checks, "memory", memory)
+    monkeypatch.setattr(kernels_time.kernel_library, "use", lambda work: None)
+    monkeypatch.setattr(kernels_time, "_measure_layers", lambda work: work.record("attention", value={}))
+    monkeypatch.setattr(image_timing, "preprocessing", jobs)
+    monkeypatch.setattr(image_timing, "postprocessing", jobs)
+    work = Work(tmp_path, "kernels_time", smoke=True, deadline=0)
+    kernels_time.run(work)
+    found = work.of("kernels_time")
+
+    assert list(found) == ["attention", "preprocessing"]
+    assert "ZeroDivisionError" in found["preprocessing"]["rgb"]["error"]
+    assert "illegal address" in found["preprocessing"]["the rest"]["error"]
+    assert not any(work.attempts.values())
+
+
 class _Device:
     def describe(self) -> dict[str, str]:
         return {"compute_capability": "9.0"}
@@ -171,6 +236,50 @@ def test_with_a_compiler_it_compiles_for_the_device(
 
     assert asked == ["90"]
     assert (found["path"], found["origin"]) == (str(tmp_path / "fresh.so"), "compiled from this checkout")
+
+
+@pytest.mark.parametrize("ninja", [True, False])
+def test_ninja_builds_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ninja: bool) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(kernel_build, "_call", lambda command, seconds: commands.append(command))
+    monkeypatch.setattr(
+        kernel_build.shutil, "which", lambda name, path: f"/x/{name}" if ninja or name != "ninja" else None
+    )
+    (tmp_path / "samrt_build.json").write_text('{"kernels_skipped": ""}')
+    kernel_build.build(tmp_path, "90", 1)
+
+    assert ("-G" in commands[0], "-DCMAKE_MAKE_PROGRAM=/x/ninja" in commands[0]) == (ninja, ninja)
+
+
+def test_encoders_are_compiled_form_by_form_and_what_was_left_out_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, str, bool]] = []
+
+    class Encoder:
+        error_of_torch = 0.0
+
+        def __init__(self, work: Work, driver: Any, model: str) -> None:
+            self.model = model
+
+        def times(self, name: str, compiled: bool) -> None:
+            calls.append((self.model, name, compiled))
+
+    monkeypatch.setattr(encoders, "_Encoder", Encoder)
+    monkeypatch.setattr(encoders, "_floor", lambda work, model: {})
+    monkeypatch.setattr(encoders, "warm_driver", lambda smoke: None)
+    monkeypatch.setattr(encoders, "encoder_configs", lambda smoke: {"b": None, "h": None})
+    encoders.serve(Work(tmp_path, "w", smoke=False, deadline=time.monotonic() + 60), Reporter([], lambda: True))
+    assert calls[8:12] == [
+        ("b", "samrt", True), ("h", "samrt", True), ("b", "flex_attention", True), ("h", "flex_attention", True)
+    ]  # fmt: skip
+
+    calls.clear()
+    report = Reporter([], lambda: True)
+    encoders.serve(Work(tmp_path, "w", smoke=False, deadline=time.monotonic() + 15), report)
+    assert not any(compiled for _, _, compiled in calls)
+    assert len(calls) == 8
+    assert report.values["h", "samrt, compiled by block"]["absent"].endswith("s were left")
 
 
 @pytest.mark.parametrize("prebuilt", [True, False])
@@ -240,6 +349,7 @@ cat > "$log" <<'END'
 ==PROF== Connected to process 1
 "ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value","Rule Name"
 "0","attention","SpeedOfLight","Duration","us","171.4",""
+"0","attention","MemoryWorkloadAnalysis","Duration","us","171.5",""
 "0","attention","Launch Statistics","Registers Per Thread","register/thread","1,88",""
 "0","attention","Occupancy","","","","Occupancy"
 END
@@ -250,14 +360,23 @@ def test_ncu_s_counts_are_kept_beside_those_it_does_not_know(tmp_path: Path, mon
     (tmp_path / "ncu").write_text(_NCU)
     (tmp_path / "ncu").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    kernels = SimpleNamespace(path="x", attention_tiles=lambda: ("a", "b"))
+    kernels = SimpleNamespace(path="x", attention_tiles=lambda: ("a", "b", "c"))
     monkeypatch.setattr(kernels_ncu.kernel_library, "use", lambda work: kernels)
-    monkeypatch.setattr(kernels_ncu.kernel_library, "has_tile", lambda kernels, head_dim, tile: tile == 1)
+    monkeypatch.setattr(kernels_ncu.kernel_library, "has_tile", lambda kernels, head_dim, tile: tile > 0)
+    times = {"samrt, b": {"ms": 2.0}, "samrt, c": {"ms": 1.0}}
+    timed = Work(tmp_path, "kernels_time", smoke=False, deadline=0)
+    layer = str(layers.Layer("ViT-B", 12, 64, 1, 14))
+    timed.record("attention", layer, "times", value=times)
     work = Work(tmp_path, "kernels_ncu", smoke=False, deadline=time.monotonic() + 60)
     kernels_ncu.run(work)
 
-    for layer in ("global", "windows of 14"):
+    for layer, ranked in (("global", ["b", "c"]), ("windows of 14", ["c", "b"])):
         found = work.of("kernels_ncu")[layer]
-        assert list(found) == ["b"]
-        assert found["b"]["sections"] == {"Duration": "171.4 us", "Registers Per Thread": "1,88 register/thread"}
+        assert list(found) == [goals.TABLE, *ranked]
+        assert found["b"]["sections"] == {
+            "kernel": "attention",
+            "SpeedOfLight": {"Duration": "171.4 us"},
+            "MemoryWorkloadAnalysis": {"Duration": "171.5 us"},
+            "Launch Statistics": {"Registers Per Thread": "1,88 register/thread"},
+        }
         assert "Failed to find metric" in found["b"]["counters"]["error"]

@@ -61,6 +61,15 @@ def test_torch_s_forms_are_the_definition(window: int) -> None:
         torch.testing.assert_close(call(), dense(inputs), msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("window", [0, 14])
+def test_flex_attention_is_the_definition(window: int, apart: bool) -> None:
+    inputs = make_inputs(Case("peers", 9, 9, window), "fp16", 64, True, "cpu").to(torch.float32)
+    with torch.inference_mode():  # where it is timed; on the host nothing compiles the kernel
+        out = attention_peers.compiled_flex(inputs, apart, backend="eager")()
+        torch.testing.assert_close(out, dense(inputs), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("window", [0, 14])
 def test_torch_is_not_timed_with_what_it_can_have_before(window: int) -> None:
     for name, call in _of_torch(window)[1].items():
@@ -109,6 +118,8 @@ _TIMES = {
     goals.BIAS_READY: 4.9,
     f"{goals.BIAS_READY}, CUDNN": 1.4,
     goals.FLEX: 1.6,
+    goals.FLEX_APART: 1.7,
+    goals.AUGMENTED: 2.0,
 }
 
 
@@ -127,6 +138,18 @@ def test_goals_are_ratios_to_the_best_of_torch_which_they_name() -> None:
         {"name": "time over the bandwidth floor", "wanted": "at most 1.5", "got": 1.5, "met": True}
     ]
     assert goals.of_image_kernel(0.003, 0.002) == []
+
+
+@pytest.mark.parametrize("missing", [goals.AUGMENTED, goals.FLEX, goals.FLEX_APART])
+def test_no_goal_is_met_against_a_contender_that_was_never_tried(missing: str) -> None:
+    times = {name: time for name, time in _TIMES.items() if name != missing}
+    for windows in (False, True):
+        untried, failed = (
+            [goal for goal in goals.of_layer(windows, times, 0.4, failed) if "everything timed" in goal["name"]]
+            for failed in ((), (missing,))
+        )
+        assert [(goal["got"], goal["met"]) for goal in untried] == [(None, None)]
+        assert all(goal["got"] is not None for goal in failed)
 
 
 @pytest.mark.parametrize("missing", [goals.TABLE, "torch"])

@@ -84,7 +84,7 @@ def test_the_sanitizer_passes_only_where_it_sees(
 _TOOL = """#!/bin/sh
 case "$*" in
   --version) echo "a stand-in" ;;
-  "--tool "*" --error-exitcode 77 --port "*" x check_"*)
+  "--tool "*" --error-exitcode 77 --port "*" --launch-timeout 0 "*"sanitized.py x check_"*)
     echo "ran to the end"; echo "ERROR SUMMARY: 0 errors" ;;
   *" planted memcheck") echo "Invalid __global__ write"; exit 77 ;;
   *" planted racecheck") echo "Race reported between"; exit 77 ;;
@@ -128,6 +128,7 @@ def test_runs_each_tool_on_its_fault_and_on_the_kernels(
 
 
 def test_a_program_that_ran_no_kernel_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sanitized, "Driver", lambda: None)
     monkeypatch.setitem(sys.modules, "check_image", None)
     with pytest.raises(SystemExit, match="no kernel ran: "):
         sanitized.main("x", "check_image")
@@ -150,6 +151,17 @@ def test_takes_the_sanitizer_from_an_unpacked_wheel(tmp_path: Path, monkeypatch:
 
     assert found is not None
     assert subprocess.run([found], capture_output=True, text=True, check=True).stdout == "from a wheel\n"
+
+
+def test_takes_ncu_from_where_its_own_installer_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("2024.1.0", "2025.3.1"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "ncu").touch(mode=0o755)
+    monkeypatch.setattr(cuda_tools, "_NSIGHT_COMPUTE", tmp_path)
+    monkeypatch.setattr(cuda_tools, "_PLACES", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert cuda_tools.find("ncu") == tmp_path / "2025.3.1" / "ncu"
 
 
 def test_every_byte_of_an_input_is_written() -> None:

@@ -128,16 +128,21 @@ def _by_backend(name: str, make: Callable[[], Call]) -> Callable[[], Call]:
     return made
 
 
-def compiled_flex(inputs: Inputs) -> Call:
-    """torch's flex_attention with the decomposed bias in its kernel; the first call compiles it, for seconds."""
+def compiled_flex(inputs: Inputs, apart: bool, backend: str = "inductor") -> Call:
+    """torch's flex_attention with the decomposed bias in its kernel; the first call compiles it, for seconds.
+
+    The bias's terms, which that kernel reads, are made in the same compiled graph, or `apart` from it, before.
+    """
 
     def attend(q: Tensor, k: Tensor, v: Tensor, table_h: Tensor, table_w: Tensor) -> Tensor:
         return torch_forms.flex(q, k, v, *rel_pos_terms(q, table_h, table_w))
 
     torch.compiler.reset()
-    compiled: Any = torch.compile(attend, fullgraph=True, dynamic=False)
+    compiled: Any = torch.compile(torch_forms.flex if apart else attend, fullgraph=True, dynamic=False, backend=backend)
     q, k, v = _separately(inputs)
     tables = _tables_by_offset(inputs)
+    if apart:
+        return _in_tokens(inputs, lambda: lambda: compiled(q, k, v, *rel_pos_terms(q, *tables)))
     return _in_tokens(inputs, lambda: lambda: compiled(q, k, v, *tables))
 
 

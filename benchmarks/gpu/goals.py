@@ -7,23 +7,32 @@ to 160 us (FA2), and a ready bias is 403 MB, which no form of torch reads in les
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 # Contenders, as attention_peers names them; those with one backend of torch have its name behind a comma.
 TABLE, NO_BIAS = "samrt, the table's choice", "samrt without bias"
 BIAS_BUILT, BIAS_READY = "torch SDPA, dense bias", "torch SDPA, dense bias made beforehand"
 AUGMENTED, FLEX = "torch SDPA on augmented q and k", "torch flex_attention"
+FLEX_APART = f"{FLEX}, terms apart"  # q . table by operations before it
 FLASH = "torch flash attention without bias"
 
 # Below this floor a kernel's launches take longer than its bytes, and the ratio of the two says nothing.
 _LEAST_FLOOR_MS = 0.01
 
 
-def of_layer(windows: bool, times: dict[str, float], floor: float | None) -> list[dict[str, Any]]:
-    """Goals of one attention layer, from the times in milliseconds of those contenders that were measured."""
+def of_layer(
+    windows: bool, times: dict[str, float], floor: float | None, failed: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Goals of one attention layer, from the times in milliseconds of those contenders that were measured.
+
+    `failed` are those that were tried and have no time for that. What was not tried may have been the best.
+    """
     ours = times.get(TABLE)
     ready, built = _best(times, BIAS_READY), _best(times, BIAS_BUILT)
     whole = min((built, _best(times, AUGMENTED), _best(times, FLEX)), key=lambda best: best[1] or float("inf"))
+    if not all(name in times or name in failed for name in (AUGMENTED, FLEX, FLEX_APART)):
+        whole = (f"{AUGMENTED} or {FLEX} was not timed", None)
     if windows:
         return [
             _at_least(

@@ -151,8 +151,11 @@ class Isolated:
             stderr=subprocess.STDOUT,
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps({"done": list(done.items()), "arguments": self._arguments}).encode())
-        process.stdin.close()
+        told = json.dumps({"done": list(done.items()), "arguments": self._arguments}).encode()
+        with contextlib.suppress(BrokenPipeError):  # one that ended at once says why in what it printed
+            process.stdin.write(told)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         return process
 
     def _lines(self, process: subprocess.Popen[bytes]) -> Iterator[str]:

@@ -24,11 +24,15 @@ def build(folder: Path, architecture: str, seconds: float) -> Path:
         NoCompilerError: there is no CMake, or it finds no nvcc.
         RuntimeError: the compilation failed; the message is its errors.
     """
-    # CMake's wheel puts it beside Python, which may not be on PATH.
-    cmake = shutil.which("cmake", path=os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent))))
+    # The wheels of both put them beside Python, which may not be on PATH.
+    places = os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent)))
+    cmake, ninja = shutil.which("cmake", path=places), shutil.which("ninja", path=places)
     if cmake is None:
         raise NoCompilerError("there is no cmake")
-    _call([cmake, "-S", str(ROOT), "-B", str(folder), f"-DCMAKE_CUDA_ARCHITECTURES={architecture}"], seconds)
+    # CMake's own choice is make, which may not be here.
+    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
+    architectures = f"-DCMAKE_CUDA_ARCHITECTURES={architecture}"
+    _call([cmake, "-S", str(ROOT), "-B", str(folder), *generator, architectures], seconds)
     skipped = json.loads((folder / "samrt_build.json").read_text(encoding="utf-8"))["kernels_skipped"]
     if skipped:
         raise NoCompilerError(skipped)

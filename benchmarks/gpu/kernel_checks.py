@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import sys
 from pathlib import Path
@@ -44,6 +45,11 @@ def memory(driver: Driver | None) -> Any:
 def names(module: str) -> list[str]:
     """The checks of a module."""
     return list(importlib.import_module(module).CHECKS)
+
+
+def is_not_installed(error: ImportError) -> bool:
+    """Whether what could not be imported is a package that is not here, and none that is here and broken."""
+    return bool(error.name) and importlib.util.find_spec(str(error.name).partition(".")[0]) is None
 
 
 def run(module: str, name: str, kernels: Any, where: Any) -> None:

@@ -1,6 +1,6 @@
 """The program that ncu watches: one attention kernel at a model's size, on random numbers, once.
 
-python profiled.py LIBRARY HEAD_DIM HEADS WINDOW TILE
+python profiled.py LIBRARY HEAD_DIM HEADS WINDOW TILE; tile -1 is the table's choice
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(library: str, *numbers: str) -> None:
         tensors = AttentionTensors(
             put(_GRID**2, 3, heads, head_dim), out, put(3, heads, head_dim), put(rows, head_dim), put(rows, head_dim)
         )
-        load_kernels(library).attention(shape, tensors, tile=tile)
+        load_kernels(library).attention(shape, tensors, tile=None if tile < 0 else tile)
         driver.synchronize()
 
 

@@ -55,11 +55,12 @@ def main(what: str, which: str) -> None:
         return
     from samrt.kernels import load_kernels
 
+    driver = Driver()  # before torch is imported: the sanitizer waits for a first call
     try:
         kernel_checks.names(which)
     except ImportError as error:
         sys.exit(f"no kernel ran: {error}")
-    kernels, where = load_kernels(Path(what)), kernel_checks.device(Driver())
+    kernels, where = load_kernels(Path(what)), kernel_checks.device(driver)
     for name in SMALL[which]:
         kernel_checks.run(which, name, kernels, where)
     print("ran to the end", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -49,9 +50,9 @@ class Work:
             level = self._result
             for key in keys[:-1]:
                 level = level.setdefault(key, {})
-            level[keys[-1]] = value
+            level[keys[-1]] = _finite(value)
             with replacing_file(self.folder / f"{self.phase}.json") as fresh:
-                fresh.write_text(json.dumps(self._result), encoding="utf-8")
+                fresh.write_text(json.dumps(self._result, allow_nan=False), encoding="utf-8")
 
     def take(self, reports: Iterable[tuple[tuple[str, ...], Any]]) -> None:
         """Record what a process of its own reports (`isolated`)."""
@@ -85,3 +86,12 @@ class Work:
     @property
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()
+
+
+def _finite(value: Any) -> Any:
+    """The same without the numbers that JSON has not: null in their place."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -49,6 +49,7 @@ def test_a_cuda_graph_computes_from_what_is_in_the_tensors(torch: Any, layer: An
     from torch_attention import by_kernel
 
     stream = torch.cuda.Stream()
+    torch.cuda.synchronize()  # the inputs were made on another stream
     with torch.cuda.stream(stream):
         first = by_kernel(layer)
         graph = torch.cuda.CUDAGraph()

@@ -32,7 +32,7 @@ def allowed(phase: Phase, later: Sequence[Phase], left: float) -> float:
     return min(phase.limit_s, left - sum(other.reserve_s for other in later))
 
 
-_DEVICE, _FLOORS, _BUILD = Phase("device", 30), Phase("floors", 25), Phase("kernels_build", 90)
+_DEVICE, _FLOORS, _BUILD = Phase("device", 30), Phase("floors", 45), Phase("kernels_build", 90)
 
 PLANS = {
     # Are the kernels right, and how fast are they?
@@ -43,9 +43,9 @@ PLANS = {
             _BUILD,
             _FLOORS,
             Phase("kernels_correct", 150, reserve_s=60),
-            Phase("kernels_time", 150, reserve_s=75),
+            Phase("kernels_time", 110, reserve_s=75),
             Phase("kernels_ncu", 45, reserve_s=20),
-            Phase("kernels_sanitizer", 120, reserve_s=40),
+            Phase("kernels_sanitizer", 120, reserve_s=90),
         ),
     ),
     # Which variant is best, does the CUDA layer work, how fast is a whole encoder?

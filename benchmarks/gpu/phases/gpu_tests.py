@@ -53,8 +53,10 @@ def _run_file(work: Work, files: list[str]) -> str:
         return f"{name} was not begun: no time was left"
     outcomes = work.folder / f"{name}.outcomes"
     environment = {**os.environ, "SAMRT_OUTCOMES": str(outcomes)}
+    # Plugins that happen to be installed could change what runs; ours is named.
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     environment["PYTHONPATH"] = os.pathsep.join(
-        [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+        [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).resolve().parents[1])]
     )
     library = kernel_library.path_of(work)
     if library is not None:

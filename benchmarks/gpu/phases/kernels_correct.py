@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import kernel_library
 from isolated import FINISHED, Isolated, WorkerError
 from work import Work, WrongResultError
-from workers.checks import ATTENTION, CHECKS, PARTS, PASSED, SELF_TEST
+from workers.checks import ABSENT, ATTENTION, CHECKS, PARTS, PASSED, SELF_TEST
 
 _TOLD = 1000
 
@@ -24,6 +24,10 @@ def run(work: Work) -> None:
     with ThreadPoolExecutor(len(parts)) as pool:
         ended = [text for text in pool.map(lambda part: _run_part(work, part), parts) if text]
     found = work.of("kernels_correct")
+    if not work.smoke:  # on a device, what was not checked is no success
+        absent = {module: outcome.get(ABSENT) for module, outcome in found.get(CHECKS, {}).items()}
+        absent[ATTENTION] = found.get(f"{ATTENTION} {ABSENT}")
+        ended += [f"{part} was not checked: {why}" for part, why in absent.items() if why]
     wrong = [SELF_TEST] if found.get(SELF_TEST, PASSED) != PASSED else []
     for module, outcome in found.get(CHECKS, {}).items():
         wrong += [f"{module}, {name}" for name, value in outcome.get("checks", {}).items() if value != PASSED]

@@ -39,6 +39,7 @@ def run(work: Work) -> None:
     for part in (_PLANTED, *MODULES):
         for name in planted_faults.FAULTS:
             options = ["--tool", name, "--error-exitcode", str(_FOUND_SOMETHING), "--port", str(_port(len(commands)))]
+            options += ["--launch-timeout", "0"]  # all begin at once, and may not answer within its 10 s
             what = [_PLANTED, name] if part == _PLANTED else [str(kernels.path), part]
             commands[name, part] = [str(tool), *options, sys.executable, str(_PROGRAM), *what]
             work.record("tools", name, part, value=_NOT_ENDED)

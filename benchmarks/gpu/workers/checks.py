@@ -12,7 +12,7 @@ from work import Work
 from samrt.kernels import Kernels, load_kernels
 
 SELF_TEST, CHECKS, ATTENTION = "self_test", "tests/kernels", "attention"
-PASSED = "passed"
+PASSED, ABSENT = "passed", "absent"
 PARTS = (SELF_TEST, *kernel_checks.MODULES, ATTENTION)
 _SMOKE_CHECKS = {  # each takes a second; CI runs all of them elsewhere
     "check_attention": ("nothing to do", "2x64"),
@@ -45,7 +45,9 @@ def _module(work: Work, report: Reporter, module: str, kernels: Kernels) -> None
     try:
         names: Any = _SMOKE_CHECKS[module] if work.smoke else kernel_checks.names(module)
     except ImportError as error:
-        report.attempt(CHECKS, module, "absent", call=lambda text=str(error): text)
+        if not kernel_checks.is_not_installed(error):
+            raise
+        report.attempt(CHECKS, module, ABSENT, call=lambda text=str(error): text)
         return
     report.attempt(CHECKS, module, "of", call=lambda: len(names))
     where = kernel_checks.device(None if work.smoke else Driver())
@@ -59,7 +61,9 @@ def _model_sizes(kernels: Kernels, report: Reporter) -> None:
         from kernel_library import attention_kernels
         from model_sizes import check
     except ImportError as error:
-        report.attempt(f"{ATTENTION} absent", call=lambda text=str(error): text)
+        if not kernel_checks.is_not_installed(error):
+            raise
+        report.attempt(f"{ATTENTION} {ABSENT}", call=lambda text=str(error): text)
         return
     torch.set_num_threads(min(4, torch.get_num_threads()))  # other parts are at work beside it
     check(kernels, attention_kernels(kernels), report, (ATTENTION,))

@@ -6,7 +6,6 @@ compilation then; whole, a ViT-H takes minutes. The weights are seeded, as neith
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -58,26 +57,37 @@ FORMS: dict[str, Callable[[Attention], nn.Module]] = {
     "flex_attention": lambda attention: PeerAttention(attention, flex),
 }
 # flex_attention is only itself when it is compiled.
-_EAGER, _TO_COMPILE = list(FORMS)[:4], (SAMRT, "sdpa_bias", "flex_attention", "sdpa_augmented")
+_EAGER, _TO_COMPILE = list(FORMS)[:4], (SAMRT, "flex_attention", "sdpa_bias", "sdpa_augmented")
 
 
 def serve(work: Work, report: Reporter) -> None:
-    driver = warm_driver(work.smoke)
-    # ViT-B's compilations would leave nothing for ViT-H.
-    for compiled, model in itertools.product((False, True), encoder_configs(work.smoke)):
-        names = (_TO_COMPILE[:1] if work.smoke else _TO_COMPILE) if compiled else _EAGER
-        keys = {name: (model, f"{name}, {COMPILED}" if compiled else name) for name in names}
-        if all(report.is_done(*key) for key in keys.values()):
+    driver, models = warm_driver(work.smoke), list(encoder_configs(work.smoke))
+    # Form by form: ViT-B's compilations would leave nothing for ViT-H.
+    jobs = [(model, name, False) for model in models for name in _EAGER]
+    jobs += [(model, name, True) for name in (_TO_COMPILE[:1] if work.smoke else _TO_COMPILE) for model in models]
+    built: dict[str, _Encoder] = {}
+
+    def encoder(model: str) -> _Encoder:
+        if model not in built:
+            built[model] = _Encoder(work, driver, model)
+        return built[model]
+
+    for model, name, compiled in jobs:
+        key = (model, f"{name}, {COMPILED}" if compiled else name)
+        if report.is_done(*key):
             continue
-        if work.seconds_left < _LEAST_S:
-            return
-        encoder = _Encoder(work, driver, model)
-        report.attempt(model, "error of torch's half precision", call=lambda encoder=encoder: encoder.error_of_torch)
+        if work.seconds_left < (_LEAST_TO_COMPILE_S if compiled else _LEAST_S):
+            report.attempt(*key, call={"absent": f"{work.seconds_left:.0f} s were left"}.copy)
+            continue
+        report.attempt(model, "error of torch's half precision", call=lambda model=model: encoder(model).error_of_torch)
         report.attempt(model, "floor", call=partial(_floor, work, model))
-        for name, key in keys.items():
-            if work.seconds_left > (_LEAST_TO_COMPILE_S if compiled else _LEAST_S):
-                report.attempt(*key, call=partial(encoder.times, name, compiled))
-        del encoder
+        times = partial(_times, encoder, model, name, compiled)
+        report.attempt(*key, call=times)
+
+
+def _times(encoder: Callable[[str], _Encoder], model: str, name: str, compiled: bool) -> dict[str, Any]:
+    """Times of one form in one encoder, which is built in this attempt where it is the first."""
+    return encoder(model).times(name, compiled)
 
 
 def _floor(work: Work, model: str) -> dict[str, Any]:

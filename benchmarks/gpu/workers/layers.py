@@ -12,12 +12,12 @@ import floors
 import model_sizes
 import torch
 from driver import Driver
-from goals import FLEX, TABLE
+from goals import FLEX, FLEX_APART, TABLE
 from isolated import Reporter
 from kernel_library import AttentionKernel, attention_kernels
 from torch_attention import Case, Inputs, make_inputs
 from torch_timing import measure
-from work import Work
+from work import Work, WrongResultError
 from workers.checks import ATTENTION
 
 from samrt.kernels import load_kernels
@@ -58,12 +58,18 @@ def serve(work: Work, report: Reporter) -> None:
     correct = model_sizes.correct(found, kernels, work.smoke)
     # On the host the table's choice will do.
     ours = [one for one in correct if one.tile < 0 or not work.smoke]
+    if not ours:
+        report.attempt(f"{ATTENTION} of samrt", call=_none_correct)
     driver = warm_driver(work.smoke)
     for layer in layers(work.smoke):
         if work.seconds_left < _LEAST_S:
             report.attempt(ATTENTION, str(layer), "absent", call=lambda: f"{work.seconds_left:.0f} s were left")
             continue
         time_layer(work, report, driver, layer, ours)
+
+
+def _none_correct() -> None:
+    raise WrongResultError("no attention kernel was found correct at the models' sizes; see kernels_correct")
 
 
 def warm_driver(smoke: bool) -> Driver | None:
@@ -101,8 +107,11 @@ def time_layer(
     time_ours(TABLE.__eq__)
     for name, maker in attention_peers.of_torch(inputs).items():
         report.attempt(*keys, "times", name, call=partial(timer.of_torch, name, maker))
-    if driver is not None and work.seconds_left > _LEAST_TO_COMPILE_S:
-        report.attempt(*keys, "times", FLEX, call=lambda: timer.of(FLEX, attention_peers.compiled_flex(inputs)))
+    for name in (FLEX, FLEX_APART) if driver is not None else ():
+        short = {"absent": f"{work.seconds_left:.0f} s were left"}
+        flex = partial(attention_peers.compiled_flex, inputs, apart=name == FLEX_APART)
+        call = partial(timer.of_made, name, flex) if work.seconds_left > _LEAST_TO_COMPILE_S else short.copy
+        report.attempt(*keys, "times", name, call=call)
     time_ours(TABLE.__ne__)
 
 
@@ -125,6 +134,10 @@ class Timer:
         if self._driver is not None:
             torch.cuda.empty_cache()
         return {"relative_l2_to_float32": difference, **times}
+
+    def of_made(self, name: str, make_call: Callable[[], Callable[[], Any]]) -> dict[str, Any]:
+        """The same of a call that is made for it."""
+        return self.of(name, make_call())
 
     def of_torch(self, name: str, make_call: Callable[[], Callable[[], Any]]) -> dict[str, Any]:
         """The same of a contender of torch's, and which of its operators ran."""

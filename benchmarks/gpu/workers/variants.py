@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import attention_peers
 import model_sizes
+from driver import Driver
 from isolated import Reporter
-from kernel_library import attention_kernels
+from kernel_library import AttentionKernel, attention_kernels
 from phases.kernels_variants import CORRECT, TIMES
 from work import Work
 from workers.layers import Timer, layers, make, warm_driver
@@ -21,17 +22,26 @@ def serve(work: Work, report: Reporter, label: str) -> None:
     if work.smoke:
         chosen = [one for one in chosen if one.head_dim == 64 and one.tile < 1]
     driver = warm_driver(work.smoke)
-    outcomes: dict[str, dict[str, object]] = {}
-    model_sizes.check(kernels, chosen, report, (label, CORRECT))
-    for keys, value in report.values.items():
-        if keys[:2] == (label, CORRECT):
-            outcomes.setdefault(keys[2], {})[keys[3]] = value
-    correct = model_sizes.correct(outcomes, chosen, work.smoke)
-    for layer in (one for one in layers(work.smoke) if one.batch == 1 and one.model != "ViT-L"):
+    # The narrower heads are most models': all of theirs comes before the others' checks.
+    for head_dim in sorted({one.head_dim for one in chosen}):
+        alike = [one for one in chosen if one.head_dim == head_dim]
+        model_sizes.check(kernels, alike, report, (label, CORRECT))
+        outcomes: dict[str, dict[str, object]] = {}
+        for keys, value in report.values.items():
+            if keys[:2] == (label, CORRECT):
+                outcomes.setdefault(keys[2], {})[keys[3]] = value
+        _time(work, report, driver, label, head_dim, model_sizes.correct(outcomes, alike, work.smoke))
+
+
+def _time(
+    work: Work, report: Reporter, driver: Driver | None, label: str, head_dim: int, correct: list[AttentionKernel]
+) -> None:
+    for layer in layers(work.smoke):
+        if layer.batch != 1 or layer.model == "ViT-L" or layer.head_dim != head_dim:
+            continue
         inputs = make(layer, work.smoke)
         timer = Timer(work, driver, inputs)
-        fitting = [one for one in correct if one.head_dim == layer.head_dim]
-        for name, call in attention_peers.of_samrt(inputs, fitting).items():
+        for name, call in attention_peers.of_samrt(inputs, correct).items():
             if work.seconds_left > _LEAST_S:
                 keys = (label, TIMES, str(layer), name)
                 report.attempt(*keys, call=lambda name=name, call=call, timer=timer: timer.of(name, call))
