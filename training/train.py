@@ -27,6 +27,7 @@ from samrt.errors import BundleError, InputError, OutputError, SamrtError
 from samrt.files import replacing_file, sha256_of
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
+from training.average import Average
 from training.curves import draw_curves
 from training.grouping import grouping_loss
 from training.model import PromptableModel, initial_state
@@ -36,6 +37,7 @@ from training.samples import Batch, BatchMaker, batches
 from training.weights import write_weights
 
 _LOGGED_EVERY, _KEPT_EVERY = 20, 100
+_KEPT_SECONDS = 240.0  # where a hundred steps take longer
 _GRADIENT_LIMIT = 1.0
 
 
@@ -44,6 +46,7 @@ def main() -> int:
     parser.add_argument("recipe", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, metavar="PACKED.npz", help="what training.pack wrote")
     parser.add_argument("--decoder", type=Path, required=True, metavar="FILE.pth", help="LiteMedSAM's checkpoint")
+    parser.add_argument("--trunk", type=Path, metavar="FILE.pth", help="what training.efficientnet wrote")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     parser.add_argument(
         "--processes", type=int, default=0, help="that make batches; beside a GPU one per core (default: a thread)"
@@ -76,8 +79,11 @@ class Run:
         self.make.check()
         self.processes: int = arguments.processes
         self.sources = {"data": sha256_of(arguments.data), "decoder": sha256_of(arguments.decoder)}
-        self.decoder = arguments.decoder
+        self.decoder, self.trunk = arguments.decoder, arguments.trunk
+        if self.recipe.trunk:
+            self.sources["trunk"] = sha256_of(self.trunk)
         self.compiles = not arguments.eager
+        self.kept_at = time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -89,21 +95,28 @@ class Run:
         for index in range(kept["stage"], len(self.recipe.stages)):
             if not self._stage(index, kept):
                 return 3
-            kept = {"stage": index + 1, "step": 0, "state": self.state, "optimizer": None}
-        self._finish(kept["state"])
+            kept = {
+                "stage": index + 1,
+                "step": 0,
+                "state": self.state,
+                "optimizer": None,
+                "average": self.average.state(),
+            }
+        self._finish(kept["average"])
         return 0
 
     def _kept(self) -> dict[str, Any]:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             decoder = read_checkpoint(self.decoder).state
-            state = initial_state(self.recipe, decoder, _patches(self.make))
-            return {"stage": 0, "step": 0, "state": state, "optimizer": None}
+            trunk = read_checkpoint(self.trunk).state if self.recipe.trunk else None
+            state = initial_state(self.recipe, decoder, _patches(self.make), trunk)
+            return {"stage": 0, "step": 0, "state": state, "optimizer": None, "average": state}
         try:
             kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises anything for a damaged file
             raise BundleError(f"{path} is damaged ({error}); delete it to begin again") from error
-        parts = {"stage", "step", "state", "optimizer", "sources", "recipe"}
+        parts = {"stage", "step", "state", "optimizer", "average", "sources", "recipe"}
         if not isinstance(kept, dict) or not parts <= kept.keys():
             raise BundleError(f"{path} is no checkpoint of a training run; choose another folder, or delete it")
         if kept["sources"] != self.sources or kept["recipe"] != asdict(self.recipe):
@@ -115,7 +128,10 @@ class Run:
     def _stage(self, index: int, kept: dict[str, Any]) -> bool:
         """The rest of a stage; False where the time ran out."""
         stage = self.recipe.stages[index]
-        model = PromptableModel(kept["state"], stage.side).to(self.device)
+        model = PromptableModel(kept["state"], stage.side, stage.edge_weight, self.recipe.whole_half).to(self.device)
+        model.freeze_trunk(wholly=not stage.trunk_lr)
+        before = sum(each.steps for each in self.recipe.stages[:index]) + kept["step"]
+        self.average = Average(model, kept["average"], self.recipe.averaged, before)
         if self.compiles:
             model.compile_parts()
         optimizer = _optimizer(model, self.recipe)
@@ -125,15 +141,17 @@ class Run:
         for step, batch in batches(self.make, index, kept["step"], self.processes):
             figures = self._step(model, optimizer, stage, (index, step), batch)
             last = step + 1 == stage.steps
+            self.average.add(model)
             log.add(step, figures, write=last)
-            if last or (step + 1) % _KEPT_EVERY == 0 or time.monotonic() > self.deadline:
+            due = (step + 1) % _KEPT_EVERY == 0 or time.monotonic() - self.kept_at > _KEPT_SECONDS
+            if last or due or time.monotonic() > self.deadline:
                 self.state = {name: tensor.detach().cpu() for name, tensor in model.sam.state_dict().items()}
                 done = {"stage": index, "step": step + 1, "state": self.state, "optimizer": optimizer.state_dict()}
-                self._keep(done)
+                self._keep({**done, "average": self.average.state()})
                 draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
                 if not last and time.monotonic() > self.deadline:
                     # Of use before the end, too.
-                    write_weights(self.state, self.folder / "model.pth")
+                    write_weights(self.average.state(), self.folder / "model.pth")
                     return False
         if kept["step"] >= stage.steps:
             self.state = kept["state"]
@@ -173,6 +191,7 @@ class Run:
     def _keep(self, done: dict[str, Any]) -> None:
         with replacing_file(self.folder / "checkpoint.pt") as fresh:
             torch.save({**done, "sources": self.sources, "recipe": asdict(self.recipe)}, fresh)
+        self.kept_at = time.monotonic()
 
     def _finish(self, state: dict[str, Tensor]) -> None:
         """The weights in half precision, which `samrt export` reads, and what they were made from."""
@@ -199,6 +218,7 @@ def _check_inputs(arguments: argparse.Namespace) -> None:
     for path, remedy in (
         (arguments.data, "make it with `python -m training.pack`"),
         (arguments.decoder, "fetch it with `python training/lite_medsam.py`"),
+        *([(arguments.trunk, "fetch it with `python -m training.efficientnet`")] if arguments.trunk else []),
     ):
         if not path.is_file():
             raise InputError(f"there is no file {path}; {remedy}")
@@ -230,13 +250,18 @@ def learning_rates(stage: Stage, step: int) -> dict[str, float]:
     factor = min(1.0, (step + 1) / stage.warmup)
     if stage.cooldown:
         factor = min(factor, (stage.steps - step) / stage.cooldown)
-    return {"encoder": stage.encoder_lr * factor, "decoder": stage.decoder_lr * factor}
+    rates = {"encoder": stage.encoder_lr, "decoder": stage.decoder_lr, "trunk": stage.trunk_lr}
+    return {name: rate * factor for name, rate in rates.items()}
 
 
 def _optimizer(model: PromptableModel, recipe: Recipe) -> torch.optim.Optimizer:
     groups: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in model.sam.named_parameters():
+        if not parameter.requires_grad:
+            continue
         half = "encoder" if name.startswith("image_encoder.") else "decoder"
+        if name.startswith("image_encoder.trunk."):
+            half = "trunk"
         # Decay is for matrices: not for biases, norms, positions and what stands for a token.
         apart = ("pos_embed", "rel_pos", "token.weight", "tokens.weight", "embed.weight", "point_embeddings.")
         decays = parameter.ndim >= 2 and not any(part in name for part in apart)
