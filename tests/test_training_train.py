@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from seeded import SMALL_CONV_VIT, released_trunk
 from training_fixtures import TINY, decoder_state, write_data_set, write_decoder
 
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import load_model
 from training import train
+from training.efficientnet import trunk_state
 from training.model import PromptableModel, initial_state
 from training.pack import pack
 from training.recipes import RECIPES, Stage
@@ -119,6 +121,51 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(
     assert _train(monkeypatch, *words) == 1
     assert "learning rate" in capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == kept
+
+
+def test_the_weights_written_are_averages_that_survive_a_stop(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "tiny", replace(TINY, averaged=0.5, held_out=1))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert _train(monkeypatch, *inputs, "-o", str(whole)) == 0
+    assert _train(monkeypatch, *inputs, "-o", str(parts), "--stop-after", "1e-9") == 3
+    assert _train(monkeypatch, *inputs, "-o", str(parts)) == 0
+
+    kept, weights = torch.load(whole / "checkpoint.pt"), torch.load(whole / "model.pth")
+    name = "image_encoder.neck.0.weight"
+    assert torch.equal(weights[name], kept["average"][name].half())
+    assert not torch.equal(kept["average"][name], kept["state"][name])
+    again = torch.load(parts / "model.pth")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items())
+
+
+def test_a_trunk_is_trained_from_its_coarser_stages_on(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = Stage(64, images=2, objects=2, steps=1, encoder_lr=1e-3, decoder_lr=1e-4, warmup=1)
+    stages = (frozen, replace(frozen, trunk_lr=1e-3, zoomed=0.5, crowded=0.5, edge_weight=1.0))
+    recipe = replace(TINY, trunk=SMALL_CONV_VIT.trunk, stages=stages, whole_half=True)
+    monkeypatch.setitem(RECIPES, "tiny", recipe)
+    torch.save(released_trunk(), tmp_path / "trunk.pth")
+    words = [*inputs, "--trunk", str(tmp_path / "trunk.pth"), "-o", str(tmp_path / "run")]
+
+    assert _train(monkeypatch, *words) == 0
+
+    found = torch.load(tmp_path / "run" / "checkpoint.pt")["state"]
+    start = trunk_state(released_trunk(), SMALL_CONV_VIT.trunk)
+    changed = {name for name, tensor in start.items() if not torch.equal(tensor, found[f"image_encoder.trunk.{name}"])}
+    assert not any(name.startswith(("stem.", "stages.0.", "stages.1.")) for name in changed)
+    assert {name.split(".")[1] for name in changed} == {"2", "3", "4", "5"}
+
+
+def test_a_recipe_with_a_trunk_asks_for_its_weights(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(RECIPES, "tiny", replace(TINY, trunk=SMALL_CONV_VIT.trunk))
+
+    assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run")) == 1
+    assert "training.efficientnet" in capsys.readouterr().err
 
 
 def test_learning_rates_rise_hold_and_fall() -> None:

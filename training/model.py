@@ -54,7 +54,7 @@ def initial_state(
     elif trunk is None:
         raise InputError("this recipe starts from a pretrained trunk; name its weights with --trunk")
     else:
-        encoder.trunk.load_state_dict(trunk_state(trunk))
+        encoder.trunk.load_state_dict(trunk_state(trunk, encoder.config.trunk))
     state = sam.state_dict()
     lacking = [name for name in state if name.startswith(_TAKEN) and name not in decoder]
     if lacking:

@@ -39,6 +39,7 @@ from training.weights import write_weights
 _LOGGED_EVERY, _KEPT_EVERY = 20, 100
 _KEPT_SECONDS = 240.0  # where a hundred steps take longer
 _GRADIENT_LIMIT = 1.0
+_TRUNK_REMEDY = "fetch the trunk's weights with `python -m training.efficientnet` and name them with --trunk"
 
 
 def main() -> int:
@@ -218,9 +219,9 @@ def _check_inputs(arguments: argparse.Namespace) -> None:
     for path, remedy in (
         (arguments.data, "make it with `python -m training.pack`"),
         (arguments.decoder, "fetch it with `python training/lite_medsam.py`"),
-        *([(arguments.trunk, "fetch it with `python -m training.efficientnet`")] if arguments.trunk else []),
+        *([(arguments.trunk, _TRUNK_REMEDY)] if RECIPES[arguments.recipe].trunk else []),
     ):
-        if not path.is_file():
+        if path is None or not path.is_file():
             raise InputError(f"there is no file {path}; {remedy}")
     if torch.device(arguments.device).type == "cuda" and not torch.cuda.is_available():
         raise InputError("torch sees no GPU here; leave --device out to train on the CPU")
