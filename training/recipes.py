@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from samrt_export.models.config import DecoderConfig, TrunkConfig, VitConfig
-from training.efficientnet import LITE2
+from training.efficientnet import TRUNK
 
 
 @dataclass(frozen=True)
@@ -163,12 +163,12 @@ RECIPES = {
     # For two cores and about 25 hours of one, from the decoder of the model that came before.
     "trunk": Recipe(
         width=192,
-        depth=6,
+        depth=5,
         head_dim=64,
         patch=8,
         window=8,
-        global_blocks=(2, 5),
-        trunk=LITE2,
+        global_blocks=(2,),
+        trunk=TRUNK,
         held_out=12,
         averaged=0.999,
         whole_half=True,
