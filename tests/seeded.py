@@ -87,10 +87,12 @@ def tiny_vit_state(config: TinyVitConfig = SMALL_TINY_VIT, seed: int = 0) -> dic
     return seeded_state(sam, seed)
 
 
-def conv_vit_state(config: ConvVitConfig = SMALL_CONV_VIT, seed: int = 0) -> dict[str, Tensor]:
-    """The state dict of a SAM whose encoder has a trunk."""
+def conv_vit_state(
+    config: ConvVitConfig = SMALL_CONV_VIT, seed: int = 0, decoder: DecoderConfig | None = None
+) -> dict[str, Tensor]:
+    """The state dict of a SAM whose encoder has a trunk; without a `decoder`, that of `vit_decoder`."""
     with torch.device("meta"):
-        sam = Sam(ConvViT(config), vit_decoder(config.vit))
+        sam = Sam(ConvViT(config), decoder or vit_decoder(config.vit))
     return seeded_state(sam, seed)
 
 
