@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from training_fixtures import TINY, discs, write_data_set
 
 from samrt.errors import InputError
 from training.pack import SIDE, pack, unpack
-from training.samples import Batch, BatchMaker, _box, _point, batches, make_batch
+from training.samples import Batch, BatchMaker, Makers, _box, _point, make_batch
 
 
 def _batch(seed: int, synthetic: float = 0.0) -> Batch:
@@ -65,8 +66,10 @@ def test_targets_lie_on_what_is_bright() -> None:
 def test_a_step_has_one_batch_whatever_came_before_and_whoever_made_it(tmp_path: Path, processes: int) -> None:
     pack(write_data_set(tmp_path / "data"), tmp_path / "packed.npz")
     make = BatchMaker(tmp_path / "packed.npz", TINY)
-    whole = dict(batches(make, 2, 0, 0))
-    rest = dict(batches(make, 2, 3, processes))
+    with Makers(0) as alone, Makers(processes) as makers:
+        whole = dict(alone.batches(make, 2, range(5)))
+        next(makers.batches(make, 1, count()))  # of a stage that was left before its end
+        rest = dict(makers.batches(make, 2, range(3, 5)))
 
     assert (list(whole), list(rest)) == ([0, 1, 2, 3, 4], [3, 4])
     for step, batch in rest.items():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from training_fixtures import TINY, decoder_state, write_data_set, write_decoder
 
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import load_model
-from training import train
+from training import log, rehearsal, schedule, train
 from training.efficientnet import trunk_state
 from training.model import PromptableModel, initial_state
 from training.pack import pack
@@ -25,8 +28,8 @@ from training.recipes import RECIPES, Stage
 @pytest.fixture(autouse=True)
 def tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RECIPES, "tiny", TINY)
-    monkeypatch.setattr(train, "_LOGGED_EVERY", 1)
-    monkeypatch.setattr(train, "_KEPT_EVERY", 1)
+    monkeypatch.setattr(log, "_LOGGED_EVERY", 1)
+    monkeypatch.setattr(schedule, "_KEPT_EVERY", 1)
 
 
 @pytest.fixture
@@ -56,8 +59,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     for name, tensor in weights.items():
         assert torch.equal(tensor, again[name]), name
     logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (whole, parts)]
-    for log in logs:
-        assert [(line["stage"], line["step"]) for line in log] == [
+    for lines in logs:
+        assert [(line["stage"], line["step"]) for line in lines] == [
             (stage, n) for stage, steps in enumerate((3, 4, 5)) for n in range(1, steps + 1)
         ]
     assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
@@ -78,6 +81,7 @@ def test_what_it_writes_is_a_checkpoint_and_says_what_it_is_from(
 
 
 def test_it_learns(tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "_KEPT_EVERY", 100)
     stage = Stage(32, images=8, objects=3, steps=60, encoder_lr=2e-3, decoder_lr=1e-3, synthetic=0.0, warmup=5)
     monkeypatch.setitem(RECIPES, "tiny", replace(TINY, stages=(stage,), rounds=(1.0,)))
 
@@ -168,13 +172,114 @@ def test_a_recipe_with_a_trunk_asks_for_its_weights(
     assert "training.efficientnet" in capsys.readouterr().err
 
 
-def test_learning_rates_rise_hold_and_fall() -> None:
-    stage = Stage(64, images=1, objects=1, steps=100, encoder_lr=1.0, decoder_lr=0.5, warmup=10, cooldown=20)
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
+    """A clock that goes on by a fifth of a second whenever it is looked at: five times in a step."""
+    now = [0.0]
 
-    rates = [train.learning_rates(stage, step) for step in range(100)]
+    def look() -> float:
+        now[0] += 0.2
+        return now[0]
 
-    assert [round(rates[step]["encoder"], 3) for step in (0, 9, 50, 80, 90, 99)] == [0.1, 1, 1, 1, 0.5, 0.05]
-    assert all(rate["decoder"] == rate["encoder"] / 2 for rate in rates)
+    for module in (train, rehearsal):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=look, time=look))
+    return look
+
+
+def test_by_the_clock_it_ends_in_time_with_rates_of_zero(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, ticking: Callable[[], float]
+) -> None:
+    assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run"), "--seconds", "40") == 0
+    assert 30 < ticking() < 40
+
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["lr"] == 0
+    assert all(line["lr"] > 0 for line in lines[:-1])
+    clock = json.loads((tmp_path / "run" / "model.json").read_text())["clock"]
+    assert clock["steps"] == [sum(line["stage"] == stage for line in lines) for stage in range(3)]
+    assert min(clock["steps"]) >= 3
+    assert [call["seconds"] for call in clock["calls"]] == [40]
+    assert 30 < clock["took_seconds"] < 40
+
+
+def test_a_rehearsal_changes_no_weight(tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[train.Run] = []
+    monkeypatch.setattr(train.Run, "go", lambda run: begun.append(run) or 0)
+    assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run"), "--seconds", "60") == 0
+
+    (run,) = begun
+    kept = run._kept()
+    run._schedule(kept)
+
+    assert list(run.models) == [32, 64]
+    for side, model in run.models.items():
+        weights = PromptableModel(kept["state"], side).state_dict()
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, weights[name]), name
+
+
+@pytest.mark.usefixtures("ticking")
+def test_a_stopped_run_by_the_clock_goes_on_with_what_is_left(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(schedule, "_KEPT_EVERY_SECONDS", 0.0)  # after each step
+    words = [*inputs, "-o", str(tmp_path / "run")]
+    step = train.Run._step
+
+    def stops(run: train.Run, model: object, optimizer: object, at: object, *rest: object) -> dict[str, float]:
+        if at == (1, 2):
+            raise KeyboardInterrupt
+        return step(run, model, optimizer, at, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Run, "_step", stops)
+        assert _train(patch, *words, "--seconds", "40") == 130
+    kept = torch.load(tmp_path / "run" / "checkpoint.pt")
+    assert (kept["stage"], kept["step"]) == (1, 2)
+    assert (tmp_path / "run" / "model.pth").exists()
+
+    assert _train(monkeypatch, *words) == 1
+    assert "comes from a run by the clock" in capsys.readouterr().err
+    assert _train(monkeypatch, *words, "--seconds", "35") == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    places = [(line["stage"], line["step"]) for line in lines]
+    assert places == sorted(set(places))
+    assert [line["progress"] for line in lines] == sorted(line["progress"] for line in lines)
+    clock = json.loads((tmp_path / "run" / "model.json").read_text())["clock"]
+    assert [call["seconds"] for call in clock["calls"]] == [40, 35]
+    assert clock["ends"] == kept["clock"]["ends"]
+    assert lines[-1]["lr"] == 0
+
+
+@pytest.mark.usefixtures("ticking")
+def test_too_few_seconds_are_told_with_how_many_would_do(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*inputs, "-o", str(tmp_path / "run"), "--seconds"]
+    assert _train(monkeypatch, *words, "2") == 1
+    told = re.search(r"2 seconds are too few: .* give (\d+) seconds or more", capsys.readouterr().err)
+    assert told
+    assert 8 <= int(told[1]) <= 30
+
+
+@pytest.mark.usefixtures("ticking")
+def test_a_last_stage_without_time_is_no_finished_model(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = train.Run._step
+
+    def slow(run: train.Run, model: object, optimizer: object, at: object, *rest: object) -> dict[str, float]:
+        if at == (1, 1):
+            while train.time.monotonic() < 38:
+                pass
+        return step(run, model, optimizer, at, *rest)
+
+    monkeypatch.setattr(train.Run, "_step", slow)
+    assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run"), "--seconds", "40") == 1
+
+    assert "too few to lower the rates" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model.pth").exists()
+    assert not (tmp_path / "run" / "model.json").exists()
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(

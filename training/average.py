@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from training.model import PromptableModel
 
 
 class Average:
-    """An exponential average of a model's weights; with a `decay` of 0, the weights themselves."""
+    """An exponential average of a model's weights."""
 
-    def __init__(self, model: PromptableModel, start: Mapping[str, Tensor], decay: float, steps: int) -> None:
-        """`start` is the average of the `steps` so far, of any image side."""
-        self._decay, self._steps = decay, steps
+    def __init__(self, model: PromptableModel, kept: Mapping[str, Any], decay: float) -> None:
+        """Goes on from a run's checkpoint, of any image side; one without an average begins with its weights."""
+        self._decay, self._steps = decay, int(kept.get("averaged_steps", 0))
+        start = kept.get("average", kept["state"])
         self._model = PromptableModel(start, model.side).to(model.pixel_mean.device).requires_grad_(False)
 
     @torch.no_grad()
@@ -26,6 +27,7 @@ class Average:
         ours, theirs = ([*each.sam.state_dict().values()] for each in (self._model, model))
         torch._foreach_lerp_(ours, theirs, 1 - decay)
 
-    def state(self) -> dict[str, Tensor]:
-        """The average's state dict, on the CPU."""
-        return {name: tensor.detach().cpu() for name, tensor in self._model.sam.state_dict().items()}
+    def kept(self) -> dict[str, Any]:
+        """What a checkpoint holds of it; "average" is a state dict."""
+        average = {name: tensor.detach().cpu() for name, tensor in self._model.sam.state_dict().items()}
+        return {"average": average, "averaged_steps": self._steps}

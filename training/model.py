@@ -21,11 +21,11 @@ from samrt_export.models.sam import Sam
 from training.attention import train_fused
 from training.efficientnet import trunk_state
 from training.losses import mask_losses, true_iou
-from training.recipes import Recipe
+from training.recipes import Recipe, Stage
 
-UNTRAINED_STAGES = 2  # of the trunk, besides its stem: down to stride 4
+_UNTRAINED_STAGES = 2  # of the trunk, besides its stem: down to stride 4
 # What a run takes from LiteMedSAM. The last of the neck with it: it gives embeddings the scale that the decoder knows.
-_TAKEN = ("prompt_encoder.", "mask_decoder.", *(f"image_encoder.neck.{layer}." for layer in (1, 2, 3)))
+TAKEN = ("prompt_encoder.", "mask_decoder.", *(f"image_encoder.neck.{layer}." for layer in (1, 2, 3)))
 
 
 def initial_state(
@@ -56,10 +56,10 @@ def initial_state(
     else:
         encoder.trunk.load_state_dict(trunk_state(trunk, encoder.config.trunk))
     state = sam.state_dict()
-    lacking = [name for name in state if name.startswith(_TAKEN) and name not in decoder]
+    lacking = [name for name in state if name.startswith(TAKEN) and name not in decoder]
     if lacking:
         raise BundleError(f"the checkpoint to take the decoder from lacks {lacking[0]} and {len(lacking) - 1} more")
-    state.update({name: decoder[name] for name in state if name.startswith(_TAKEN)})
+    state.update({name: decoder[name] for name in state if name.startswith(TAKEN)})
     return state
 
 
@@ -96,29 +96,30 @@ class PromptableModel(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(
-        self, state: Mapping[str, Tensor], side: int, edge_weight: float = 0.0, whole_half: bool = False
-    ) -> None:
+    def __init__(self, state: Mapping[str, Tensor], side: int, whole_half: bool = False) -> None:
         """From a state dict of any side; its position tables are resized to `side` as an export would."""
         super().__init__()
         loaded = build_model({name: tensor.detach().clone() for name, tensor in state.items()}, side)
-        self.side, self.edge_weight, self.whole_half = side, edge_weight, whole_half
+        self.side, self.whole_half, self.edge_weight = side, whole_half, 0.0
         self.sam = loaded.sam.requires_grad_(True)
         train_fused(self.sam.image_encoder)
         self.attempt = self._attempt
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).reshape(3, 1, 1), persistent=False)
 
-    def freeze_trunk(self, wholly: bool) -> None:
-        """Train the trunk's coarser stages only, or nothing of it; without a trunk, all stays as it is."""
-        trunk = getattr(self.sam.image_encoder, "trunk", None)
-        if trunk is not None:
-            for part in (trunk.stem, *trunk.stages[: None if wholly else UNTRAINED_STAGES]):
+    def begin(self, stage: Stage) -> None:
+        """What a stage decides: how much its loss asks of edges, and whether the trunk's coarser stages are trained."""
+        self.edge_weight = stage.edge_weight
+        encoder = self.sam.image_encoder
+        if isinstance(encoder, ConvViT):
+            encoder.trunk.requires_grad_(bool(stage.trunk_lr))
+            for part in (encoder.trunk.stem, *encoder.trunk.stages[:_UNTRAINED_STAGES]):
                 part.requires_grad_(False)
 
     def compile_parts(self) -> None:
         """Let torch fuse what a step does to each number: minutes once, for faster steps."""
-        torch.compiler.reset()  # the shapes of earlier stages would count against its limit of eight
+        # Each side and number of rounds is compiled by itself, and torch would go on uncompiled after the eighth.
+        torch._dynamo.config.recompile_limit = 64
         self.sam.image_encoder.compile(dynamic=False)
         self.attempt = torch.compile(self._attempt, dynamic=False)
 

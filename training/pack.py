@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from samrt.files import check_target, replacing_file, sha256_of
 from samrt.transforms import resize_longest_side, resize_shape
 
 SIDE = 448
-_QUALITY = 82
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,11 @@ def main() -> int:
     return 0
 
 
-def pack(data: Path, output: Path) -> None:
+def pack(data: Path, output: Path, jpeg: Sequence[int] = _JPEG) -> None:
     """Write the packed file; the same data gives the same bytes.
+
+    Args:
+        jpeg: OpenCV's options for the photographs.
 
     Raises:
         InputError: there is no data set, or a file of it is missing or damaged.
@@ -79,7 +82,7 @@ def pack(data: Path, output: Path) -> None:
         for number, (file, masks) in enumerate(entries):
             key = f"{index.parent.name}/{number:05d}"
             image = resize_longest_side(_rgb(_read(index.parent / "images" / file, cv2.IMREAD_COLOR)), SIDE)
-            content[f"{key}/image"] = _encoded(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+            content[f"{key}/image"] = _encoded(".jpg", image[:, :, ::-1], jpeg)
             for annotator, name in enumerate(masks):
                 ids = _renumbered(_read(index.parent / "masks" / name, cv2.IMREAD_UNCHANGED))
                 height, width = resize_shape(*ids.shape, SIDE)
@@ -144,7 +147,7 @@ def _renumbered(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return table[inverse].reshape(ids.shape)
 
 
-def _encoded(kind: str, pixels: NDArray[np.uint8], options: list[int]) -> NDArray[np.uint8]:
+def _encoded(kind: str, pixels: NDArray[np.uint8], options: Sequence[int]) -> NDArray[np.uint8]:
     return cv2.imencode(kind, pixels, options)[1]  # type: ignore[return-value]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -83,29 +83,43 @@ def _pictures(data: Path, held_out: int) -> dict[str, list[Picture]]:
     return kept_for_training(unpack(data), held_out)
 
 
-def batches(make: BatchMaker, stage: int, first: int, processes: int) -> Iterator[tuple[int, Batch]]:
-    """Steps `first`, `first` + 1, ... of a stage with their batches, made ahead: in a thread, or in `processes`."""
-    steps = iter(range(first, make.recipe.stages[stage].steps))
-    with _pool(processes) as pool:
+class Makers:
+    """A thread, or `processes`, that make batches ahead; for all stages of a run, as each process reads the data."""
+
+    def __init__(self, processes: int) -> None:
+        self._ahead = _AHEAD + 2 * processes
+        # Not forked, as what torch and CUDA hold does not survive that.
+        self._pool: Executor = (
+            ProcessPoolExecutor(processes, mp_context=get_context("spawn")) if processes else ThreadPoolExecutor(1)
+        )
+
+    def batches(self, make: BatchMaker, stage: int, steps: Iterable[int]) -> Iterator[tuple[int, Batch]]:
+        """Each of a stage's `steps` with its batch. The first ones are begun at once, the others as these are taken."""
+        numbers = iter(steps)
         queue: deque[tuple[int, Future[Batch]]] = deque()
-        for step in islice(steps, _AHEAD + 2 * processes):
-            queue.append((step, pool.submit(make, stage, step)))
-        try:
-            while queue:
-                step, batch = queue.popleft()
-                for later in islice(steps, 1):
-                    queue.append((later, pool.submit(make, stage, later)))
-                yield step, batch.result()
-        finally:
-            # Whoever stops early does not wait for batches that nobody will see.
-            pool.shutdown(wait=False, cancel_futures=True)
 
+        def submit(count: int) -> None:
+            queue.extend((step, self._pool.submit(make, stage, step)) for step in islice(numbers, count))
 
-def _pool(processes: int) -> Executor:
-    if processes == 0:
-        return ThreadPoolExecutor(1)
-    # Not forked, as what torch and CUDA hold does not survive that.
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+        def taken() -> Iterator[tuple[int, Batch]]:
+            try:
+                while queue:
+                    step, batch = queue.popleft()
+                    submit(1)
+                    yield step, batch.result()
+            finally:
+                for _, batch in queue:
+                    batch.cancel()
+
+        submit(self._ahead)
+        return taken()
+
+    def __enter__(self) -> Makers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Whoever stops early does not wait for batches that nobody will see.
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def make_batch(

@@ -2,6 +2,8 @@
 
     python -m training.train cpu --data .cache/packed.npz --decoder .cache/lite_medsam.pth -o training/runs/cpu
 
+    python -m training.train gpu --seconds 540 --data ... (all steps in proportion, so that it ends in that time)
+
 Run again, it goes on from its last checkpoint. OUT gets log.jsonl (a line every few steps), curves.png, checkpoint.pt
 to go on from, and at the end model.pth, which `samrt export` takes. The batch and the random numbers of a step follow
 from the recipe's seed, the stage and the step's number alone; docs/training.md says how far a run repeats another.
@@ -11,10 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +36,21 @@ from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
 from training.average import Average
 from training.curves import draw_curves
 from training.grouping import grouping_loss
+from training.log import Log
 from training.model import PromptableModel, initial_state
-from training.recipes import RECIPES, Recipe, Stage
+from training.recipes import RECIPES, Recipe
+from training.rehearsal import rehearse
 from training.rounds import Objects, run_rounds
-from training.samples import Batch, BatchMaker, batches
+from training.samples import Batch, BatchMaker, Makers
+from training.schedule import LEAST_STEPS, ByClock, BySteps, Schedule, TooShortError
 from training.weights import write_weights
 
-_LOGGED_EVERY, _KEPT_EVERY = 20, 100
-_KEPT_SECONDS = 240.0  # where a hundred steps take longer
 _GRADIENT_LIMIT = 1.0
 _TRUNK_REMEDY = "fetch the trunk's weights with `python -m training.efficientnet` and name them with --trunk"
+# By the clock: what is left for the end of the process and for what the caller does with the files, beside twice the
+# measured time of writing them; and the part of a call in which torch may compile.
+_EXIT_SECONDS = 8.0
+_COMPILE_PART = 1 / 3
 
 
 def main() -> int:
@@ -53,7 +64,10 @@ def main() -> int:
         "--processes", type=int, default=0, help="that make batches; beside a GPU one per core (default: a thread)"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--stop-after", type=float, metavar="SECONDS", help="stop there, to be run again")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--stop-after", type=float, metavar="SECONDS", help="stop there, to be run again")
+    length.add_argument("--seconds", type=float, help="go by the clock: end there, finished, with rates of zero")
+    parser.add_argument("--started", type=float, metavar="UNIX_TIME", help="when --seconds began (default: now)")
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which needs a C++ compiler")
     arguments = parser.parse_args()
     try:
@@ -75,7 +89,9 @@ class Run:
         self.name: str = arguments.recipe
         self.recipe: Recipe = RECIPES[self.name]
         self.device = torch.device(arguments.device)
-        self.deadline = time.monotonic() + arguments.stop_after if arguments.stop_after else float("inf")
+        self.seconds: float | None = arguments.seconds
+        self.started = time.monotonic() - (time.time() - arguments.started if arguments.started else 0.0)
+        self.stop_after: float | None = arguments.stop_after
         self.make = BatchMaker(arguments.data, self.recipe)
         self.make.check()
         self.processes: int = arguments.processes
@@ -84,7 +100,7 @@ class Run:
         if self.recipe.trunk:
             self.sources["trunk"] = sha256_of(self.trunk)
         self.compiles = not arguments.eager
-        self.kept_at = time.monotonic()
+        self.models: dict[int, PromptableModel] = {}  # by side, from a rehearsal
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -93,17 +109,19 @@ class Run:
     def go(self) -> int:
         """All stages, or those that are left. Exit status 3 where the time ran out before the end."""
         kept = self._kept()
-        for index in range(kept["stage"], len(self.recipe.stages)):
-            if not self._stage(index, kept):
-                return 3
-            kept = {
-                "stage": index + 1,
-                "step": 0,
-                "state": self.state,
-                "optimizer": None,
-                "average": self.average.state(),
-            }
-        self._finish(kept["average"])
+        if kept["stage"] < len(self.recipe.stages):
+            with Makers(self.processes) as makers:
+                # By the clock these are made while the rehearsal goes on.
+                made = self._made(makers, kept)
+                schedule = self._schedule(kept)
+                while True:
+                    kept = self._stage(kept, schedule, made)
+                    if kept["step"]:
+                        return 3
+                    if kept["stage"] == len(self.recipe.stages):
+                        break
+                    made = self._made(makers, kept)
+        self._finish(kept)
         return 0
 
     def _kept(self) -> dict[str, Any]:
@@ -112,64 +130,135 @@ class Run:
             decoder = read_checkpoint(self.decoder).state
             trunk = read_checkpoint(self.trunk).state if self.recipe.trunk else None
             state = initial_state(self.recipe, decoder, _patches(self.make), trunk)
-            return {"stage": 0, "step": 0, "state": state, "optimizer": None, "average": state}
+            return {"stage": 0, "step": 0, "state": state, "optimizer": None}
         try:
             kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises anything for a damaged file
             raise BundleError(f"{path} is damaged ({error}); delete it to begin again") from error
-        parts = {"stage", "step", "state", "optimizer", "average", "sources", "recipe"}
+        parts = {"stage", "step", "state", "optimizer", "sources", "recipe"}
         if not isinstance(kept, dict) or not parts <= kept.keys():
             raise BundleError(f"{path} is no checkpoint of a training run; choose another folder, or delete it")
+        if ("clock" in kept) != (self.seconds is not None):
+            kinds = ("by steps", "by the clock")
+            was = kinds["clock" in kept]
+            raise InputError(f"{path} comes from a run {was}; go on {was}, choose another folder, or delete it")
         if kept["sources"] != self.sources or kept["recipe"] != asdict(self.recipe):
             raise InputError(
                 f"{path} comes from other data, another decoder or another recipe; choose another folder, or delete it"
             )
         return kept
 
-    def _stage(self, index: int, kept: dict[str, Any]) -> bool:
-        """The rest of a stage; False where the time ran out."""
-        stage = self.recipe.stages[index]
-        model = PromptableModel(kept["state"], stage.side, stage.edge_weight, self.recipe.whole_half).to(self.device)
-        model.freeze_trunk(wholly=not stage.trunk_lr)
-        before = sum(each.steps for each in self.recipe.stages[:index]) + kept["step"]
-        self.average = Average(model, kept["average"], self.recipe.averaged, before)
-        if self.compiles:
+    def _made(self, makers: Makers, kept: dict[str, Any]) -> Iterator[tuple[int, Batch]]:
+        """The batches of the stage that a checkpoint goes on with."""
+        left = range(kept["step"], self.recipe.stages[kept["stage"]].steps)
+        return makers.batches(self.make, kept["stage"], count(kept["step"]) if self.seconds else left)
+
+    def _schedule(self, kept: dict[str, Any]) -> Schedule:
+        if self.seconds is None:
+            return BySteps(self.recipe.stages, self.stop_after)
+
+        def prepare(side: int, compiled: bool) -> tuple[PromptableModel, Callable[[int, Batch], object]]:
+            model = self._fresh(kept["state"], side, compiled)
+            optimizer = _optimizer(model, self.recipe)
+
+            def step(index: int, batch: Batch) -> object:
+                model.begin(self.recipe.stages[index])
+                return self._step(model, optimizer, (index, 0), batch, 0.0)
+
+            return model, step
+
+        compile_until = self.started + _COMPILE_PART * self.seconds if self.compiles else None
+        rehearsed = rehearse(self.recipe, self.make, kept["stage"], prepare, compile_until)
+        self.models = rehearsed.models
+        reserved = _EXIT_SECONDS + 2 * self._writing_seconds(kept["state"])
+        startup = time.monotonic() - self.started
+        call = {
+            "seconds": self.seconds,
+            "startup_seconds": round(startup, 2),
+            "compile_seconds": {str(side): round(seconds, 2) for side, seconds in rehearsed.compiled.items()},
+            "reserved_seconds": round(reserved, 2),
+        }
+        try:
+            return ByClock(
+                self.recipe.stages, rehearsed.times, self.started + self.seconds - reserved, kept, call, time.monotonic
+            )
+        except TooShortError as error:
+            raise InputError(
+                f"{self.seconds:.0f} seconds are too few: it took {startup:.0f} s until learning could begin, "
+                f"{reserved:.0f} s are for the end, and {LEAST_STEPS} steps of every stage, the least, take "
+                f"{error.needed:.0f} s; give {math.ceil(1.1 * (startup + reserved + error.needed))} seconds or more"
+            ) from error
+
+    def _writing_seconds(self, state: dict[str, Tensor]) -> float:
+        """How long it takes to write weights and a checkpoint, whose optimizer holds two numbers for each weight."""
+        begun = time.monotonic()
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            write_weights(state, Path(folder) / "model.pth")
+            number = 4 if self.recipe.averaged else 3
+            copies = [{name: tensor.clone() for name, tensor in state.items()} for _ in range(number)]
+            torch.save(copies, Path(folder) / "checkpoint.pt")
+        return time.monotonic() - begun
+
+    def _fresh(self, state: dict[str, Tensor], side: int, compiled: bool) -> PromptableModel:
+        model = PromptableModel(state, side, self.recipe.whole_half).to(self.device)
+        if compiled:
             model.compile_parts()
+        return model
+
+    def _stage(self, kept: dict[str, Any], schedule: Schedule, made: Iterator[tuple[int, Batch]]) -> dict[str, Any]:
+        """The rest of a stage, or what there is time for; what to go on with."""
+        index = kept["stage"]
+        stage = self.recipe.stages[index]
+        if rehearsed := self.models.get(stage.side):
+            model = rehearsed
+            model.load_state_dict(PromptableModel(kept["state"], stage.side).state_dict())
+        else:
+            model = self._fresh(kept["state"], stage.side, self.compiles)
+        model.begin(stage)
+        average = Average(model, kept, self.recipe.averaged) if self.recipe.averaged else None
         optimizer = _optimizer(model, self.recipe)
         if kept["optimizer"]:
             optimizer.load_state_dict(kept["optimizer"])
         log = Log(self.folder / "log.jsonl", index, kept["step"])
-        for step, batch in batches(self.make, index, kept["step"], self.processes):
-            figures = self._step(model, optimizer, stage, (index, step), batch)
-            last = step + 1 == stage.steps
-            self.average.add(model)
-            log.add(step, figures, write=last)
-            due = (step + 1) % _KEPT_EVERY == 0 or time.monotonic() - self.kept_at > _KEPT_SECONDS
-            if last or due or time.monotonic() > self.deadline:
-                self.state = {name: tensor.detach().cpu() for name, tensor in model.sam.state_dict().items()}
-                done = {"stage": index, "step": step + 1, "state": self.state, "optimizer": optimizer.state_dict()}
-                self._keep({**done, "average": self.average.state()})
-                draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
-                if not last and time.monotonic() > self.deadline:
-                    # Of use before the end, too.
-                    write_weights(self.average.state(), self.folder / "model.pth")
-                    return False
-        if kept["step"] >= stage.steps:
-            self.state = kept["state"]
-        return True
+        for pace in schedule.paces(index, kept):
+            begun = time.monotonic()
+            _, batch = next(made)
+            waited = time.monotonic() - begun
+            if not pace.factor:
+                log.write()  # the next line is of the finished weights alone
+            figures = self._step(model, optimizer, (index, pace.step), batch, pace.factor)
+            if average:
+                average.add(model)
+            log.add(pace.step, {**figures, **pace.figures, "wait": waited})
+            done = schedule.to_keep(pace)
+            if done is not None:
+                if pace.last:
+                    log.write()
+                state = {name: tensor.detach().cpu() for name, tensor in model.sam.state_dict().items()}
+                ahead = (
+                    {"stage": index + 1, "step": 0, "optimizer": None}
+                    if pace.last
+                    else {"stage": index, "step": pace.step + 1, "optimizer": optimizer.state_dict()}
+                )
+                kept = {**ahead, "state": state, **(average.kept() if average else {}), **done}
+                self._keep(kept)
+                if not pace.last and schedule.is_over():
+                    break
+        return kept
 
     def _step(
         self,
         model: PromptableModel,
         optimizer: torch.optim.Optimizer,
-        stage: Stage,
         at: tuple[int, int],
         batch: Batch,
+        factor: float,
     ) -> dict[str, float]:
         index, step = at
-        rates = learning_rates(stage, step)
+        stage = self.recipe.stages[index]
+        rates = {"encoder": stage.encoder_lr, "decoder": stage.decoder_lr, "trunk": stage.trunk_lr}
         for group in optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
+            group["lr"] = rates[group["name"]] * factor
         generator = torch.Generator(self.device).manual_seed(hash((self.recipe.seed, index, step)) % 2**62)
         with torch.autocast(self.device.type, torch.bfloat16):
             objects = encode_batch(model, batch, self.device)
@@ -177,26 +266,31 @@ class Run:
                 figures = grouping_loss(objects, stage.side, stage.objects)
             else:
                 figures = run_rounds(model, objects, batch.rounds, generator, stage)
-        loss = figures["loss"]
-        if not torch.isfinite(loss):
-            raise InputError(f"the loss is {loss.item()} in step {step} of stage {index}; lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_LIMIT)
-        if not torch.isfinite(norm):
-            raise InputError(f"the gradient is {norm.item()} in step {step} of stage {index}; lower the learning rate")
+        figures["loss"].backward()
+        figures["gradient"] = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_LIMIT)
+        # All at once: a GPU is waited for once a step.
+        read = dict(zip(figures, torch.stack([value.detach() for value in figures.values()]).tolist(), strict=True))
+        for name in ("loss", "gradient"):
+            if not math.isfinite(read[name]):
+                raise InputError(f"the {name} is {read[name]} in step {step} of stage {index}; lower the learning rate")
         optimizer.step()
-        figures["gradient"] = norm
-        return {"lr": rates["encoder"], **{name: float(value.detach()) for name, value in figures.items()}}
+        return {"lr": rates["encoder"] * factor, **read}
 
-    def _keep(self, done: dict[str, Any]) -> None:
+    def _keep(self, kept: dict[str, Any]) -> None:
         with replacing_file(self.folder / "checkpoint.pt") as fresh:
-            torch.save({**done, "sources": self.sources, "recipe": asdict(self.recipe)}, fresh)
-        self.kept_at = time.monotonic()
+            torch.save({**kept, "sources": self.sources, "recipe": asdict(self.recipe)}, fresh)
+        write_weights(_best(kept), self.folder / "model.pth")  # of use before the end, too
+        draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
 
-    def _finish(self, state: dict[str, Tensor]) -> None:
+    def _finish(self, kept: dict[str, Any]) -> None:
         """The weights in half precision, which `samrt export` reads, and what they were made from."""
-        write_weights(state, self.folder / "model.pth")
+        write_weights(_best(kept), self.folder / "model.pth")
+        if (clock := kept.get("clock")) and clock["steps"][-1] < LEAST_STEPS:
+            raise InputError(
+                f"steps became so slow that the last stage had {clock['steps'][-1]} of them, too few to lower the "
+                f"rates in: {self.folder / 'model.pth'} is unfinished; begin again in another folder, with more seconds"
+            )
         record = {
             "recipe_name": self.name,
             "recipe": asdict(self.recipe),
@@ -207,12 +301,19 @@ class Run:
             },
             "threads": torch.get_num_threads(),
             "compiled": self.compiles,
+            **({"clock": {**clock, "took_seconds": round(time.monotonic() - self.started, 2)}} if clock else {}),
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
             "model_sha256": sha256_of(self.folder / "model.pth"),
         }
         with replacing_file(self.folder / "model.json") as fresh:
             fresh.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {self.folder / 'model.pth'}", file=sys.stderr)
+
+
+def _best(kept: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The weights' average, where a checkpoint has one."""
+    best: Mapping[str, Tensor] = kept["average"] if "average" in kept else kept["state"]
+    return best
 
 
 def _check_inputs(arguments: argparse.Namespace) -> None:
@@ -246,15 +347,6 @@ def images_of(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     return images, valid[:, None]
 
 
-def learning_rates(stage: Stage, step: int) -> dict[str, float]:
-    """Rising over the warm-up, then constant, then, where there is a cooldown, linearly to zero."""
-    factor = min(1.0, (step + 1) / stage.warmup)
-    if stage.cooldown:
-        factor = min(factor, (stage.steps - step) / stage.cooldown)
-    rates = {"encoder": stage.encoder_lr, "decoder": stage.decoder_lr, "trunk": stage.trunk_lr}
-    return {name: rate * factor for name, rate in rates.items()}
-
-
 def _optimizer(model: PromptableModel, recipe: Recipe) -> torch.optim.Optimizer:
     groups: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in model.sam.named_parameters():
@@ -286,44 +378,6 @@ def _patches(make: BatchMaker) -> Tensor:
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     cut = ((images - mean) / std).unfold(2, size, size).unfold(3, size, size)
     return cut.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, size, size)[:: max(1, side // 128)]
-
-
-class Log:
-    """Means over the steps since the last line, one JSON object a line, on the disk and on stderr."""
-
-    def __init__(self, path: Path, stage: int, step: int) -> None:
-        self._path, self._stage = path, stage
-        self._seen: list[dict[str, float]] = []
-        self._since = time.monotonic()
-        if path.exists():
-            # Lines of steps after the checkpoint that the run goes on from: they are done again.
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            kept = [line for line in lines if _place(line) <= (stage, step)]
-            with replacing_file(path) as fresh:
-                fresh.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-    def add(self, step: int, figures: dict[str, float], write: bool = False) -> None:
-        """A step's figures; those since the last line are written every few steps, or now."""
-        self._seen.append(figures)
-        if (step + 1) % _LOGGED_EVERY and not write:
-            return
-        seen: dict[str, list[float]] = {}
-        for name, value in (pair for each in self._seen for pair in each.items()):
-            if np.isfinite(value):  # a step without boxes has no figure for them
-                seen.setdefault(name, []).append(value)
-        means = {name: float(np.mean(values)) for name, values in sorted(seen.items())}
-        seconds = (time.monotonic() - self._since) / len(self._seen)
-        line = {"stage": self._stage, "step": step + 1, **{k: round(v, 6) for k, v in means.items()}}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**line, "seconds": round(seconds, 3)}) + "\n")
-        shown = " ".join(f"{name} {value:.3g}" for name, value in means.items())
-        print(f"stage {self._stage} step {step + 1}: {shown} ({seconds:.2f} s a step)", file=sys.stderr, flush=True)
-        self._seen, self._since = [], time.monotonic()
-
-
-def _place(line: str) -> tuple[int, int]:
-    entry = json.loads(line)
-    return entry["stage"], entry["step"]
 
 
 if __name__ == "__main__":
