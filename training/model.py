@@ -120,7 +120,9 @@ class PromptableModel(nn.Module):
         """Let torch fuse what a step does to each number: minutes once, for faster steps."""
         # Each side and number of rounds is compiled by itself, and torch would go on uncompiled after the eighth.
         torch._dynamo.config.recompile_limit = 64
-        self.sam.image_encoder.compile(dynamic=False)
+        # Of the decoder's time compiling saves a third on a CPU. A trunk was not seen to gain, and takes minutes.
+        if not (isinstance(self.sam.image_encoder, ConvViT) and self.pixel_mean.device.type == "cpu"):
+            self.sam.image_encoder.compile(dynamic=False)
         self.attempt = torch.compile(self._attempt, dynamic=False)
 
     def encode(self, images: Tensor, valid: Tensor) -> Tensor:
