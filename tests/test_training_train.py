@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from seeded import SMALL_CONV_VIT, released_trunk
-from training_fixtures import TINY, decoder_state, write_data_set, write_decoder
+from training_fixtures import TINY, write_data_set, write_decoder
 
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import load_model
 from training import log, rehearsal, schedule, train
 from training.efficientnet import trunk_state
-from training.model import PromptableModel, initial_state
+from training.model import PromptableModel
 from training.pack import pack
 from training.recipes import RECIPES, Stage
 
@@ -330,24 +330,3 @@ def test_a_foreign_checkpoint_is_told(
 
     assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run")) == 1
     assert "no checkpoint of a training run" in capsys.readouterr().err
-
-
-def test_what_stands_for_a_position_or_a_token_does_not_decay() -> None:
-    model = PromptableModel(initial_state(TINY, decoder_state(), torch.randn(100, 3, 8, 8)), 32)
-    decays = {
-        id(parameter): group["weight_decay"]
-        for group in train._optimizer(model, TINY).param_groups
-        for parameter in group["params"]
-    }
-    found = {name: decays[id(parameter)] for name, parameter in model.sam.named_parameters()}
-
-    assert {name for name, parameter in model.sam.named_parameters() if parameter.ndim >= 2 and not found[name]} == {
-        "image_encoder.pos_embed",
-        *(f"image_encoder.blocks.{block}.attn.rel_pos_{axis}" for block in (0, 1) for axis in "hw"),
-        *(f"prompt_encoder.point_embeddings.{label}.weight" for label in range(4)),
-        "prompt_encoder.not_a_point_embed.weight",
-        "prompt_encoder.no_mask_embed.weight",
-        "mask_decoder.iou_token.weight",
-        "mask_decoder.mask_tokens.weight",
-    }
-    assert {found[name] for name, parameter in model.sam.named_parameters() if parameter.ndim < 2} == {0.0}

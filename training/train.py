@@ -38,6 +38,7 @@ from training.curves import draw_curves
 from training.grouping import grouping_loss
 from training.log import Log
 from training.model import PromptableModel, initial_state
+from training.optimizer import optimizer_of
 from training.recipes import RECIPES, Recipe
 from training.rehearsal import rehearse
 from training.rounds import Objects, run_rounds
@@ -159,7 +160,7 @@ class Run:
 
         def prepare(side: int, compiled: bool) -> tuple[PromptableModel, Callable[[int, Batch], object]]:
             model = self._fresh(kept["state"], side, compiled)
-            optimizer = _optimizer(model, self.recipe)
+            optimizer = optimizer_of(model, self.recipe)
 
             def step(index: int, batch: Batch) -> object:
                 model.begin(self.recipe.stages[index])
@@ -216,7 +217,7 @@ class Run:
             model = self._fresh(kept["state"], stage.side, self.compiles)
         model.begin(stage)
         average = Average(model, kept, self.recipe.averaged) if self.recipe.averaged else None
-        optimizer = _optimizer(model, self.recipe)
+        optimizer = optimizer_of(model, self.recipe)
         if kept["optimizer"]:
             optimizer.load_state_dict(kept["optimizer"])
         log = Log(self.folder / "log.jsonl", index, kept["step"])
@@ -345,27 +346,6 @@ def images_of(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     sizes = torch.from_numpy(batch.sizes).to(device)
     valid = (line[None, :, None] < sizes[:, 0, None, None]) & (line < sizes[:, 1, None, None])
     return images, valid[:, None]
-
-
-def _optimizer(model: PromptableModel, recipe: Recipe) -> torch.optim.Optimizer:
-    groups: dict[tuple[str, bool], list[Tensor]] = {}
-    for name, parameter in model.sam.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        half = "encoder" if name.startswith("image_encoder.") else "decoder"
-        if name.startswith("image_encoder.trunk."):
-            half = "trunk"
-        # Decay is for matrices: not for biases, norms, positions and what stands for a token.
-        apart = ("pos_embed", "rel_pos", "token.weight", "tokens.weight", "embed.weight", "point_embeddings.")
-        decays = parameter.ndim >= 2 and not any(part in name for part in apart)
-        groups.setdefault((half, decays), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "name": half, "weight_decay": recipe.weight_decay if decays else 0.0}
-            for (half, decays), parameters in groups.items()
-        ],
-        betas=(0.9, 0.98),
-    )
 
 
 def _patches(make: BatchMaker) -> Tensor:
