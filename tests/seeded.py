@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from samrt_export.models.config import DecoderConfig, TinyVitConfig, VitConfig
+from samrt_export.models.config import ConvVitConfig, DecoderConfig, TinyVitConfig, TrunkConfig, VitConfig
+from samrt_export.models.conv_vit import ConvViT
 from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
+from samrt_export.models.mbconv import Trunk
 from samrt_export.models.sam import Sam
 from samrt_export.models.tiny_vit import TinyViT
 
@@ -34,6 +36,21 @@ SMALL_TINY_VIT = TinyVitConfig(
     num_heads=(0, 2, 4, 2),
     window_sizes=(0, 7, 14, 7),
     out_chans=64,
+)
+# Windows of 5 on a 16x16 grid.
+SMALL_CONV_VIT = ConvVitConfig(
+    TrunkConfig(stem=8, widths=(8, 8, 8, 12, 16, 16), depths=(1, 2, 1, 2, 1, 2)),
+    VitConfig(
+        image_size=128,
+        patch_size=8,
+        embed_dim=32,
+        depth=3,
+        head_dim=16,
+        mlp_dim=64,
+        out_chans=32,
+        window_size=5,
+        global_blocks=(1,),
+    ),
 )
 
 
@@ -68,6 +85,34 @@ def tiny_vit_state(config: TinyVitConfig = SMALL_TINY_VIT, seed: int = 0) -> dic
     with torch.device("meta"):
         sam = Sam(TinyViT(config), decoder_for(config.out_chans, config.image_size, config.image_size // 4))
     return seeded_state(sam, seed)
+
+
+def conv_vit_state(
+    config: ConvVitConfig = SMALL_CONV_VIT, seed: int = 0, decoder: DecoderConfig | None = None
+) -> dict[str, Tensor]:
+    """The state dict of a SAM whose encoder has a trunk; without a `decoder`, that of `vit_decoder`."""
+    with torch.device("meta"):
+        sam = Sam(ConvViT(config), decoder or vit_decoder(config.vit))
+    return seeded_state(sam, seed)
+
+
+def released_trunk() -> dict[str, Tensor]:
+    """Seeded weights under the released names, in the shapes of `SMALL_CONV_VIT`'s trunk."""
+    config = SMALL_CONV_VIT.trunk
+    with torch.device("meta"):
+        ours = Trunk(config).state_dict()
+    shapes, number = {"_conv_stem.weight": ours["stem.weight"], "_bn0": ours["stem.bias"]}, 0
+    for stage, depth in enumerate(config.depths):
+        for block in range(depth):
+            for norm, part in enumerate(("expand", "depthwise", "project")):
+                if f"stages.{stage}.{block}.{part}.weight" in ours:
+                    shapes[f"_blocks.{number}._{part}_conv.weight"] = ours[f"stages.{stage}.{block}.{part}.weight"]
+                    shapes[f"_blocks.{number}._bn{norm}"] = ours[f"stages.{stage}.{block}.{part}.bias"]
+            number += 1
+    parts = ("weight", "bias", "running_mean", "running_var")
+    whole = {f"{name}.{part}": like for name, like in shapes.items() if "_bn" in name for part in parts}
+    convolutions = {name: like for name, like in shapes.items() if "_conv" in name}
+    return {name: _values(name, like, seed=5) for name, like in {**whole, **convolutions}.items()}
 
 
 def seeded_checkpoint(

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from seeded import RELEASED_DECODER, vit_state
+from seeded import RELEASED_DECODER, conv_vit_state, vit_state
 from uncompared import load_state, write_uncompared
 
 import samrt
@@ -28,9 +28,11 @@ from samrt.tensorrt.profiles import Limits
 from samrt_export.families.sam import RELEASED
 from samrt_export.forms import export_decoder, export_encoder, form_of
 from samrt_export.lowering import resolve
+from samrt_export.models.config import ConvVitConfig
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
 from samrt_export.pipeline import ExportOptions, export
+from training.recipes import RECIPES
 
 pytest_plugins = ("tensorrt_fixtures",)
 pytestmark = pytest.mark.usefixtures("without_gpu")
@@ -38,8 +40,9 @@ pytestmark = pytest.mark.usefixtures("without_gpu")
 # What the parser of TensorRT 10.0 takes at opset 20, of the operators that samrt's graphs have: JetPack 6.2 has 10.3.
 OF_TENSORRT_10 = re.findall(
     r"\w+",
-    "Add Cast Concat Conv Cos Div Einsum Erf Expand Gather Gelu Gemm Greater GreaterOrEqual LayerNormalization "
-    "MatMul Mul Pad Relu Reshape Shape Sin Slice Softmax Split Squeeze Sub Transpose Unsqueeze Where",
+    "Add Cast Clip Concat Conv ConvTranspose Cos Div Einsum Erf Expand Gather Gelu Gemm Greater GreaterOrEqual "
+    "LayerNormalization MatMul Mul Pad Relu Reshape Shape Sin Slice Softmax Split Squeeze Sub Transpose Unsqueeze "
+    "Where",
 )
 HALF = BuildRequest("tensorrt_rtx", "fp16", Limits(max_batch=1, max_prompts=4, max_points=16))
 MIB = 1 << 20
@@ -104,6 +107,17 @@ def test_vit_b(rtx: Flavour, tmp_path: Path) -> None:
 def test_a_small_vit(rtx: Flavour, small_checkpoint: Path, tmp_path: Path) -> None:
     export(small_checkpoint, tmp_path / "bundle", ExportOptions(precisions=("fp16",)))
     check_engines(tmp_path / "bundle", build_bundle(tmp_path / "bundle", HALF), scratch_mib=16)
+
+
+def test_an_encoder_with_a_trunk(rtx: Flavour, tmp_path: Path) -> None:
+    recipe = RECIPES["trunk"]
+    assert recipe.trunk
+    state = conv_vit_state(ConvVitConfig(recipe.trunk, recipe.encoder(512)), decoder=RELEASED_DECODER)
+    bundle = write_uncompared(tmp_path, load_state("conv_vit", state))
+    # Not fused, its one global layer's scores alone would take 96 MiB.
+    check_engines(bundle, build_bundle(bundle, HALF), scratch_mib=48)
+    for graph in open_bundle(bundle).manifest.forms[0].graphs.values():
+        check_network(rtx, bundle / graph.file, graph)
 
 
 def test_lite_medsam(rtx: Flavour, lite_medsam_bundle: Path) -> None:

@@ -39,6 +39,18 @@ def test_a_sharper_right_mask_costs_less_and_a_wrong_one_more() -> None:
     assert sharper < right < wrong
 
 
+def test_the_edge_term_is_the_mean_cross_entropy_near_the_edge() -> None:
+    target = torch.zeros(1, 12, 12)
+    target[:, :, 6:] = 1
+    logits = 2 * normal(1, 2, 12, 12)
+
+    added = mask_losses(logits, target, edge_weight=3.0) - mask_losses(logits, target)
+
+    near = slice(4, 8)  # two pixels on either side
+    entropy = torch.nn.functional.softplus(logits * (1 - 2 * target[:, None]))[..., near]
+    torch.testing.assert_close(added, 3.0 * entropy.sum((2, 3)) / (4 * 12 + 1))
+
+
 def test_iou_counts_pixels() -> None:
     target = torch.zeros(1, 4, 4)
     target[:, :2] = 1

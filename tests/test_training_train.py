@@ -14,13 +14,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from training_fixtures import TINY, decoder_state, write_data_set, write_decoder
+from seeded import SMALL_CONV_VIT, released_trunk
+from training_fixtures import TINY, write_data_set, write_decoder
 
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import load_model
 from training import log, rehearsal, schedule, train
-from training.model import PromptableModel, initial_state
-from training.optimizer import optimizer_of
+from training.efficientnet import trunk_state
+from training.model import PromptableModel
 from training.pack import pack
 from training.recipes import RECIPES, Stage
 
@@ -134,6 +135,51 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(
     assert _train(monkeypatch, *words) == 1
     assert "learning rate" in capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == kept
+
+
+def test_the_weights_written_are_averages_that_survive_a_stop(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "tiny", replace(TINY, averaged=0.5, held_out=1))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert _train(monkeypatch, *inputs, "-o", str(whole)) == 0
+    assert _train(monkeypatch, *inputs, "-o", str(parts), "--stop-after", "1e-9") == 3
+    assert _train(monkeypatch, *inputs, "-o", str(parts)) == 0
+
+    kept, weights = torch.load(whole / "checkpoint.pt"), torch.load(whole / "model.pth")
+    name = "image_encoder.neck.0.weight"
+    assert torch.equal(weights[name], kept["average"][name].half())
+    assert not torch.equal(kept["average"][name], kept["state"][name])
+    again = torch.load(parts / "model.pth")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items())
+
+
+def test_a_trunk_is_trained_from_its_coarser_stages_on(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = Stage(64, images=2, objects=2, steps=1, encoder_lr=1e-3, decoder_lr=1e-4, warmup=1)
+    stages = (frozen, replace(frozen, trunk_lr=1e-3, zoomed=0.5, crowded=0.5, edge_weight=1.0))
+    recipe = replace(TINY, trunk=SMALL_CONV_VIT.trunk, stages=stages, whole_half=True)
+    monkeypatch.setitem(RECIPES, "tiny", recipe)
+    torch.save(released_trunk(), tmp_path / "trunk.pth")
+    words = [*inputs, "--trunk", str(tmp_path / "trunk.pth"), "-o", str(tmp_path / "run")]
+
+    assert _train(monkeypatch, *words) == 0
+
+    found = torch.load(tmp_path / "run" / "checkpoint.pt")["state"]
+    start = trunk_state(released_trunk(), SMALL_CONV_VIT.trunk)
+    changed = {name for name, tensor in start.items() if not torch.equal(tensor, found[f"image_encoder.trunk.{name}"])}
+    assert not any(name.startswith(("stem.", "stages.0.", "stages.1.")) for name in changed)
+    assert {name.split(".")[1] for name in changed} == {"2", "3", "4", "5"}
+
+
+def test_a_recipe_with_a_trunk_asks_for_its_weights(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(RECIPES, "tiny", replace(TINY, trunk=SMALL_CONV_VIT.trunk))
+
+    assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run")) == 1
+    assert "training.efficientnet" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -353,24 +399,3 @@ def test_a_foreign_checkpoint_is_told(
 
     assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run")) == 1
     assert "no checkpoint of a training run" in capsys.readouterr().err
-
-
-def test_what_stands_for_a_position_or_a_token_does_not_decay() -> None:
-    model = PromptableModel(initial_state(TINY, decoder_state(), torch.randn(100, 3, 8, 8)), 32)
-    decays = {
-        id(parameter): group["weight_decay"]
-        for group in optimizer_of(model, TINY).param_groups
-        for parameter in group["params"]
-    }
-    found = {name: decays[id(parameter)] for name, parameter in model.sam.named_parameters()}
-
-    assert {name for name, parameter in model.sam.named_parameters() if parameter.ndim >= 2 and not found[name]} == {
-        "image_encoder.pos_embed",
-        *(f"image_encoder.blocks.{block}.attn.rel_pos_{axis}" for block in (0, 1) for axis in "hw"),
-        *(f"prompt_encoder.point_embeddings.{label}.weight" for label in range(4)),
-        "prompt_encoder.not_a_point_embed.weight",
-        "prompt_encoder.no_mask_embed.weight",
-        "mask_decoder.iou_token.weight",
-        "mask_decoder.mask_tokens.weight",
-    }
-    assert {found[name] for name, parameter in model.sam.named_parameters() if parameter.ndim < 2} == {0.0}

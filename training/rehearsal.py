@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from samrt.errors import InputError, SamrtError
 from training.model import PromptableModel
-from training.recipes import Recipe, Stage
+from training.recipes import Recipe
 from training.samples import Batch, BatchMaker
 from training.schedule import LEAST_STEPS, ByClock, StepTime, TooShortError
 from training.weights import write_weights
@@ -136,7 +136,7 @@ def _seconds(step: Callable[[int, Batch], object], index: int, batch: Batch) -> 
 
 
 def plan(
-    stages: Sequence[Stage],
+    recipe: Recipe,
     rehearsed: Rehearsed,
     kept: Mapping[str, Any],
     folder: Path,
@@ -148,7 +148,7 @@ def plan(
     Raises:
         InputError: the seconds do not hold it; it says how many would do.
     """
-    reserved = _EXIT_SECONDS + 2 * _writing_seconds(kept["state"], folder)
+    reserved = _EXIT_SECONDS + 2 * _writing_seconds(kept["state"], 4 if recipe.averaged else 3, folder)
     startup = time.monotonic() - started
     call = {
         "seconds": seconds,
@@ -157,7 +157,7 @@ def plan(
         "reserved_seconds": round(reserved, 2),
     }
     try:
-        return ByClock(stages, rehearsed.times, started + seconds - reserved, kept, call, time.monotonic)
+        return ByClock(recipe.stages, rehearsed.times, started + seconds - reserved, kept, call, time.monotonic)
     except TooShortError as error:
         raise InputError(
             f"{seconds:.0f} seconds are too few: it took {startup:.0f} s until learning could begin, "
@@ -166,11 +166,11 @@ def plan(
         ) from error
 
 
-def _writing_seconds(state: Mapping[str, Tensor], folder: Path) -> float:
-    """How long it takes to write weights and a checkpoint, whose optimizer holds two numbers for each weight."""
+def _writing_seconds(state: Mapping[str, Tensor], number: int, folder: Path) -> float:
+    """How long it takes to write weights and a checkpoint, which holds so many numbers for each weight."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         write_weights(state, Path(temporary) / "model.pth")
-        copies = [{name: tensor.clone() for name, tensor in state.items()} for _ in range(3)]
+        copies = [{name: tensor.clone() for name, tensor in state.items()} for _ in range(number)]
         torch.save(copies, Path(temporary) / "checkpoint.pt")
     return time.monotonic() - begun

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from samrt.errors import InputError
 from samrt.transforms import resize_shape
 from training.augment import disturbed, flipped
+from training.held_out import kept_for_training
 from training.pack import Picture, unpack
 from training.recipes import Recipe, Stage
+from training.scales import around_an_object, four_in_one
 from training.scenes import scene
 
 _AHEAD = 3  # batches made before they are needed
@@ -64,7 +66,7 @@ class BatchMaker:
 
     def check(self) -> None:
         """Raises InputError where the data cannot be read or lacks a set that the recipe draws from."""
-        lacking = [name for name, _ in self.recipe.sources if name not in _pictures(self.data)]
+        lacking = [name for name, _ in self.recipe.sources if name not in _pictures(self.data, self.recipe.held_out)]
         if lacking:
             raise InputError(f"{self.data} lacks the data set {lacking[0]}; pack a folder that holds it")
 
@@ -74,13 +76,13 @@ class BatchMaker:
 
     def draw(self, rng: np.random.Generator, stage: int) -> Batch:
         """A batch of a stage, drawn with `rng` alone."""
-        return make_batch(rng, _pictures(self.data), self.recipe, self.recipe.stages[stage])
+        return make_batch(rng, _pictures(self.data, self.recipe.held_out), self.recipe, self.recipe.stages[stage])
 
 
 @cache
-def _pictures(data: Path) -> dict[str, list[Picture]]:
+def _pictures(data: Path, held_out: int) -> dict[str, list[Picture]]:
     cv2.setNumThreads(1)  # whoever makes batches shares the processor with others who do, or with torch
-    return unpack(data)
+    return kept_for_training(unpack(data), held_out)
 
 
 class Makers:
@@ -152,22 +154,35 @@ def _sample(
             image, ids = scene(rng, stage.side if rng.random() < 0.7 else stage.side // 2)
             kind = ""
         else:
-            names, weights = zip(*recipe.sources, strict=True)
-            kind = str(rng.choice(names, p=weights))
-            picture = pictures[kind][int(rng.integers(len(pictures[kind])))]
-            image, ids = picture.image, picture.id_maps[int(rng.integers(len(picture.id_maps)))]
+            kind, image, ids = _photograph(rng, pictures, recipe)
+            choice = rng.random() if stage.zoomed or stage.crowded else 1.0
+            if choice < stage.zoomed:
+                image, ids = around_an_object(rng, image, ids)
+            elif choice < stage.zoomed + stage.crowded:
+                others = [_photograph(rng, pictures, recipe)[1:] for _ in range(3)]
+                kind, (image, ids) = "", four_in_one(rng, [(image, ids), *others], stage.side)
         image, ids = flipped(rng, *_window(rng, image, ids, whole=0.7 if drawn else 0.4))
-        image, ids = _letterboxed(image, ids, stage.side)
+        image, ids = letterboxed(image, ids, stage.side)
         labels = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)[1:] >= stage.smallest * stage.side**2) + 1
         if labels.size:
             break
     masks = [_object(rng, ids, labels, stage, kind) for _ in range(stage.objects)]
     padded = np.zeros((stage.side, stage.side, 3), np.uint8)
     padded[: image.shape[0], : image.shape[1]] = image if drawn else disturbed(rng, image)
-    targets = np.stack([_coverage(mask, stage.side, low_res) for mask in masks])
+    targets = np.stack([coverage(mask, stage.side, low_res) for mask in masks])
     points = np.stack([_point(rng, mask) for mask in masks])
     boxes = np.stack([_box(rng, mask) for mask in masks])
     return padded.transpose(2, 0, 1), np.array(image.shape[:2]), targets, points, boxes
+
+
+def _photograph(
+    rng: np.random.Generator, pictures: Mapping[str, Sequence[Picture]], recipe: Recipe
+) -> tuple[str, NDArray[np.uint8], NDArray[np.uint8]]:
+    """A data set's name, a photograph of it and one of its id maps."""
+    names, weights = zip(*recipe.sources, strict=True)
+    kind = str(rng.choice(names, p=weights))
+    picture = pictures[kind][int(rng.integers(len(pictures[kind])))]
+    return kind, picture.image, picture.id_maps[int(rng.integers(len(picture.id_maps)))]
 
 
 def _window(
@@ -184,7 +199,7 @@ def _window(
     return image[part], ids[part]
 
 
-def _letterboxed(
+def letterboxed(
     image: NDArray[np.uint8], ids: NDArray[np.uint8], side: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Resized so that the longer side is `side`."""
@@ -216,7 +231,8 @@ def _object(
     return mask
 
 
-def _coverage(mask: NDArray[np.uint8], side: int, low_res: int) -> NDArray[np.uint8]:
+def coverage(mask: NDArray[np.uint8], side: int, low_res: int) -> NDArray[np.uint8]:
+    """How much of each pixel of [low_res, low_res] a mask covers, which is padded to `side`; 255 for all of it."""
     padded = np.zeros((side, side), np.uint8)
     padded[: mask.shape[0], : mask.shape[1]] = 255 * mask
     return cv2.resize(padded, (low_res, low_res), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
@@ -225,19 +241,24 @@ def _coverage(mask: NDArray[np.uint8], side: int, low_res: int) -> NDArray[np.ui
 def _point(rng: np.random.Generator, mask: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Where a person might click: by half the innermost pixel, by half any."""
     if rng.random() < 0.5:
-        x0, y0, x1, y1 = _tight_box(mask)
-        inside = np.pad(mask[y0 : y1 + 1, x0 : x1 + 1], 1)
-        distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
-        y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-        return np.array([x0 + x - 1, y0 + y - 1], np.float32)
+        return innermost(mask)
     pixels = np.flatnonzero(mask)
     y, x = divmod(int(rng.choice(pixels)), mask.shape[1])
     return np.array([x, y], np.float32)
 
 
+def innermost(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The pixel (x, y) that is farthest from what is not the object."""
+    x0, y0, x1, y1 = tight_box(mask)
+    inside = np.pad(mask[y0 : y1 + 1, x0 : x1 + 1], 1)
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
+    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+    return np.array([x0 + x - 1, y0 + y - 1], np.float32)
+
+
 def _box(rng: np.random.Generator, mask: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Tight, or by half with corners displaced by a tenth of its sides, which is SAM's jitter."""
-    x0, y0, x1, y1 = box = _tight_box(mask)
+    x0, y0, x1, y1 = box = tight_box(mask)
     if rng.random() < 0.5:
         return np.array(box, np.float32)
     sides = np.array([x1 - x0 + 1, y1 - y0 + 1] * 2)
@@ -249,6 +270,7 @@ def _box(rng: np.random.Generator, mask: NDArray[np.uint8]) -> NDArray[np.float3
     return np.concatenate([low, high]).astype(np.float32)
 
 
-def _tight_box(mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+def tight_box(mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of the outermost pixels."""
     x, y, width, height = cv2.boundingRect(mask)
     return x, y, x + width - 1, y + height - 1

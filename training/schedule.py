@@ -19,7 +19,8 @@ from samrt.errors import InputError
 from training.recipes import Stage
 
 _KEPT_EVERY = 100  # steps
-_KEPT_EVERY_SECONDS = 30.0
+_KEPT_EVERY_SECONDS = 30.0  # by the clock
+_KEPT_AFTER_SECONDS = 240.0  # by steps, where a hundred take longer
 LEAST_STEPS = 3  # in a stage by the clock; fewer hold no warm-up or no cooldown
 _RECENT = 20  # steps whose longest tells how long the next may take
 
@@ -68,6 +69,7 @@ class BySteps:
     def __init__(self, stages: Sequence[Stage], deadline: float = math.inf) -> None:
         """A call ends after the step in which `deadline`, of `time.monotonic`, is reached."""
         self._stages, self._deadline = stages, deadline
+        self._kept_at = time.monotonic()
 
     def paces(self, index: int, kept: Mapping[str, Any]) -> Iterator[Pace]:
         stage = self._stages[index]
@@ -75,7 +77,12 @@ class BySteps:
             yield Pace(step, factor(stage, step), step + 1 == stage.steps, {})
 
     def to_keep(self, pace: Pace) -> dict[str, Any] | None:
-        return {} if pace.last or (pace.step + 1) % _KEPT_EVERY == 0 or self.is_over() else None
+        now = time.monotonic()
+        due = (pace.step + 1) % _KEPT_EVERY == 0 or now - self._kept_at > _KEPT_AFTER_SECONDS
+        if not (pace.last or due or self.is_over()):
+            return None
+        self._kept_at = now
+        return {}
 
     def is_over(self) -> bool:
         return time.monotonic() > self._deadline

@@ -17,7 +17,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -32,6 +32,7 @@ from samrt.errors import BundleError, InputError, OutputError, SamrtError
 from samrt.files import replacing_file, sha256_of
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
+from training.average import Average
 from training.curves import draw_curves
 from training.grouping import grouping_loss
 from training.log import Log
@@ -47,6 +48,7 @@ from training.weights import write_weights
 _GRADIENT_LIMIT = 1.0
 _COMPILE_PART = 1 / 3  # of a call by the clock, in which torch may compile
 _MOST_SKIPPED = 10  # steps in a row by the clock
+_TRUNK_REMEDY = "fetch the trunk's weights with `python -m training.efficientnet` and name them with --trunk"
 
 
 def main() -> int:
@@ -54,6 +56,7 @@ def main() -> int:
     parser.add_argument("recipe", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, metavar="PACKED.npz", help="what training.pack wrote")
     parser.add_argument("--decoder", type=Path, required=True, metavar="FILE.pth", help="LiteMedSAM's checkpoint")
+    parser.add_argument("--trunk", type=Path, metavar="FILE.pth", help="what training.efficientnet wrote")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     parser.add_argument(
         "--processes", type=int, default=0, help="that make batches; beside a GPU one per core (default: a thread)"
@@ -91,7 +94,9 @@ class Run:
         self.make.check()
         self.processes: int = arguments.processes
         self.sources = {"data": sha256_of(arguments.data), "decoder": sha256_of(arguments.decoder)}
-        self.decoder = arguments.decoder
+        self.decoder, self.trunk = arguments.decoder, arguments.trunk
+        if self.recipe.trunk:
+            self.sources["trunk"] = sha256_of(self.trunk)
         self.compiles = not arguments.eager
         self.models: dict[int, PromptableModel] = {}  # by side, from a rehearsal
         try:
@@ -121,7 +126,8 @@ class Run:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             decoder = read_checkpoint(self.decoder).state
-            state = initial_state(self.recipe, decoder, _patches(self.make))
+            trunk = read_checkpoint(self.trunk).state if self.recipe.trunk else None
+            state = initial_state(self.recipe, decoder, _patches(self.make), trunk)
             return {"stage": 0, "step": 0, "state": state, "optimizer": None}
         try:
             kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -152,15 +158,20 @@ class Run:
         def prepare(side: int, compiled: bool) -> tuple[PromptableModel, Callable[[int, Batch], object]]:
             model = self._fresh(kept["state"], side, compiled)
             optimizer = optimizer_of(model, self.recipe)
-            return model, lambda index, batch: self._step(model, optimizer, (index, 0), batch, 0.0)
+
+            def step(index: int, batch: Batch) -> object:
+                model.begin(self.recipe.stages[index])
+                return self._step(model, optimizer, (index, 0), batch, 0.0)
+
+            return model, step
 
         compile_until = self.started + _COMPILE_PART * self.seconds if self.compiles else None
         rehearsed = rehearse(self.recipe, self.make, kept["stage"], prepare, compile_until)
         self.models = rehearsed.models
-        return plan(self.recipe.stages, rehearsed, kept, self.folder, self.started, self.seconds)
+        return plan(self.recipe, rehearsed, kept, self.folder, self.started, self.seconds)
 
     def _fresh(self, state: dict[str, Tensor], side: int, compiled: bool) -> PromptableModel:
-        model = PromptableModel(state, side).to(self.device)
+        model = PromptableModel(state, side, self.recipe.whole_half).to(self.device)
         if compiled:
             model.compile_parts(by_blocks=self.seconds is not None)
         return model
@@ -174,6 +185,8 @@ class Run:
             model.load_state_dict(PromptableModel(kept["state"], stage.side).state_dict())
         else:
             model = self._fresh(kept["state"], stage.side, self.compiles)
+        model.begin(stage)
+        average = Average(model, kept, self.recipe.averaged) if self.recipe.averaged else None
         optimizer = optimizer_of(model, self.recipe)
         if kept["optimizer"]:
             optimizer.load_state_dict(kept["optimizer"])
@@ -194,6 +207,8 @@ class Run:
                 )
             if self.seconds is not None:
                 figures["skipped"] = float(wrong is not None)
+            if average:
+                average.add(model)
             log.add(pace.step, {**figures, **pace.figures, "wait": waited})
             done = schedule.to_keep(pace)
             if done is not None:
@@ -205,7 +220,7 @@ class Run:
                     if pace.last
                     else {"stage": index, "step": pace.step + 1, "optimizer": optimizer.state_dict()}
                 )
-                kept = {**ahead, "state": state, **done}
+                kept = {**ahead, "state": state, **(average.kept() if average else {}), **done}
                 self._keep(kept)
                 if not pace.last and schedule.is_over():
                     break
@@ -222,9 +237,9 @@ class Run:
         """What it shows; the weights stay what they were where loss or gradient are not finite."""
         index, step = at
         stage = self.recipe.stages[index]
-        rates = {"encoder": stage.encoder_lr * factor, "decoder": stage.decoder_lr * factor}
+        rates = {"encoder": stage.encoder_lr, "decoder": stage.decoder_lr, "trunk": stage.trunk_lr}
         for group in optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
+            group["lr"] = rates[group["name"]] * factor
         generator = torch.Generator(self.device).manual_seed(hash((self.recipe.seed, index, step)) % 2**62)
         with torch.autocast(self.device.type, torch.bfloat16):
             objects = encode_batch(model, batch, self.device)
@@ -239,17 +254,17 @@ class Run:
         read = dict(zip(figures, torch.stack([value.detach() for value in figures.values()]).tolist(), strict=True))
         if not _not_finite(read):
             optimizer.step()
-        return {"lr": rates["encoder"], **read}
+        return {"lr": rates["encoder"] * factor, **read}
 
     def _keep(self, kept: dict[str, Any]) -> None:
         with replacing_file(self.folder / "checkpoint.pt") as fresh:
             torch.save({**kept, "sources": self.sources, "recipe": asdict(self.recipe)}, fresh)
-        write_weights(kept["state"], self.folder / "model.pth")  # of use before the end, too
+        write_weights(_best(kept), self.folder / "model.pth")  # of use before the end, too
         draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
 
     def _finish(self, kept: dict[str, Any]) -> None:
         """The weights in half precision, which `samrt export` reads, and what they were made from."""
-        write_weights(kept["state"], self.folder / "model.pth")
+        write_weights(_best(kept), self.folder / "model.pth")
         if (clock := kept.get("clock")) and clock["steps"][-1] < LEAST_STEPS:
             raise InputError(
                 f"steps became so slow that the last stage had {clock['steps'][-1]} of them, too few to lower the "
@@ -282,12 +297,19 @@ def _sides_compiled(clock: dict[str, Any]) -> list[int]:
     return sorted({int(side) for call in clock["calls"] for side in call["compile_seconds"]})
 
 
+def _best(kept: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The weights' average, where a checkpoint has one."""
+    best: Mapping[str, Tensor] = kept["average"] if "average" in kept else kept["state"]
+    return best
+
+
 def _check_inputs(arguments: argparse.Namespace) -> None:
     for path, remedy in (
         (arguments.data, "make it with `python -m training.pack`"),
         (arguments.decoder, "fetch it with `python training/lite_medsam.py`"),
+        *([(arguments.trunk, _TRUNK_REMEDY)] if RECIPES[arguments.recipe].trunk else []),
     ):
-        if not path.is_file():
+        if path is None or not path.is_file():
             raise InputError(f"there is no file {path}; {remedy}")
     if torch.device(arguments.device).type == "cuda" and not torch.cuda.is_available():
         raise InputError("torch sees no GPU here; leave --device out to train on the CPU")

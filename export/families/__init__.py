@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from samrt.errors import BundleError
 from samrt_export.checkpoint import Checkpoint
-from samrt_export.families import foreign, lite_medsam, sam
+from samrt_export.families import conv_vit, foreign, lite_medsam, sam
 from samrt_export.families.loading import LoadedModel, State, shown
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "build_model", "load_model"]
 
-_FAMILIES = (sam, lite_medsam)
+_FAMILIES = (sam, conv_vit, lite_medsam)
 
 
 def load_model(checkpoint: Checkpoint, model: str | None = None, image_size: int | None = None) -> LoadedModel:
@@ -29,7 +29,7 @@ def load_model(checkpoint: Checkpoint, model: str | None = None, image_size: int
             misshapen, or the family cannot be built for `image_size`.
     """
     try:
-        loaded = _build(checkpoint.state, image_size)
+        loaded = build_model(checkpoint.state, image_size)
     except BundleError as error:
         raise BundleError(f"{checkpoint.path}: {error}") from error
     if model not in (None, loaded.family, loaded.variant):
@@ -40,7 +40,8 @@ def load_model(checkpoint: Checkpoint, model: str | None = None, image_size: int
     return loaded
 
 
-def _build(state: State, image_size: int | None) -> LoadedModel:
+def build_model(state: State, image_size: int | None) -> LoadedModel:
+    """`load_model` of a state dict."""
     supported = "; ".join(family.DESCRIPTION for family in _FAMILIES)
     if name := foreign.name_of(state):
         raise BundleError(f"its architecture is {name}, which samrt does not run. Supported: {supported}")

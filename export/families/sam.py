@@ -159,7 +159,7 @@ def _resized(state: State, trained: VitConfig, config: VitConfig) -> dict[str, T
     for block in config.global_blocks:
         for axis in ("h", "w"):
             name = _rel_pos(block, axis)
-            resized[name] = _resize_rel_pos(state[name], 2 * config.grid - 1)
+            resized[name] = resize_rel_pos(state[name], 2 * config.grid - 1)
     return resized
 
 
@@ -169,7 +169,7 @@ def _resize_pos_embed(table: Tensor, grid: int) -> Tensor:
     return resized.permute(0, 2, 3, 1).contiguous()
 
 
-def _resize_rel_pos(table: Tensor, rows: int) -> Tensor:
+def resize_rel_pos(table: Tensor, rows: int) -> Tensor:
     # [rows, d]
     resized = F.interpolate(table.T[None], size=rows, mode="linear", align_corners=False)
     return resized[0].T.contiguous()

@@ -17,7 +17,7 @@ from samrt_export.lowering.chunked import ChunkedAttention, ChunkedMlp
 from samrt_export.lowering.folded import fold
 from samrt_export.lowering.plugin import PluginAttention, check_plugin_fits
 from samrt_export.models.common import Mlp
-from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
+from samrt_export.models.image_encoder_vit import Attention
 from samrt_export.models.tiny_vit import ConvNorm
 
 REPLACEMENTS: dict[str, dict[type[nn.Module], Callable[..., nn.Module]]] = {
@@ -39,7 +39,7 @@ def resolve(lowering: str, encoder: nn.Module, precision: str) -> str:
     """
     if lowering not in ("auto", *LOWERINGS):
         raise InputError(f"unknown lowering {lowering!r}; choose one of auto, {', '.join(LOWERINGS)}")
-    if not isinstance(encoder, ImageEncoderViT):
+    if not any(isinstance(module, Attention) for module in encoder.modules()):
         if lowering not in ("auto", "dense"):
             raise InputError(
                 f"lowering {lowering!r} is for encoders with decomposed relative position; "

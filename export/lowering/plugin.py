@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from samrt.errors import InputError
 from samrt.tensorrt.plugin import EXPORT_WITH_PLUGIN, HEAD_DIMS, PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from samrt_export.models.common import linear
-from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT, head_by_head
+from samrt_export.models.image_encoder_vit import Attention, head_by_head
 from samrt_export.models.rel_pos import rel_pos_table
 from samrt_export.models.windows import padded, partition, unpartition
 
 DOMAIN = "samrt"
 
 
-def check_plugin_fits(encoder: ImageEncoderViT, precision: str) -> None:
+def check_plugin_fits(encoder: nn.Module, precision: str) -> None:
     """Raises InputError where the kernel does not compute this encoder's attention in this precision."""
     if precision != "fp16":
         raise InputError(

@@ -42,6 +42,23 @@ class TinyVitConfig:
 
 
 @dataclass(frozen=True)
+class TrunkConfig:
+    """The first six stages of an EfficientNet-Lite (arXiv:1905.11946)."""
+
+    stem: int
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ConvVitConfig:
+    """A convolutional trunk, then SAM's image encoder without its patch embedding and position table."""
+
+    trunk: TrunkConfig
+    vit: VitConfig
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """SAM's prompt encoder and mask decoder."""
 

@@ -1,0 +1,33 @@
+"""An average of the weights over the steps, which scores better than the last step's (Polyak and Juditsky, 1992)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from training.model import PromptableModel
+
+
+class Average:
+    """An exponential average of a model's weights."""
+
+    def __init__(self, model: PromptableModel, kept: Mapping[str, Any], decay: float) -> None:
+        """Goes on from a run's checkpoint, of any image side; one without an average begins with its weights."""
+        self._decay, self._steps = decay, int(kept.get("averaged_steps", 0))
+        start = kept.get("average", kept["state"])
+        self._model = PromptableModel(start, model.side).to(model.pixel_mean.device).requires_grad_(False)
+
+    @torch.no_grad()
+    def add(self, model: PromptableModel) -> None:
+        """Take in a step's weights. Early averages are over the last tenth of the steps, to forget where they began."""
+        self._steps += 1
+        decay = min(self._decay, (self._steps + 1) / (self._steps + 10))
+        ours, theirs = ([*each.sam.state_dict().values()] for each in (self._model, model))
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+    def kept(self) -> dict[str, Any]:
+        """What a checkpoint holds of it; "average" is a state dict."""
+        average = {name: tensor.detach().cpu() for name, tensor in self._model.sam.state_dict().items()}
+        return {"average": average, "averaged_steps": self._steps}
