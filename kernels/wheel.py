@@ -24,10 +24,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from build import find_nvcc
 from cross_aarch64 import PROCESSOR as CROSS_PROCESSOR
 from cross_aarch64 import CrossError, cross_environment
-
-from build import find_nvcc
 
 ROOT = Path(__file__).resolve().parent.parent
 # The name library needs it, and is only opened where it is loaded already.

@@ -112,7 +112,7 @@ def released_trunk() -> dict[str, Tensor]:
     parts = ("weight", "bias", "running_mean", "running_var")
     whole = {f"{name}.{part}": like for name, like in shapes.items() if "_bn" in name for part in parts}
     convolutions = {name: like for name, like in shapes.items() if "_conv" in name}
-    return {name: _values(name, like, seed=5) for name, like in {**whole, **convolutions}.items()}
+    return {name: _values(name, like, 5, "cpu") for name, like in {**whole, **convolutions}.items()}
 
 
 def seeded_checkpoint(
