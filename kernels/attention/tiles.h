@@ -48,8 +48,8 @@ struct TileShape {
 };
 
 // A row tile costs a thread key_columns / 2 registers for its column terms, keys() / 2 for its scores, head_dim / 2 for
-// its results and, unless they stay in shared memory, head_dim / 4 for its queries. Past 190 in sum the compiler spills,
-// so two row tiles go with heads of 64 only. They read each key from shared memory half as often, which is what limits
+// its results and, unless they stay in shared memory, head_dim / 4 for its queries. Past 192 in sum, which
+// 128x1x64w4 has, nvcc 13.0 spills, so two row tiles go with heads of 64 only. They read each key from shared memory half as often, which is what limits
 // one row tile where tensor cores are fast. instances.def says which shapes are compiled for which heads.
 constexpr TileShape kTileShapes[] = {
     {"64x1x64", 4, 1, 1, 64, 2, false, 2},   // a grid row of 64 keys at once; two blocks fit into 100 KB
