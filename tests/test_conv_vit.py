@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from seeded import SMALL_CONV_VIT, conv_vit_state, normal, released_trunk, seeded_state, vit_state
+from seeded import (
+    SMALL_CONV_VIT,
+    conv_vit_state,
+    normal,
+    released_trunk,
+    seeded_state,
+    tiny_vit_state,
+    vit_state,
+)
 from torch import Tensor
 
 from samrt.errors import BundleError
 from samrt.manifest import Normalization
 from samrt_export.checkpoint import Checkpoint
-from samrt_export.families import LoadedModel, load_model
+from samrt_export.families import LoadedModel, conv_vit, lite_medsam, load_model, sam
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
 from samrt_export.lowering import LOWERINGS, lower, resolve
 from samrt_export.models.config import ConvVitConfig
@@ -23,6 +33,7 @@ from samrt_export.models.image_encoder_vit import Attention
 from samrt_export.models.mbconv import Trunk
 from samrt_export.models.sam import Sam
 from samrt_export.pipeline import ExportOptions, export
+from training import efficientnet
 from training.efficientnet import DEFAULT, LITE2, folded, trunk_state
 from training.recipes import RECIPES
 
@@ -123,6 +134,29 @@ def test_released_weights_that_lack_a_part_are_refused() -> None:
         trunk_state(released, SMALL)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("_conv_stem.weight", (8, 1, 3, 3)),
+        ("_blocks.0._depthwise_conv.weight", (8, 1, 5, 5)),
+        ("_bn0.running_var", (9,)),
+        ("_bn0.weight", ()),
+    ],
+)
+def test_released_weights_of_another_network_are_refused(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BundleError, match=rf"released {re.escape(name)} has the shape {re.escape(str(list(shape)))}"):
+        trunk_state(released_trunk() | {name: torch.ones(shape)}, SMALL)
+
+
+def test_an_unwritable_place_for_the_weights_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["efficientnet", str(tmp_path / "file" / "weights.pth")])
+    assert efficientnet.main() == 1
+    assert capsys.readouterr().err.startswith("training.efficientnet: cannot read or write ")
+
+
 # The family
 
 
@@ -183,7 +217,48 @@ def test_names_a_missing_parameter(name: str) -> None:
 
 
 def test_does_not_take_another_familys_checkpoint() -> None:
-    assert load(vit_state()).family == "sam"
+    assert not conv_vit.matches(vit_state())
+    assert not conv_vit.matches(tiny_vit_state())
+    assert not sam.matches(conv_vit_state())
+    assert not lite_medsam.matches(conv_vit_state())
+
+
+@pytest.mark.parametrize("image_size", [None, 128, 192])
+@pytest.mark.parametrize(
+    ("axis", "table"),
+    [
+        *[
+            (axis, table)
+            for axis in ("h", "w")
+            for table in (None, torch.tensor(0.0), torch.zeros(31), torch.zeros(31, 16).int(), torch.zeros(0, 16))
+        ],
+        ("w", torch.zeros(13, 16)),  # of the heights another length is another grid
+    ],
+    ids=lambda value: str(list(value.shape)) if isinstance(value, Tensor) else None,
+)
+def test_a_damaged_table_is_named(axis: str, table: Tensor | None, image_size: int | None) -> None:
+    name = f"{BLOCK}.1.attn.rel_pos_{axis}"
+    state = conv_vit_state()
+    del state[name]
+    with pytest.raises(BundleError, match=re.escape(name)):
+        load(state | ({} if table is None else {name: table}), image_size)
+
+
+def test_bounds_what_tables_claim() -> None:
+    state = conv_vit_state()
+    for axis in ("h", "w"):
+        state[f"{BLOCK}.1.attn.rel_pos_{axis}"] = torch.zeros(257, 16)
+    with pytest.raises(BundleError, match=r"257 rows, those of a 129x129 grid: expected at most 255"):
+        load(state, image_size=128)
+
+    windows = [(block, axis) for block in (0, 2) for axis in ("h", "w")]
+    state |= {f"{BLOCK}.1.attn.rel_pos_{axis}": torch.zeros(255, 16) for axis in ("h", "w")}
+    state |= {f"{BLOCK}.{block}.attn.rel_pos_{axis}": torch.zeros(65, 16) for block, axis in windows}
+    with pytest.raises(BundleError, match=r"windows of 33x33 cannot be used on the 16x16 grid"):
+        load(state, image_size=128)
+    assert load(state, image_size=288).image_size == 288
+    state |= {f"{BLOCK}.{block}.attn.rel_pos_{axis}": torch.zeros(63, 16) for block, axis in windows}
+    assert load(state, image_size=128).image_size == 128
 
 
 # What is exported

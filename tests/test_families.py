@@ -254,6 +254,18 @@ def test_names_a_missing_parameter_that_tells_a_size(name: str) -> None:
     refused(state, f"the parameter {name} is missing")
 
 
+@pytest.mark.parametrize("name", ["image_encoder.pos_embed", f"{BLOCK}.1.attn.rel_pos_h", f"{BLOCK}.1.attn.rel_pos_w"])
+def test_names_a_table_that_cannot_be_resized(name: str) -> None:
+    state = vit_state()
+    whole = state[name]
+    refused(state | {name: whole.int()}, rf"{name} has the type torch\.int32, expected one of floating point", 96)
+    if name.endswith("w"):  # nothing is read off it
+        for damaged in (torch.tensor(0.0), whole[0], whole[:0], whole[:13], whole[:, :5]):
+            refused(state | {name: damaged}, f"{name} has the shape", 96)
+        del state[name]
+        refused(state, f"the parameter {name} is missing", 96)
+
+
 def test_lists_missing_and_unexpected_parameters() -> None:
     state = vit_state()
     for block in range(4):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from seeded import normal, seeded_attention, seeded_state
+from seeded import normal, seeded_attention, seeded_state, tiny_vit_state
 from training_fixtures import TINY, decoder_state, discs
 
 from samrt.errors import BundleError
@@ -49,6 +49,11 @@ def test_fused_attention_is_the_reference_and_so_is_its_gradient(window: int) ->
     for (name, expected), (_, found) in zip(reference.named_parameters(), fused.named_parameters(), strict=True):
         assert expected.grad is not None
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_model_whose_images_are_normalised_otherwise_is_refused() -> None:
+    with pytest.raises(BundleError, match="a lite_medsam model cannot be trained here"):
+        PromptableModel(tiny_vit_state(), 256)
 
 
 def test_both_halves_compute_what_the_exported_graphs_do(state: dict[str, torch.Tensor]) -> None:

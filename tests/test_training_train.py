@@ -155,7 +155,7 @@ def test_the_weights_written_are_averages_that_survive_a_stop(
 
 
 def test_a_trunk_is_trained_from_its_coarser_stages_on(
-    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frozen = Stage(64, images=2, objects=2, steps=1, encoder_lr=1e-3, decoder_lr=1e-4, warmup=1)
     stages = (frozen, replace(frozen, trunk_lr=1e-3, zoomed=0.5, crowded=0.5, edge_weight=1.0))
@@ -163,6 +163,7 @@ def test_a_trunk_is_trained_from_its_coarser_stages_on(
     monkeypatch.setitem(RECIPES, "tiny", recipe)
     torch.save(released_trunk(), tmp_path / "trunk.pth")
     words = [*inputs, "--trunk", str(tmp_path / "trunk.pth"), "-o", str(tmp_path / "run")]
+    monkeypatch.delattr(train, "_patches")  # which only a patch embedding starts from
 
     assert _train(monkeypatch, *words) == 0
 
@@ -172,6 +173,10 @@ def test_a_trunk_is_trained_from_its_coarser_stages_on(
     assert not any(name.startswith(("stem.", "stages.0.", "stages.1.")) for name in changed)
     assert {name.split(".")[1] for name in changed} == {"2", "3", "4", "5"}
 
+    torch.save({**released_trunk(), "other": torch.zeros(1)}, tmp_path / "trunk.pth")
+    assert _train(monkeypatch, *words) == 1
+    assert "another trunk or another recipe" in capsys.readouterr().err
+
 
 def test_a_recipe_with_a_trunk_asks_for_its_weights(
     tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -179,7 +184,19 @@ def test_a_recipe_with_a_trunk_asks_for_its_weights(
     monkeypatch.setitem(RECIPES, "tiny", replace(TINY, trunk=SMALL_CONV_VIT.trunk))
 
     assert _train(monkeypatch, *inputs, "-o", str(tmp_path / "run")) == 1
-    assert "training.efficientnet" in capsys.readouterr().err
+    assert "--trunk is missing: the recipe tiny starts from a pretrained trunk" in capsys.readouterr().err
+    assert _train(monkeypatch, *inputs, "--trunk", "absent", "-o", str(tmp_path / "run")) == 1
+    assert "there is no file absent; fetch the trunk's weights with `python -m training.efficientnet`" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_recipe_without_a_trunk_takes_none(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*inputs, "--trunk", str(tmp_path / "decoder.pth"), "-o", str(tmp_path / "run"), "--stop-after", "1e-9"]
+    assert _train(monkeypatch, *words) == 1
+    assert "the recipe tiny has no trunk; leave --trunk out" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -285,6 +302,27 @@ def test_a_rehearsal_changes_no_weight(tmp_path: Path, inputs: list[str], monkey
         weights = PromptableModel(kept["state"], side).state_dict()
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, weights[name]), name
+
+
+def test_a_rehearsal_leaves_no_gradient_on_what_a_stage_freezes(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = Stage(64, images=2, objects=2, steps=1, encoder_lr=1e-3, decoder_lr=1e-4, warmup=1)
+    recipe = replace(TINY, trunk=SMALL_CONV_VIT.trunk, stages=(frozen, replace(frozen, trunk_lr=1e-3)))
+    monkeypatch.setitem(RECIPES, "tiny", recipe)
+    torch.save(released_trunk(), tmp_path / "trunk.pth")
+    begun: list[train.Run] = []
+    monkeypatch.setattr(train.Run, "go", lambda run: begun.append(run) or 0)
+    words = [*inputs, "--trunk", str(tmp_path / "trunk.pth"), "-o", str(tmp_path / "run"), "--seconds", "60"]
+    assert _train(monkeypatch, *words) == 0
+    (run,) = begun
+    run._schedule(run._kept())
+
+    model = run.models[64]
+    assert any(parameter.grad is not None for parameter in model.sam.image_encoder.trunk.parameters())
+    model.begin(recipe.stages[0])
+
+    assert [name for name, each in model.named_parameters() if not each.requires_grad and each.grad is not None] == []
 
 
 @pytest.mark.usefixtures("ticking")

@@ -1,4 +1,4 @@
-"""An average of the weights over the steps, which scores better than the last step's (Polyak and Juditsky, 1992)."""
+"""An average of the weights over the steps, in place of the last step's (Polyak and Juditsky, 1992)."""
 
 from __future__ import annotations
 

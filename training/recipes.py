@@ -160,7 +160,7 @@ RECIPES = {
             Stage(384, 4, 8, 300, encoder_lr=1e-4, decoder_lr=7e-5, warmup=20, cooldown=280, iou_weight=5.0),
         ),
     ),
-    # For two cores and about 25 hours of one, from the decoder of the model that came before.
+    # For two cores, from the decoder of the model that came before. It has not been run to its end.
     "trunk": Recipe(
         width=192,
         depth=5,

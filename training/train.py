@@ -35,6 +35,7 @@ from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
 from training.average import Average
 from training.curves import draw_curves
 from training.grouping import grouping_loss
+from training.inputs import check_inputs
 from training.log import Log
 from training.model import PromptableModel, initial_state
 from training.optimizer import optimizer_of
@@ -48,7 +49,6 @@ from training.weights import write_weights
 _GRADIENT_LIMIT = 1.0
 _COMPILE_PART = 1 / 3  # of a call by the clock, in which torch may compile
 _MOST_SKIPPED = 10  # steps in a row by the clock
-_TRUNK_REMEDY = "fetch the trunk's weights with `python -m training.efficientnet` and name them with --trunk"
 
 
 def main() -> int:
@@ -82,7 +82,7 @@ class Run:
     """One run of a recipe in its folder."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        _check_inputs(arguments)
+        check_inputs(arguments)
         self.folder: Path = arguments.output
         self.name: str = arguments.recipe
         self.recipe: Recipe = RECIPES[self.name]
@@ -127,7 +127,8 @@ class Run:
         if not path.exists():
             decoder = read_checkpoint(self.decoder).state
             trunk = read_checkpoint(self.trunk).state if self.recipe.trunk else None
-            state = initial_state(self.recipe, decoder, _patches(self.make), trunk)
+            patches = None if self.recipe.trunk else _patches(self.make)
+            state = initial_state(self.recipe, decoder, patches, trunk)
             return {"stage": 0, "step": 0, "state": state, "optimizer": None}
         try:
             kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -141,8 +142,10 @@ class Run:
             was = kinds["clock" in kept]
             raise InputError(f"{path} comes from a run {was}; go on {was}, choose another folder, or delete it")
         if kept["sources"] != self.sources or kept["recipe"] != asdict(self.recipe):
+            trunk = ", another trunk" if self.recipe.trunk else ""
             raise InputError(
-                f"{path} comes from other data, another decoder or another recipe; choose another folder, or delete it"
+                f"{path} comes from other data, another decoder{trunk} or another recipe; choose "
+                "another folder, or delete it"
             )
         return kept
 
@@ -301,18 +304,6 @@ def _best(kept: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """The weights' average, where a checkpoint has one."""
     best: Mapping[str, Tensor] = kept["average"] if "average" in kept else kept["state"]
     return best
-
-
-def _check_inputs(arguments: argparse.Namespace) -> None:
-    for path, remedy in (
-        (arguments.data, "make it with `python -m training.pack`"),
-        (arguments.decoder, "fetch it with `python training/lite_medsam.py`"),
-        *([(arguments.trunk, _TRUNK_REMEDY)] if RECIPES[arguments.recipe].trunk else []),
-    ):
-        if path is None or not path.is_file():
-            raise InputError(f"there is no file {path}; {remedy}")
-    if torch.device(arguments.device).type == "cuda" and not torch.cuda.is_available():
-        raise InputError("torch sees no GPU here; leave --device out to train on the CPU")
 
 
 def encode_batch(model: PromptableModel, batch: Batch, device: torch.device) -> Objects:

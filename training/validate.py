@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samrt.errors import SamrtError
+from samrt.errors import InputError, SamrtError
 from samrt_export.checkpoint import read_checkpoint
 from training.held_out import held_out
 from training.losses import true_iou
@@ -52,28 +52,42 @@ def main() -> int:
     return 0
 
 
-def validate(state: Mapping[str, Tensor], data: Path, side: int) -> dict[str, dict[str, float]]:
-    """Means over the objects of each data set, of the photographs, and of the drawn scenes."""
+def validate(state: Mapping[str, Tensor], data: Path, side: int) -> dict[str, dict[str, float | None]]:
+    """Means over the objects of each data set, of the photographs, and of the drawn scenes.
+
+    Raises:
+        BundleError: the weights are of no model that is trained here.
+        InputError: a data set has too few photographs to score.
+    """
     model = PromptableModel(state, side).requires_grad_(False)
     found = {
-        name: _scores(model, [(each.image, each.id_maps[0]) for each in pictures])
+        name: _scores(model, name, [(each.image, each.id_maps[0]) for each in pictures])
         for name, pictures in held_out(unpack(data), HELD_OUT).items()
     }
     rng = np.random.default_rng(_SEED)
-    drawn = _scores(model, [scene(rng, side) for _ in range(_SCENES)])
+    drawn = _scores(model, "scenes", [scene(rng, side) for _ in range(_SCENES)])
     photographs = {name: np.concatenate([each[name] for each in found.values()]) for name in drawn}
     return {name: _means(each) for name, each in {**found, "photographs": photographs, "scenes": drawn}.items()}
 
 
-def _means(scores: dict[str, NDArray[np.float64]]) -> dict[str, float]:
-    means = {name: round(float(np.mean(values)), 4) for name, values in scores.items() if name[0] != "_"}
+def _means(scores: dict[str, NDArray[np.float64]]) -> dict[str, float | None]:
+    means: dict[str, float | None] = {
+        name: round(float(np.mean(values)), 4) for name, values in scores.items() if name[0] != "_"
+    }
     for kind in ("box", "point"):
-        means[f"correlation_{kind}"] = round(float(np.corrcoef(scores[kind], scores[f"_{kind}_said"])[0, 1]), 3)
+        # Of numbers that do not vary there is none, and JSON has no word for NaN.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            correlation = float(np.corrcoef(scores[kind], scores[f"_{kind}_said"])[0, 1])
+        means[f"correlation_{kind}"] = round(correlation, 3) if np.isfinite(correlation) else None
     return {"objects": len(scores["box"]), **means}
 
 
-def _scores(model: PromptableModel, pictures: list[Labelled]) -> dict[str, NDArray[np.float64]]:
+def _scores(model: PromptableModel, name: str, pictures: list[Labelled]) -> dict[str, NDArray[np.float64]]:
     parts = [_scored(model, batch) for batch in _batches(pictures, model.side)]
+    if not parts:
+        raise InputError(
+            f"{name} has fewer than {_TOGETHER} pictures to score, of {len(pictures)} that it should be scored on"
+        )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

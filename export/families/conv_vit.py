@@ -11,7 +11,7 @@ from torch import Tensor
 
 from samrt.errors import BundleError
 from samrt.manifest import Normalization
-from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of
+from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of, table_of
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD, resize_rel_pos
 from samrt_export.models.config import ConvVitConfig, TrunkConfig, VitConfig
 from samrt_export.models.conv_vit import TOKEN_STRIDE, ConvViT
@@ -25,6 +25,8 @@ _ENCODER = "image_encoder"
 _STEM = f"{_ENCODER}.trunk.stem.weight"
 # Its coarsest features have a stride of 32; the comparison with the reference holds a global layer's scores at once.
 _SIZE_MULTIPLE, _SMALLEST, _LARGEST = 32, 64, 1024
+# A window may be larger than a small grid, which is then padded to it.
+_LARGEST_WINDOW = 32
 
 
 def matches(state: State) -> bool:
@@ -37,7 +39,7 @@ def build(state: State, image_size: int | None) -> LoadedModel:
 
     Raises:
         BundleError: a parameter is missing, unexpected or of a shape that fits none of its neighbours, or `image_size`
-            is not a multiple of 32 within 64 to 1024.
+            is not a multiple of 32 within 64 to 1024, or too small for the windows.
     """
     trained = read_config(state)
     side = trained.vit.image_size if image_size is None else image_size
@@ -47,11 +49,17 @@ def build(state: State, image_size: int | None) -> LoadedModel:
             f"{_LARGEST}"
         )
     config = replace(trained, vit=replace(trained.vit, image_size=side))
+    window = config.vit.window_size
+    if window > max(config.vit.grid, _LARGEST_WINDOW):
+        raise BundleError(
+            f"windows of {window}x{window} cannot be used on the {config.vit.grid}x{config.vit.grid} grid of the image "
+            f"size {side}: choose a larger image size"
+        )
     decoder = read_decoder(state, config.vit.out_chans, side, config.vit.grid)
     variant = f"conv_vit_d{config.vit.embed_dim}x{config.vit.depth}"
     sam = load_strictly(
         lambda: Sam(ConvViT(config), decoder),
-        _resized(state, config.vit),
+        _resized(state, trained.vit, config.vit),
         f"an EfficientNet-Lite trunk before a ViT of width {config.vit.embed_dim} and depth {config.vit.depth}",
     )
     normalization = Normalization(kind="mean_std", mean=PIXEL_MEAN, std=PIXEL_STD)
@@ -112,20 +120,27 @@ def _read_tables(state: State, depth: int) -> tuple[int, int, tuple[int, ...]]:
             f"the tables of relative positions have {', '.join(map(str, lengths))} rows, expected two odd numbers at "
             "most: that of windows and that of the whole grid"
         )
+    grid, largest = (lengths[-1] + 1) // 2, _LARGEST // TOKEN_STRIDE
+    if grid > largest:
+        raise BundleError(
+            f"the tables of relative positions have up to {lengths[-1]} rows, those of a {grid}x{grid} grid: expected "
+            f"at most {2 * largest - 1}, of {largest}x{largest}"
+        )
     global_blocks = tuple(block for block, length in enumerate(rows) if length == lengths[-1])
     window = (lengths[0] + 1) // 2 if len(lengths) == 2 else 0
-    return (lengths[-1] + 1) // 2, window, global_blocks
+    return grid, window, global_blocks
 
 
 def _rel_pos(block: int, axis: str) -> str:
     return f"{_ENCODER}.blocks.{block}.attn.rel_pos_{axis}"
 
 
-def _resized(state: State, vit: VitConfig) -> dict[str, Tensor]:
+def _resized(state: State, trained: VitConfig, vit: VitConfig) -> dict[str, Tensor]:
     """The tables of global blocks for another grid."""
     resized = dict(state)
-    rows = 2 * vit.grid - 1
+    if vit.grid == trained.grid:
+        return resized
     for name in (_rel_pos(block, axis) for block in vit.global_blocks for axis in ("h", "w")):
-        if len(state[name]) != rows:
-            resized[name] = resize_rel_pos(state[name], rows)
+        table = table_of(state, name, 2 * trained.grid - 1, trained.head_dim)
+        resized[name] = resize_rel_pos(table, 2 * vit.grid - 1)
     return resized

@@ -64,6 +64,18 @@ def shape_of(state: State, name: str, *expected: int | None) -> tuple[int, ...]:
     return shape
 
 
+def table_of(state: State, name: str, *shape: int) -> Tensor:
+    """A table of positions that can be resized.
+
+    Raises:
+        BundleError: it is absent, of another shape or not of floating point.
+    """
+    shape_of(state, name, *shape)
+    if not state[name].is_floating_point():
+        raise BundleError(f"{name} has the type {state[name].dtype}, expected one of floating point")
+    return state[name]
+
+
 def count(state: State, prefix: str) -> int:
     """How many of `{prefix}0.`, `{prefix}1.`, ... are there."""
     indices = {name[len(prefix) :].partition(".")[0] for name in state if name.startswith(prefix)}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from samrt.errors import BundleError
 from samrt.manifest import Normalization
-from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of
+from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of, table_of
 from samrt_export.models.config import VitConfig
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
@@ -155,11 +155,13 @@ def _resized(state: State, trained: VitConfig, config: VitConfig) -> dict[str, T
     resized = dict(state)
     if config.grid == trained.grid:
         return resized
-    resized[_POS_EMBED] = _resize_pos_embed(state[_POS_EMBED], config.grid)
+    grid = trained.grid
+    resized[_POS_EMBED] = _resize_pos_embed(table_of(state, _POS_EMBED, 1, grid, grid, trained.embed_dim), config.grid)
     for block in config.global_blocks:
         for axis in ("h", "w"):
             name = _rel_pos(block, axis)
-            resized[name] = resize_rel_pos(state[name], 2 * config.grid - 1)
+            table = table_of(state, name, 2 * grid - 1, trained.head_dim)
+            resized[name] = resize_rel_pos(table, 2 * config.grid - 1)
     return resized
 
 
