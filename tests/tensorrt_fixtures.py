@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,14 @@ VIT = replace(SMALL_VIT, image_size=320, depth=2, window_size=6, global_blocks=(
 def rtx() -> Flavour:
     pytest.importorskip("tensorrt_rtx")
     return import_flavour("tensorrt_rtx")
+
+
+@pytest.fixture(autouse=True)
+def collected(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test leaves of TensorRT-RTX is freed after it: within a later call it may not be (`samrt.tensorrt.build`)."""
+    yield
+    if "rtx" in request.fixturenames:
+        gc.collect()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -270,6 +271,24 @@ def test_inputs_that_are_not_the_manifests(rtx: Flavour, toy_bundle: Path) -> No
     wrong = {"image": Range((1, 3, 32, 32), (1, 3, 32, 32), (1, 3, 32, 32))}
     with pytest.raises(BundleError, match=r"'image' of .* has the shape \[-1, 3, 64, 64\], which \[1, 3, 32, 32\]"):
         build_engine(rtx, toy_bundle / "encoder.onnx", wrong, BuildOptions(), silent)
+
+
+def test_a_failed_builds_error_holds_no_builder(
+    rtx: Flavour, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it is freed by the garbage collector in a logger's callback, where TensorRT waits for itself."""
+    made: list[weakref.ref[Any]] = []
+
+    class Remembered(rtx.module.Builder):  # type: ignore[misc, name-defined]
+        def __init__(self, logger: Any) -> None:
+            super().__init__(logger)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(rtx.module, "Builder", Remembered)
+    with pytest.raises(BundleError, match="has the inputs image") as caught:
+        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("decoder"), BuildOptions(), silent)
+    assert [builder() for builder in made] == [None]
+    assert caught.value.__traceback__ is not None
 
 
 def test_rtx_has_no_timing_cache(rtx: Flavour, toy_bundle: Path, tmp_path: Path) -> None:

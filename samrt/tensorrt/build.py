@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +100,11 @@ def build_engine(
     build = _Build(flavour, logger, monitor, options, targets)
     begin = time.monotonic()
     notes: list[str] = []
-    plan = run_watched(lambda: build.run(onnx, ranges, notes), monitor, title, progress)
+    try:
+        plan = run_watched(lambda: build.run(onnx, ranges, notes), monitor, title, progress)
+    except BaseException as error:
+        _forget_frames(error)
+        raise
     for note in notes:
         progress(f"{title}: {note}")
     return BuiltEngine(
@@ -108,6 +114,17 @@ def build_engine(
         compute_capabilities=targets.compute_capabilities,
         warnings=tuple(line for line in logger.warnings if _NOISE not in line),
     )
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Free what a failed build's frames hold, its builder above all, which else lives as long as the error.
+
+    Python may collect garbage whenever TensorRT calls the logger. While TensorRT makes a builder it calls it under a lock
+    that a builder's end waits for too: freed there, an old one would stop the process for good.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 @dataclass(frozen=True)
@@ -138,6 +155,7 @@ class _Build:
         return memoryview(plan).cast("B")
 
     def _builder(self) -> Any:
+        gc.collect()  # builders of others that are garbage, as in _forget_frames
         try:
             return self.flavour.module.Builder(self.logger)
         except Exception as error:  # the bindings raise TypeError where the library returns nothing
