@@ -27,7 +27,7 @@ def rtx() -> Flavour:
 
 @pytest.fixture(autouse=True)
 def collected(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test leaves of TensorRT-RTX is freed after it: within a later call it may not be (`samrt.tensorrt.build`)."""
+    """What a test leaves of TensorRT-RTX is freed after it: in a later call it must not be (`samrt.tensorrt.build`)."""
     yield
     if "rtx" in request.fixturenames:
         gc.collect()
