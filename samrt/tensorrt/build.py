@@ -119,7 +119,7 @@ def build_engine(
 def _forget_frames(error: BaseException | None) -> None:
     """Free what a failed build's frames hold, its builder above all, which else lives as long as the error.
 
-    Python may collect garbage whenever TensorRT calls the logger. While TensorRT makes a builder it does so under a lock
+    Python may collect garbage whenever TensorRT calls the logger. While it makes a builder it does so under a lock
     that a builder's end waits for too: an old one freed there would stop the process for good.
     """
     while error is not None:
