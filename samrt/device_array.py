@@ -165,7 +165,7 @@ def is_device_array(array: object) -> bool:
     if device is not None:
         try:
             return int(device()[0]) in _DLPACK_ON_GPU
-        except Exception:  # a tensor that is nowhere, as of torch's "meta" device
+        except Exception:  # no storage, as of torch's "meta" device
             return False
     return hasattr(array, "__cuda_array_interface__")
 

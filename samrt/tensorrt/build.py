@@ -28,7 +28,7 @@ _FIGURES = {
     "persistent_bytes": re.compile(r"Total Device Persistent Memory: (\d+)"),
 }
 _LARGEST_MIB = 1 << 20  # 1 TiB
-# Said when two builds run at once; each still hears of its own build.
+# Said when two builds run at once; each still gets the messages of its own build.
 _NOISE = "differs from one already registered"
 
 
