@@ -24,6 +24,7 @@ from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import Flavour, import_flavour
 from samrt.engines.plugin import prepare_plugin
 from samrt.engines.profiles import Limits, ranges
+from samrt.progress import SILENT
 from samrt_export.lowering import lower
 from samrt_export.lowering.augmented import AugmentedAttention
 from samrt_export.models.common import softmax
@@ -134,7 +135,7 @@ def scratch_mb(encoder: nn.Module, size: int, flavour: Flavour) -> float:
             Path(folder, "encoder.onnx"),
             ranges(graph, Limits()),
             BuildOptions(compute_capabilities=CAPABILITIES),
-            lambda _: None,
+            SILENT,
         )
     if built.warnings:
         sys.exit(f"the builder warns: {'; '.join(built.warnings)}")

@@ -21,6 +21,7 @@ from samrt.engines.plugin import PLUGIN_LOWERING, PLUGIN_NAME
 from samrt.engines.sets import ENGINES_FOLDER
 from samrt.errors import ExportError, InputError, OutputError, SamrtError
 from samrt.files import replacing_file, replacing_folder
+from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, compare
 from samrt.verification.tolerances import TOLERANCES, Tolerance
 from samrt_export.checkpoint import read_checkpoint
@@ -49,7 +50,7 @@ def export(
     checkpoint: str | os.PathLike[str],
     output: str | os.PathLike[str],
     options: ExportOptions | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Manifest:
     """Export a checkpoint to a bundle, compared with torch before it appears under its name.
 
@@ -57,7 +58,7 @@ def export(
         checkpoint: a .pth file of the SAM family.
         output: the bundle's folder, or a file ending in .zip. What is there is replaced only when all went well;
             a folder only if it is empty or holds a bundle and nothing else.
-        progress: called with one line per step.
+        progress: is told each step, in one line: `samrt.Lines(print)` prints it.
 
     Raises:
         BundleError: the checkpoint cannot be read or recognised.
@@ -69,7 +70,7 @@ def export(
     _check_precisions(options.precisions)
     asked = _lowering_of_each(options)
     check_replaceable(output)
-    progress(f"reading {checkpoint}")
+    progress.say(f"reading {checkpoint}")
     read = read_checkpoint(checkpoint)
 
     def load() -> LoadedModel:
@@ -81,12 +82,12 @@ def export(
     }
     parameters = sum(parameter.numel() for parameter in loaded.sam.parameters())
     forms = ", ".join(f"{precision} {lowering}" for precision, lowering in lowerings.items())
-    progress(
+    progress.say(
         f"recognised {loaded.family} {loaded.variant}: {parameters / 1e6:.1f} M parameters, "
         f"image size {loaded.image_size}, to {forms}"
     )
     if (output / ENGINES_FOLDER).is_dir():
-        progress("the engines of the bundle there go with it, as they are of its graphs; build them again")
+        progress.say("the engines of the bundle there go with it, as they are of its graphs; build them again")
     source = Source(read.path.name, read.sha256, read.bytes, parameters)
     writing = zipped if output.suffix == ".zip" else replacing_folder
     with writing(output) as folder:
@@ -98,7 +99,7 @@ def export(
             raise ExportError(
                 f"torch failed: {error}. If memory ran out, choose a smaller --image-size; else please report it"
             ) from error
-    progress(f"wrote {output}")
+    progress.say(f"wrote {output}")
     return manifest
 
 
@@ -141,19 +142,19 @@ def _fill(
     reload: Callable[[], LoadedModel],
     source: Source,
     lowerings: dict[str, str],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Manifest:
     """Write the bundle's files: a form for each precision and its lowering."""
-    progress("running the checkpoint in torch, to compare with")
+    progress.say("running the checkpoint in torch, to compare with")
     reference = checkpoint_reference(loaded)
     forms: list[Form] = []
     for precision, lowering in lowerings.items():
         # A form changes the model's attention and number format, so the next one starts from the checkpoint again.
         model = reload() if forms else loaded
         form = form_of(model, precision, lowering)
-        progress(f"tracing the {precision} encoder")
+        progress.say(f"tracing the {precision} encoder")
         encoder = export_encoder(model, form, folder)
-        progress(f"tracing the {precision} decoder")
+        progress.say(f"tracing the {precision} decoder")
         decoder = export_decoder(model, form, folder)
         draft = describe(folder, loaded, source, (form,))
         verification = _verify(folder, draft, reference, {"encoder": encoder, "decoder": decoder}, progress)
@@ -168,12 +169,12 @@ def _verify(
     draft: Manifest,
     reference: Reference,
     modules: dict[str, nn.Module],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Compare the one form of `draft` with the checkpoint; past tolerance, raise."""
     (form,) = draft.forms
     tolerance = TOLERANCES[form.precision]
-    progress(f"comparing the {form.precision} graphs with torch, in ONNX Runtime")
+    progress.say(f"comparing the {form.precision} graphs with torch, in ONNX Runtime")
     figures = _compare_bundle(folder, draft, reference, tolerance)
     check(figures, tolerance)
     verification: dict[str, Any] = {
@@ -185,7 +186,7 @@ def _verify(
         verification["attention"] = f"{PLUGIN_NAME} as defined in standard operators; no kernel was run"
     if form.precision == "fp16":
         # On a CPU, ONNX Runtime computes fp16 graphs in float32. Torch does not: here an overflow shows.
-        progress("comparing half precision arithmetic, in torch")
+        progress.say("comparing half precision arithmetic, in torch")
         runs = {name: in_torch(module, form.graphs[name]) for name, module in modules.items()}
         verification["figures_in_half_arithmetic"] = compare(reference, runs["encoder"], runs["decoder"], tolerance)
         check(verification["figures_in_half_arithmetic"], tolerance)

@@ -22,11 +22,12 @@ from toy_bundle import MEAN_STD, write_toy_bundle
 import samrt
 from samrt import BundleError, InputError, OutputError
 from samrt.bundle.manifest import Normalization
-from samrt.evaluation import Contender, Listener, Options, evaluate
+from samrt.evaluation import Contender, Options, evaluate
 from samrt.evaluation.datasets import open_data_sets
 from samrt.evaluation.journal import read_records
 from samrt.evaluation.metrics import boundary_iou
 from samrt.model import Model
+from samrt.progress import Silent
 
 pytest_plugins = ("toy_fixtures",)
 # pycocotools' arrays do not know numpy 2's copy keyword.
@@ -53,7 +54,7 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_bundle(tmp_path_factory.mktemp("other") / "bundle", normalization=Normalization("min_max"))
 
 
-class Heard(Listener):
+class Heard:
     """Keeps what it is told; interrupts when it is told that so many images of the model are done."""
 
     def __init__(self, interrupt_at: int | None = None) -> None:
@@ -113,7 +114,7 @@ def _boundary_iou(mask: np.ndarray, truth: np.ndarray) -> float:
 
 def test_everything_is_written_and_can_be_read(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
     heard = Heard()
-    found = evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(prompts="box,points:3"), listener=heard)
+    found = evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(prompts="box,points:3"), progress=heard)
 
     names = ["box", "points:1", "points:2", "points:3"]
     assert [(row.data_set, row.prompt) for row in found.rows] == [(s, p) for s in ("first", "second") for p in names]
@@ -132,8 +133,8 @@ def test_everything_is_written_and_can_be_read(toy_bundle: Path, data: Path, tmp
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == sorted(pictures)
     for name in pictures:
         assert f"![{name}]({name})" in (tmp_path / "out" / "results.md").read_text()
-    assert ("first", 0, IMAGES) in heard.steps
-    assert ("second", 2, 2) in heard.steps
+    assert ("images of first", 0, IMAGES) in heard.steps
+    assert ("images of second", 2, 2) in heard.steps
 
     # The kept masks are the answers, and pycocotools reads them.
     truths = {
@@ -175,7 +176,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
     encode = Model.encode
     monkeypatch.setattr(Model, "encode", lambda *words: encoded.append(words) or encode(*words))
     with pytest.raises(KeyboardInterrupt):
-        evaluate(data, Contender(toy_bundle), tmp_path / "parts", options, listener=Heard(interrupt_at=2))
+        evaluate(data, Contender(toy_bundle), tmp_path / "parts", options, progress=Heard(interrupt_at=2))
     assert len(encoded) == 2
     assert not (tmp_path / "parts" / "results.json").exists()
     # As if the power had failed in the middle of a line.
@@ -183,10 +184,10 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
         file.write(b'{"image": "2.pn')
 
     heard = Heard()
-    evaluate(data, Contender(toy_bundle), tmp_path / "parts", options, listener=heard)
+    evaluate(data, Contender(toy_bundle), tmp_path / "parts", options, progress=heard)
 
     assert len(encoded) == IMAGES + 2  # each image once in all
-    assert next(step for step in heard.steps if step[0] == "first") == ("first", 2, IMAGES)
+    assert next(step for step in heard.steps if step[0] == "images of first") == ("images of first", 2, IMAGES)
     for path in (tmp_path / "whole").rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes()
@@ -200,14 +201,14 @@ def test_an_image_that_breaks_on_the_way_loses_nothing(toy_bundle: Path, data: P
     victim = tmp_path / "first" / "images" / "2.png"
     whole = victim.read_bytes()
 
-    class Breaking(Listener):
+    class Breaking(Silent):
         def step(self, what: str, done: int, total: int) -> None:
-            if (what, done) == ("first", 2):
+            if (what, done) == ("images of first", 2):
                 victim.write_bytes(whole[:200] + b"\xff" * (len(whole) - 200))
 
     options = Options(prompts="box")
     with pytest.raises(InputError, match=r"images/2\.png"):
-        evaluate(tmp_path / "first", Contender(toy_bundle), tmp_path / "out", options, listener=Breaking())
+        evaluate(tmp_path / "first", Contender(toy_bundle), tmp_path / "out", options, progress=Breaking())
     assert len(list(read_records(tmp_path / "out" / "first" / "instances.jsonl", ["0.png", "1.png"]))) == 2
     victim.write_bytes(whole)
     found = evaluate(tmp_path / "first", Contender(toy_bundle), tmp_path / "out", options)
@@ -227,7 +228,7 @@ def test_another_evaluation_in_the_same_folder_needs_restart(
         evaluate(*arguments, Options(prompts="box", limit=1))
     assert (tmp_path / "out" / "results.json").read_text() == before
     with pytest.raises(KeyboardInterrupt):
-        evaluate(*arguments, Options(prompts="point", restart=True), listener=Heard(interrupt_at=1))
+        evaluate(*arguments, Options(prompts="point", restart=True), progress=Heard(interrupt_at=1))
     assert not (tmp_path / "out" / "results.json").exists()  # they were of other scores than are kept now
     again = evaluate(*arguments, Options(prompts="point", restart=True))
     assert [row.prompt for row in again.rows] == ["points:1"]
@@ -242,7 +243,7 @@ def test_an_interrupted_restart_goes_on_without_it(toy_bundle: Path, data: Path,
     heard = Heard()
     found = evaluate(*words, Options(prompts="box"), Contender(toy_bundle), heard)
     assert [row.prompt for row in found.other_rows] == ["box", "box"]
-    assert ("first, first model", 2, IMAGES) in heard.steps
+    assert ("images of first, first model", 2, IMAGES) in heard.steps
 
 
 def test_a_line_that_was_lost_does_not_mix_up_a_comparison(
@@ -298,7 +299,7 @@ def test_engines_that_were_never_compared_are_said(
     choice = evaluation.choose
     monkeypatch.setattr(evaluation, "choose", lambda *words: replace(choice(*words), engines=engines))
     heard = Heard()
-    evaluate(data / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), listener=heard)
+    evaluate(data / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), progress=heard)
 
     (line,) = heard.lines
     assert "never compared with the bundle" in line
@@ -311,7 +312,7 @@ def test_turned_images_are_said_once(toy_bundle: Path, data: Path, tmp_path: Pat
     path = tmp_path / "second" / "images" / "0.png"
     Image.open(path).save(path, exif=exif)
     heard = Heard()
-    evaluate(tmp_path / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), listener=heard)
+    evaluate(tmp_path / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), progress=heard)
 
     (line,) = heard.lines
     assert line.startswith("second: 1 of 2 images are turned as their EXIF orientation says; their truths must be")
@@ -334,7 +335,7 @@ def test_a_data_set_may_have_a_name_that_is_no_text(toy_bundle: Path, data: Path
 def test_a_limit_is_said(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
     heard = Heard()
     found = evaluate(
-        data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box", limit=3), listener=heard
+        data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box", limit=3), progress=heard
     )
 
     assert (found.data_sets[0].images, found.data_sets[0].available) == (3, IMAGES)
