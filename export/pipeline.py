@@ -19,7 +19,7 @@ from samrt.bundle.folder import check_replaceable, open_bundle, write_zip
 from samrt.bundle.manifest import PRECISIONS, Form, Manifest, Source
 from samrt.engines.plugin import PLUGIN_LOWERING, PLUGIN_NAME
 from samrt.engines.sets import ENGINES_FOLDER
-from samrt.errors import ExportError, InputError, OutputError, SamrtError
+from samrt.errors import ExportError, InputError, OutputError, Remedy, SamrtError
 from samrt.files import replacing_file, replacing_folder
 from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, compare
@@ -97,7 +97,8 @@ def export(
             if isinstance(error, SamrtError):
                 raise
             raise ExportError(
-                f"torch failed: {error}. If memory ran out, choose a smaller --image-size; else please report it"
+                f"torch failed: {error}",
+                Remedy("if memory ran out, choose a smaller {image_size}; else please report it"),
             ) from error
     progress.say(f"wrote {output}")
     return manifest

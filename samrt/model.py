@@ -18,7 +18,7 @@ from samrt.bundle.manifest import Manifest
 from samrt.device.cuda import DeviceOptions
 from samrt.embedding import Embedding
 from samrt.engines.selection import Choice, check_backend
-from samrt.errors import BackendError, InputError
+from samrt.errors import BackendError, InputError, Remedy
 from samrt.geometry import Size, normalize_and_pad, resize_longest_side, threshold_masks, upscale_masks
 from samrt.images import ImageSource, read_image
 from samrt.prompts import Prompts, add_points, check_geometry, decoder_inputs, read_prompts, to_input_frame
@@ -50,7 +50,7 @@ def load(
     """Open a bundle, a folder or a zip, check its hashes and load its graphs or engines.
 
     Args:
-        bundle: what `samrt export` wrote, or what `open_bundle` made of it. Closing the model closes what was
+        bundle: a bundle's path, or what `open_bundle` made of it. Closing the model closes what was
             opened here; an open `Bundle` stays open, and must until then. None: the model that comes with samrt.
         backend: "onnxruntime", "tensorrt" or "tensorrt_rtx"; or "auto", the best of the bundle's engines that fits
             this machine's GPU, else ONNX Runtime. `Model.choice` says what was chosen, and why not others.
@@ -154,7 +154,7 @@ class Model:
         return Embedding(features, original_size, input_size, self.manifest.model_id)
 
     def encode_batch(self, images: Sequence[ImageSource], image_format: str = "RGB") -> list[Embedding]:
-        """Encode several images, as many at once as the encoder takes (`samrt build --max-batch`).
+        """Encode several images, as many at once as the encoder takes (`max_batch` of its engines).
 
         Embeddings of one call of the encoder share their memory: it is freed with the last of them.
 
@@ -272,7 +272,7 @@ class Model:
         Args:
             embedding, point_coords, point_labels, box, mask_input: as `predict`.
             on_device: with a TensorRT backend, leave both results on the GPU, as `DeviceArray`; B is then limited to
-                what one call takes (`samrt build --max-prompts`), and nothing is checked for NaN.
+                what one call takes (`max_prompts` of its engines), and nothing is checked for NaN.
 
         Returns:
             float32 [B, 4, L, L] logits over the padded input, and float32 [B, 4] predicted IoU; B is 1 for one prompt.
@@ -389,10 +389,10 @@ class Model:
     def _not_finite(self, graph: str) -> BackendError:
         precision = self.choice.form.precision
         if precision == "fp32":
-            remedy = "look for extreme values in what it was given, else export again from a sound checkpoint"
+            remedy = Remedy("look for extreme values in what it was given, else export again from a sound checkpoint")
         else:
-            remedy = "export with --precision fp32"
-        return BackendError(f"the {graph} returned NaN or infinity; {remedy} (it ran in {precision})")
+            remedy = Remedy("export it with {precisions}", {"precisions": ("fp32",)})
+        return BackendError(f"the {graph} returned NaN or infinity in {precision}", remedy)
 
 
 def _kept(multimask_output: bool) -> slice:

@@ -74,8 +74,8 @@ def open_session(bundle: Bundle, backend: str = "auto", options: DeviceOptions |
     """
     options = options or DeviceOptions()
     choice = choose(bundle, backend, options.device)
-    for reason in choice.passed_over:
-        _logger.info("passed over %s", reason)
+    for reason in choice.skipped:
+        _logger.info("skipped %s", reason)
     _logger.info("running %s with %s", bundle.path, choice)
     return open_onnxruntime(bundle, choice) if choice.engines is None else open_engines(choice, options)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from samrt.bundle.manifest import MANIFEST_NAME, Manifest
 from samrt.engines.sets import is_engines_folder
-from samrt.errors import BundleError, OutputError, SamrtError
+from samrt.errors import BundleError, OutputError, Remedy, SamrtError
 from samrt.files import replacing_file, sha256_of
 
 _MANIFEST_LIMIT = 1 << 20
@@ -75,11 +75,11 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     if is_folder:
         return Bundle(path, path, _verified_manifest(path, path), temporary=False)
     if not exists:
-        raise BundleError(f"there is no bundle at {path}; check the path, or make one with `samrt export`")
+        raise BundleError(f"there is no bundle at {path}", Remedy("check the path, or make one with {export}"))
     if not zipfile.is_zipfile(path):
         raise BundleError(
-            f"{path} is neither a folder nor a whole zip; if it is a bundle's zip, copy it again, "
-            "if it is a checkpoint, turn it into a bundle with `samrt export`"
+            f"{path} is neither a folder nor a whole zip",
+            Remedy("if it is a bundle's zip, copy it again, if it is a checkpoint, make a bundle of it with {export}"),
         )
     folder = Path(tempfile.mkdtemp(prefix="samrt-"))
     try:
@@ -94,7 +94,7 @@ def check_replaceable(folder: str | os.PathLike[str]) -> None:
     """Find out before an export whether a bundle may take the place of `folder`.
 
     It may if nothing is there, if the folder is empty, or if it holds a manifest, the files in it, engines that
-    `samrt build` made, and nothing else. What is there and is not a folder is `replacing_folder`'s to judge.
+    were built there, and nothing else. What is there and is not a folder is `replacing_folder`'s to judge.
 
     Raises:
         OutputError: the folder holds something else, or cannot be read.
@@ -148,7 +148,7 @@ def _verified_manifest(folder: Path, path: Path) -> Manifest:
     manifest_path = folder / MANIFEST_NAME
     try:
         if not manifest_path.is_file():
-            raise BundleError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle; make one with `samrt export`")
+            raise BundleError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle", Remedy("make one with {export}"))
         if manifest_path.stat().st_size > _MANIFEST_LIMIT:
             raise BundleError(f"{MANIFEST_NAME} in {path} is larger than any manifest; export the checkpoint again")
         manifest = Manifest.from_json(manifest_path.read_bytes())
@@ -185,8 +185,7 @@ def _unpack(path: Path, folder: Path) -> None:
                 f"cannot unpack {path} to {folder}: {error.strerror}; make room there, or set TMPDIR to another folder"
             ) from error
         raise BundleError(
-            f"{path} is a damaged zip and cannot be unpacked ({error}); copy it again, or pack the bundle again with "
-            "`samrt export`"
+            f"{path} is a damaged zip and cannot be unpacked ({error}); copy it again, or export the checkpoint again"
         ) from error
 
 
@@ -198,7 +197,7 @@ def _unpack_entries(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
     for entry in entries:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise BundleError(
-                f"{entry.filename!r} in {path} is neither stored nor deflated; pack it again with `samrt export`"
+                f"{entry.filename!r} in {path} is neither stored nor deflated; export the checkpoint again"
             )
     by_name = dict(zip(names, entries, strict=True))
     if MANIFEST_NAME not in by_name:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samrt.bundle.default import default_bundle
+from samrt.cli.remedies import in_flags
 
 if TYPE_CHECKING:
     from samrt.bundle.folder import Bundle
     from samrt.bundle.manifest import Manifest, Tensor
     from samrt.engines.manifest import EngineManifest
     from samrt.engines.sets import EngineSet
+    from samrt.errors import Reason
 
 DESCRIPTION = """\
 Show what a bundle holds: model, sizes, where it came from, the inputs and outputs of its graphs, and how closely it
@@ -48,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         # open_bundle raises unless every file has the hash that the manifest says.
         found = {"path": str(bundle.path), "verified": True, **json.loads(bundle.manifest.to_json())}
         found["engines"] = [
-            {"name": engines.folder.name, "misfit": reason, **_as_json(engines)} for engines, reason in _engines(bundle)
+            {"name": engines.folder.name, "misfit": _said(reason), **_as_json(engines)}
+            for engines, reason in _engines(bundle)
         ]
         print(json.dumps(found, indent=2))
         return 0
@@ -78,14 +81,14 @@ def _blocks(bundle: Bundle) -> Iterator[list[str]]:
 def _engine_blocks(bundle: Bundle) -> Iterator[list[str]]:
     for engines, reason in _engines(bundle):
         yield ["", f"engines {engines.folder.name}"]
-        rows: list[Row] = [("here", reason or "can run")]
+        rows: list[Row] = [("here", _said(reason) or "can run")]
         if engines.manifest is not None:
             rows += _engine_rows(engines.manifest)
         yield _table(rows)
 
 
-def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet, str]]:
-    """The engines in the bundle, each with the reason why it cannot run here, or nothing."""
+def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet, Reason | None]]:
+    """The engines in the bundle, each with the reason why it cannot run here, or None."""
     from samrt.engines.selection import misfit, this_machine
     from samrt.engines.sets import find_engine_sets
     from samrt.errors import BundleError
@@ -98,9 +101,13 @@ def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet, str]]:
             for name in engines.manifest.engines if engines.manifest else ():
                 engines.path_of(name)
         except BundleError as error:
-            yield engines, str(error)
+            yield engines, error.reason
         else:
             yield engines, misfit(engines, bundle.manifest, machine)
+
+
+def _said(reason: Reason | None) -> str:
+    return in_flags(reason) if reason else ""
 
 
 def _as_json(engines: EngineSet) -> dict[str, object]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from samrt.bundle.default import default_bundle
 from samrt.cli.prompts import check_prompts, parse_box, parse_point, read_prompts
+from samrt.cli.remedies import in_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,8 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
         encoded = time.perf_counter()
         prediction = model.predict(embedding, **prompts.keywords, multimask_output=arguments.multimask)
         decoded = time.perf_counter()
-    for reason in model.choice.passed_over:
-        print(f"samrt: not used: {reason}", file=sys.stderr)
+    for reason in model.choice.skipped:
+        print(f"samrt: skipped {in_flags(reason)}", file=sys.stderr)
     print(
         f"{model.choice}: load {loaded - started:.2f} s, encode {encoded - loaded:.2f} s, "
         f"decode {decoded - encoded:.3f} s",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.errors import BackendError
+from samrt.errors import BackendError, Remedy
 
 _INSTALL = "pip install 'cuda-core[cu13]', on CUDA 12 (JetPack 6 among it) 'cuda-core[cu12]'"
 # cuMemAlloc's own alignment. An empty array gets that much, as TensorRT wants an address for it too.
@@ -235,19 +235,20 @@ def check(result: tuple[Any, ...], what: str) -> Any:
     if int(error) == 0:
         return values[0] if values else None
     name = str(getattr(error, "name", error))
-    raise BackendError(f"CUDA: {what} failed with {name}; {_remedy(name)}")
+    raise BackendError(f"CUDA: {what} failed with {name}", _remedy(name))
 
 
-def _remedy(name: str) -> str:
+def _remedy(name: str) -> Remedy:
     if "OUT_OF_MEMORY" in name:
-        return (
-            "close other models or programs on this GPU, or build the engines with smaller --max-batch or --max-prompts"
+        return Remedy(
+            "close other models or programs on this GPU, or build the engines with a smaller {max_batch} or "
+            "{max_prompts}"
         )
     if "NO_DEVICE" in name:
-        return "check the GPU with nvidia-smi, and that CUDA_VISIBLE_DEVICES does not hide it"
+        return Remedy("check the GPU with nvidia-smi, and that CUDA_VISIBLE_DEVICES does not hide it")
     if "INSUFFICIENT_DRIVER" in name or "SYSTEM_DRIVER_MISMATCH" in name:
-        return "update the NVIDIA driver"
-    return "the GPU may need this process to start again; check it with nvidia-smi"
+        return Remedy("update the NVIDIA driver")
+    return Remedy("the GPU may need this process to start again; check it with nvidia-smi")
 
 
 def _find_gpu(index: int) -> Gpu:
@@ -294,7 +295,7 @@ def _new_stream(device: Any) -> Any:
     try:
         return device.create_stream()
     except Exception as error:  # cuda.core's CUDAError is a plain Exception
-        raise BackendError(f"CUDA: making a stream failed ({error}); {_remedy(str(error))}") from error
+        raise BackendError(f"CUDA: making a stream failed ({error})", _remedy(str(error))) from error
 
 
 def _borrowed_stream(stream: object, device: int) -> Any:

@@ -132,5 +132,5 @@ def _backend(name: str, flavours: Mapping[str, Finding], needed: Sequence[Findin
         return Finding(f"backend {name}", "ok", f"on {', '.join(gpu.name for gpu in gpus)}")
     detail = f"cannot run here without {', '.join(lacking)}"
     if name == "tensorrt_rtx" and flavours[name].status == "ok":
-        detail += "; `samrt build` can build its engines for other machines"
+        detail += "; its engines can be built here for other machines"
     return Finding(f"backend {name}", "missing", detail)

@@ -18,7 +18,7 @@ FORMAT = "samrt-engines"
 FORMAT_VERSION = 1
 ENGINE_MANIFEST_NAME = "engine.json"
 
-_REMEDY = "build the engines again with `samrt build`"
+_REMEDY = "build the engines again"
 
 
 @dataclass(frozen=True)

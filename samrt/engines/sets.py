@@ -47,7 +47,7 @@ class EngineSet:
         if not whole:
             raise BundleError(
                 f"{path} is not the file that was built: it is incomplete, damaged or was changed; build the engines "
-                "again with `samrt build`"
+                "again"
             )
         return path
 
@@ -65,7 +65,7 @@ def find_engine_sets(bundle: Path) -> list[EngineSet]:
 
 
 def is_engines_folder(path: Path) -> bool:
-    """Whether a folder holds nothing but what `samrt build` puts there, so that it may be deleted with its bundle."""
+    """Whether a folder holds nothing but what `build_bundle` puts there, so that it may be deleted with its bundle."""
     if path.name != ENGINES_FOLDER or path.is_symlink() or not path.is_dir():
         return False
     return all(_is_own(folder) for folder in path.iterdir())

@@ -95,7 +95,7 @@ def describe_left_out(data_set: DataSetSummary) -> str:
     """What of a data set was not evaluated; empty if all was."""
     reasons = [f"{count} {reason}" for reason, count in data_set.left_out.items()]
     if data_set.images < data_set.available:
-        reasons.append(f"{data_set.available - data_set.images} of {data_set.available} images (--limit)")
+        reasons.append(f"{data_set.available - data_set.images} of {data_set.available} images (limit)")
     return ", ".join(reasons)
 
 

@@ -160,7 +160,7 @@ def test_the_real_tensorrt_rtx_says_that_there_is_no_driver(rtx: Flavour, plan: 
 def test_the_real_tensorrt_rtx_recognises_what_is_no_plan(rtx: Flavour, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.plan"
     damaged.write_bytes(np.random.default_rng(0).bytes(4096))
-    with pytest.raises(BackendError, match=r"damaged: build the engine again on this machine with `samrt build`"):
+    with pytest.raises(BackendError, match=r"damaged: build the engines again on this machine"):
         deserialize(damaged, rtx)
 
 

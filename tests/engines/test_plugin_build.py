@@ -180,7 +180,7 @@ def test_kernels_that_fail_their_own_test(
     use_library(compile_stub(tmp_path, self_test=3), monkeypatch)
     said = refused(plugin_bundle, r"failed their own test on RTX 4060: .*tile 2 is off by 0\.3")
     assert "it has 87, 89, 110" in said
-    assert "--lowering auto,augmented" in said
+    assert "lowering=('auto', 'augmented')" in said
     assert events == ["test on 0"]
 
 

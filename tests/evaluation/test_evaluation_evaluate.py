@@ -339,8 +339,8 @@ def test_a_limit_is_said(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
     )
 
     assert (found.data_sets[0].images, found.data_sets[0].available) == (3, IMAGES)
-    assert heard.lines == ["first: left out 1 of 4 images (--limit)"]
-    assert "left out: 1 of 4 images (--limit)" in (tmp_path / "out" / "results.md").read_text()
+    assert heard.lines == ["first: left out 1 of 4 images (limit)"]
+    assert "left out: 1 of 4 images (limit)" in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_two_equal_bundles_differ_by_nothing(toy_bundle: Path, data: Path, tmp_path: Path) -> None:

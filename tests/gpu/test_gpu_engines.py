@@ -121,7 +121,7 @@ def test_more_than_the_engine_takes_is_refused(flavour: Flavour, session: Device
     )
     engine = TensorRtEngine(plan, graph, flavour, session)
     assert engine.limits == {"batch": 2}
-    with pytest.raises(InputError, match="--max-batch 3"):
+    with pytest.raises(InputError, match="max_batch=3"):
         engine.run({"x": np.ones((3, 1024), np.float32)})
     for batch in (1, 2, 1, 2, 1, 2):
         x: Any = np.full((batch, 1024), batch, np.float32)

@@ -144,6 +144,6 @@ def test_an_axis_of_one_length_keeps_its_name_and_limit(
         for _ in range(3):
             same(engine.run(inputs), toy.reference[name].run(inputs))
         too_many = an_image(batch=2) if name == "encoder" else prompts_for(toy, 2)
-        with pytest.raises(InputError, match=r"this engine takes at most 1; .*samrt build --max-(batch|prompts) 2"):
+        with pytest.raises(InputError, match=r"this engine takes at most 1; .*again with max_(batch|prompts)=2"):
             engine.run(too_many)
         engine.close()

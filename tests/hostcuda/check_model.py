@@ -105,9 +105,7 @@ def test_prompts_are_split_by_what_the_engine_takes(load: Load, reference: Model
 def test_more_points_than_the_engine_takes_are_refused(load: Load) -> None:
     with load() as model:
         points = [[n, n] for n in range(5)]
-        with pytest.raises(
-            InputError, match=r"point_coords has 6 points, .* at most 5; .*`samrt build --max-points 6`"
-        ):
+        with pytest.raises(InputError, match=r"point_coords has 6 points, .* at most 5; .*again with max_points=6"):
             model.predict(model.encode(IMAGE), points, [1] * 5)  # one more is padding
 
 

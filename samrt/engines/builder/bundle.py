@@ -27,11 +27,11 @@ from samrt.engines.manifest import (
     engine_file_name,
     platform_name,
 )
-from samrt.engines.plugin import EXPORT_WITH_PLUGIN, PLUGIN, PLUGIN_LOWERING, RequiredPlugin, prepare_plugin
+from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, RequiredPlugin, prepare_plugin
 from samrt.engines.profiles import Limits, ranges
 from samrt.engines.selection import Choice, source_hashes
 from samrt.engines.sets import ENGINES_FOLDER, EngineSet, remove_leftovers
-from samrt.errors import BackendError, InputError, OutputError
+from samrt.errors import BackendError, InputError, OutputError, Remedy
 from samrt.files import check_target, replacing_folder, sha256_of
 from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, Run, compare, make_reference, past_tolerance
@@ -133,13 +133,14 @@ def _buildable(bundle: Bundle, precision: str) -> Form:
     held = ", ".join(form.name for form in bundle.manifest.forms)
     if of_precision:
         reason = f"of {precision} it holds the {_CPU_LOWERING} form only, which is for ONNX Runtime"
-        remedy = f"--precision {precision} --lowering dense"
     else:
         reason = f"it holds {held}"
-        remedy = "--precision fp32,fp16" if precision == "fp16" else "--precision fp32 --lowering dense"
-    raise BackendError(
-        f"{bundle.path} has nothing to build {precision} engines from: {reason}; export it with {remedy}"
-    )
+    if precision == "fp16" and not of_precision:
+        remedy = Remedy("export it with {precisions}", {"precisions": ("fp32", "fp16")})
+    else:
+        with_ = {"precisions": (precision,), "lowering": "dense"}
+        remedy = Remedy("export it with {precisions} and {lowering}", with_)
+    raise BackendError(f"{bundle.path} has nothing to build {precision} engines from: {reason}", remedy)
 
 
 def _standard(bundle: Bundle, form: Form) -> Form:
@@ -148,7 +149,8 @@ def _standard(bundle: Bundle, form: Form) -> Form:
     if standard.lowering == PLUGIN_LOWERING:
         raise BackendError(
             f"{bundle.path} holds {form.name} only, which ONNX Runtime cannot run, so engines of it could not be "
-            f"compared with anything; export the checkpoint with {EXPORT_WITH_PLUGIN}"
+            "compared with anything",
+            Remedy("export the checkpoint with {precisions} and {lowering}", WITH_PLUGIN),
         )
     return standard
 
@@ -218,7 +220,8 @@ def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, devi
     if past := past_tolerance(figures, tolerance):
         raise BackendError(
             f"the engines differ from {standard.name} in ONNX Runtime by more than the tolerance ({'; '.join(past)}). "
-            "They were not installed; build with --precision fp32, and report it with these figures"
+            "They were not installed; please report it with these figures",
+            Remedy("build with {precision} meanwhile", {"precision": "fp32"}),
         )
     return {
         "reference": standard.name,

@@ -17,7 +17,7 @@ from samrt.engines.builder.targets import Targets, choose_targets, set_targets
 from samrt.engines.flavours import Flavour
 from samrt.engines.logger import collecting_logger, log_here
 from samrt.engines.profiles import Range
-from samrt.errors import BackendError, BundleError, InputError
+from samrt.errors import BackendError, BundleError, InputError, Remedy
 from samrt.files import check_target, replacing_file
 from samrt.progress import Progress
 
@@ -195,18 +195,20 @@ class _Build:
 
     def _failure(self, onnx: Path) -> BackendError:
         said = "; ".join(self.logger.errors) or "it gave no reason"
-        return BackendError(f"{self.flavour.title} cannot build {onnx}: {said}; {self._remedy(said)}")
+        return BackendError(f"{self.flavour.title} cannot build {onnx}: {said}", self._remedy(said))
 
-    def _remedy(self, said: str) -> str:
+    def _remedy(self, said: str) -> Remedy:
         if re.search(r"OutOfMemory|out of memory|workspace|insufficient memory", said, re.IGNORECASE):
             if self.options.workspace_mib is not None:
-                return f"the workspace of {self.options.workspace_mib} MiB is too small: raise it, or leave it out"
-            return "free memory, or build with a smaller --max-batch, --max-prompts or --max-points"
+                return Remedy(
+                    f"the workspace of {self.options.workspace_mib} MiB is too small: raise it, or leave it out"
+                )
+            return Remedy("free memory, or build with a smaller {max_batch}, {max_prompts} or {max_points}")
         if "Turing" in said:
-            return "leave 7.5 out of the compute capabilities, or use stock TensorRT on that GPU"
+            return Remedy("leave 7.5 out of the compute capabilities, or use stock TensorRT on that GPU")
         if "cudaError" in said:
-            return "check the driver with `nvidia-smi`"
-        return "export the checkpoint again with another --lowering, or use another version of TensorRT"
+            return Remedy("check the driver with `nvidia-smi`")
+        return Remedy("export the checkpoint again with another {lowering}, or use another version of TensorRT")
 
 
 def _profile(builder: Any, network: Any, onnx: Path, ranges: Mapping[str, Range]) -> Any:
