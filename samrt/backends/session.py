@@ -15,6 +15,7 @@ from samrt.device.cuda import DeviceOptions
 from samrt.engines.flavours import import_flavour
 from samrt.engines.plugin import register_plugin
 from samrt.engines.selection import Choice, choose
+from samrt.engines.sets import EngineSet
 from samrt.errors import BundleError
 
 _logger = logging.getLogger(__name__)
@@ -77,7 +78,9 @@ def open_session(bundle: Bundle, backend: str = "auto", options: DeviceOptions |
     for reason in choice.skipped:
         _logger.info("skipped %s", reason)
     _logger.info("running %s with %s", bundle.path, choice)
-    return open_onnxruntime(bundle, choice) if choice.engines is None else open_engines(choice, options)
+    if choice.engines is None:
+        return open_onnxruntime(bundle, choice)
+    return open_engines(choice, choice.engines, options)
 
 
 def open_onnxruntime(bundle: Bundle, choice: Choice) -> Session:
@@ -87,14 +90,11 @@ def open_onnxruntime(bundle: Bundle, choice: Choice) -> Session:
     return _open(choice, lambda name: OnnxRuntimeEngine(bundle.path_of(choice.form.graphs[name].file)), ExitStack())
 
 
-def open_engines(choice: Choice, options: DeviceOptions) -> Session:
-    """The session of `choice.engines` on the GPU that they were built for; raises as `open_session`."""
+def open_engines(choice: Choice, engines: EngineSet, options: DeviceOptions) -> Session:
+    """The session of the engines that were chosen, on the GPU that they were built for; raises as `open_session`."""
     from samrt.backends.tensorrt.engine import TensorRtEngine
     from samrt.device.cuda import DeviceSession
 
-    engines = choice.engines
-    assert engines is not None
-    assert engines.manifest is not None
     built = engines.manifest.engines
     flavour = import_flavour(choice.backend)
     if engines.manifest.plugin is not None:

@@ -12,7 +12,7 @@ from samrt.engines.flavours import FLAVOURS, import_flavour, installed_flavours
 from samrt.engines.manifest import EngineManifest, platform_name
 from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, find_plugin, why_not_for
 from samrt.engines.rtx_plugins import why_untried
-from samrt.engines.sets import EngineSet, find_engine_sets
+from samrt.engines.sets import BrokenEngineSet, EngineSet, find_engine_sets
 from samrt.errors import BackendError, Reason, Remedy
 
 BACKENDS = ("onnxruntime", *FLAVOURS)
@@ -57,9 +57,9 @@ class Choice:
         return tuple(map(str, self.skipped))
 
     def __str__(self) -> str:
-        built = self.engines.manifest if self.engines else None
-        if built is None:
+        if self.engines is None:
             return f"{self.backend}, {self.form.name}"
+        built = self.engines.manifest
         compared = "" if built.verification else ", not compared with the bundle yet: build them again here"
         return f"{self.backend} {built.version}, {self.form.name}{compared}"
 
@@ -82,13 +82,16 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0) -> Choice:
     skipped: list[Reason] = []
     if backend != "onnxruntime":
         found = find_engine_sets(bundle.folder)
+        whole = [each for each in found if isinstance(each, EngineSet) and backend in ("auto", each.manifest.backend)]
         # Looking for a GPU takes a moment, so only where there is an engine to run on it.
-        machine = this_machine(device) if found else None
-        for engines in found:
-            assert machine is not None
-            choice = _try(bundle, engines, backend, machine, skipped)
-            if choice is not None:
-                return choice
+        if whole:
+            machine = this_machine(device)
+        for engines in whole:
+            fitting = fit(engines, bundle.manifest, machine)
+            if isinstance(fitting, Form):
+                return Choice(engines.manifest.backend, fitting, engines, tuple(skipped))
+            skipped.append(_of(engines, fitting))
+        skipped += [_of(each, each.problem) for each in found if isinstance(each, BrokenEngineSet)]
     if backend in FLAVOURS:
         raise _no_engines(bundle, backend, skipped)
     form = _for_onnxruntime(bundle.manifest)
@@ -117,18 +120,8 @@ def _facts(skipped: list[Reason]) -> str:
     return "; ".join(reason.facts for reason in skipped)
 
 
-def _try(bundle: Bundle, engines: EngineSet, backend: str, machine: Machine, skipped: list[Reason]) -> Choice | None:
-    built = engines.manifest
-    if built is not None and backend not in ("auto", built.backend):
-        return None
-    reason = misfit(engines, bundle.manifest, machine)
-    form = form_of(built, bundle.manifest) if built else None
-    if reason is not None:
-        skipped.append(Reason(f"{engines.folder.name}: {reason.facts}", reason.remedy))
-        return None
-    assert built is not None
-    assert form is not None
-    return Choice(built.backend, form, engines, tuple(skipped))
+def _of(engines: EngineSet | BrokenEngineSet, reason: Reason) -> Reason:
+    return Reason(f"{engines.folder.name}: {reason.facts}", reason.remedy)
 
 
 def _no_engines(bundle: Bundle, backend: str, skipped: list[Reason]) -> BackendError:
@@ -172,17 +165,15 @@ def this_machine(device: int = 0) -> Machine:
     return Machine(platform_name(), gpu, versions, problems)
 
 
-def misfit(engines: EngineSet, bundle: Manifest, machine: Machine) -> Reason | None:
-    """Why these engines cannot run here, and what to do; None when they can."""
+def fit(engines: EngineSet, bundle: Manifest, machine: Machine) -> Form | Reason:
+    """The form of the bundle that these engines run, or why they cannot run here."""
     built = engines.manifest
-    if built is None:
-        return Reason(engines.problem)
     form = form_of(built, bundle)
     if form is None or built.sources != source_hashes(bundle, form):
         return Reason("built from other graphs than the bundle holds now", _build_again(built))
     if built.platform != machine.platform:
         return Reason(f"built for {built.platform}, this is {machine.platform}", _build_again(built))
-    return _other_gpu(built, machine) or _other_version(built, machine) or _other_plugin(built, machine)
+    return _other_gpu(built, machine) or _other_version(built, machine) or _other_plugin(built, machine) or form
 
 
 def _build_again(built: EngineManifest) -> Remedy:

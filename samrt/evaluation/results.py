@@ -129,8 +129,8 @@ def write_text(path: Path, text: str) -> None:
 
 def _backend(choice: Choice) -> str:
     """As `str(choice)`, without its advice: scores do not depend on that."""
-    built = choice.engines.manifest if choice.engines else None
-    return f"{choice.backend} {built.version}, {choice.form.name}" if built else f"{choice.backend}, {choice.form.name}"
+    version = f" {choice.engines.manifest.version}" if choice.engines else ""
+    return f"{choice.backend}{version}, {choice.form.name}"
 
 
 def _names(results: Mapping[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ from samrt.engines.flavours import Flavour
 from samrt.engines.manifest import EngineManifest, platform_name
 from samrt.engines.profiles import Limits
 from samrt.engines.selection import Choice
-from samrt.engines.sets import find_engine_sets
+from samrt.engines.sets import EngineSet, find_engine_sets
 from samrt.errors import BackendError, BundleError, InputError, OutputError
 from samrt.progress import Lines
 
@@ -43,14 +43,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
     for module in (building, cuda):
         monkeypatch.setattr(module, "find_gpus", lambda: [CARD])
 
-    def open_engines(choice: Choice, options: Any) -> Session:
+    def open_engines(choice: Choice, engines: EngineSet, options: Any) -> Session:
         opened.append(choice)
-        assert choice.engines is not None
-        assert choice.engines.path_of("encoder").exists()
-        assert choice.engines.manifest is not None
+        assert engines.path_of("encoder").exists()
         assert options.device == CARD.index
-        session = open_onnxruntime(open_bundle(choice.engines.folder.parent.parent), choice)
-        limits, run = choice.engines.manifest.limits, session.decoder.run
+        session = open_onnxruntime(open_bundle(engines.folder.parent.parent), choice)
+        limits, run = engines.manifest.limits, session.decoder.run
 
         def limited(inputs: Any, on_device: Any = ()) -> Any:
             prompts, points = inputs["point_labels"].shape
@@ -78,7 +76,7 @@ def named(*capabilities: str) -> BuildRequest:
 
 def the_set(folder: Path) -> EngineManifest:
     (found,) = find_engine_sets(folder)
-    assert found.manifest is not None, found.problem
+    assert isinstance(found, EngineSet), found
     assert found.folder.name == found.manifest.name
     return found.manifest
 
@@ -122,7 +120,7 @@ def test_the_same_set_is_replaced_and_others_stay(own_bundle: Path) -> None:
     build_bundle(own_bundle, named("8.9"))
     smaller = replace(named("8.9"), limits=Limits(max_points=2))
     build_bundle(own_bundle, smaller)
-    found = [each.manifest for each in find_engine_sets(own_bundle) if each.manifest]
+    found = [each.manifest for each in find_engine_sets(own_bundle) if isinstance(each, EngineSet)]
     assert [(each.compute_capabilities, each.limits) for each in found] == [
         (("8.6",), FULL.limits),
         (("8.9",), smaller.limits),
@@ -201,8 +199,8 @@ def test_past_tolerance_nothing_is_installed(
     before = everything_in(own_bundle)
     honest = building.open_engines
 
-    def dishonest(choice: Choice, options: Any) -> Session:
-        session = honest(choice, options)
+    def dishonest(*given: Any) -> Session:
+        session = honest(*given)
         engine = getattr(session, graph)
         run = engine.run
 

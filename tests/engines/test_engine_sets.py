@@ -20,8 +20,8 @@ from samrt.bundle.folder import check_replaceable, open_bundle
 from samrt.cli import main
 from samrt.engines import selection
 from samrt.engines.manifest import EngineManifest, platform_name
-from samrt.engines.selection import Machine, choose, misfit
-from samrt.engines.sets import EngineSet, find_engine_sets, is_engines_folder
+from samrt.engines.selection import Machine, choose, fit
+from samrt.engines.sets import BrokenEngineSet, EngineSet, find_engine_sets, is_engines_folder
 from samrt.errors import BackendError, BundleError, OutputError, Reason
 
 pytest_plugins = ("toy_fixtures",)
@@ -113,18 +113,18 @@ def test_sets_are_found_best_first(own_bundle: Path) -> None:
     write_engines(own_bundle, precision="fp16")
     (own_bundle / "engines" / "broken").mkdir()
     (own_bundle / "engines" / ".half-written").mkdir()
-    found = find_engine_sets(own_bundle)
-    assert [(each.manifest.backend, each.manifest.precision) if each.manifest else None for each in found] == [
+    *whole, broken = find_engine_sets(own_bundle)
+    assert isinstance(broken, BrokenEngineSet)
+    assert [(each.manifest.backend, each.manifest.precision) for each in whole] == [
         ("tensorrt_rtx", "fp16"),
         ("tensorrt", "fp32"),
         ("tensorrt_rtx", "fp32"),
         ("tensorrt", "fp32"),
         ("tensorrt_rtx", "fp32"),
-        None,
     ]
-    compared = [each.manifest.verification is not None for each in found if each.manifest]
+    compared = [each.manifest.verification is not None for each in whole]
     assert compared == [True, True, True, False, False]
-    assert "engine.json" in found[5].problem
+    assert "engine.json" in str(broken.problem)
 
 
 def test_a_bundle_without_engines_has_none(own_bundle: Path) -> None:
@@ -134,6 +134,7 @@ def test_a_bundle_without_engines_has_none(own_bundle: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"not really an engine: ENCODER", None])
 def test_a_damaged_engine_is_noticed(with_engines: Path, damage: bytes | None) -> None:
     (engines,) = find_engine_sets(with_engines)
+    assert isinstance(engines, EngineSet)
     path = engines.path_of("encoder")
     path.unlink()
     if damage is not None:
@@ -264,11 +265,11 @@ def test_engines_that_fail_to_open_are_an_error_and_no_fallback(
         samrt.load(with_engines)
 
 
-def test_misfit_of_a_whole_set_is_empty(with_engines: Path) -> None:
+def test_a_set_that_fits_runs_the_form_it_was_built_from(with_engines: Path) -> None:
     manifest = open_bundle(with_engines).manifest
     (engines,) = find_engine_sets(with_engines)
-    assert misfit(engines, manifest, MACHINE) is None
-    assert misfit(EngineSet(engines.folder, None, "lost"), manifest, MACHINE) == Reason("lost")
+    assert isinstance(engines, EngineSet)
+    assert fit(engines, manifest, MACHINE) == manifest.forms[0]
 
 
 def test_info_looks_at_the_engines_too(

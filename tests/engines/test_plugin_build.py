@@ -35,7 +35,7 @@ from samrt.engines.manifest import EngineManifest
 from samrt.engines.plugin import PLUGIN
 from samrt.engines.profiles import Limits, ranges
 from samrt.engines.selection import Choice, choose
-from samrt.engines.sets import find_engine_sets
+from samrt.engines.sets import EngineSet, find_engine_sets
 from samrt.errors import BackendError, BundleError
 from samrt.kernels.library import PLUGIN_VARIABLE
 from samrt.progress import SILENT, Lines
@@ -94,10 +94,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(f"build {onnx.stem}")
         return BuiltEngine(memoryview(b"plan"), {}, 1.0, (LAPTOP.compute_capability,), ())
 
-    def open_engines(choice: Choice, options: Any) -> Session:
-        assert choice.engines is not None
+    def open_engines(choice: Choice, engines: EngineSet, options: Any) -> Session:
         done.append(f"open {choice.form.name}")
-        return open_onnxruntime(open_bundle(choice.engines.folder.parent.parent), choice)
+        return open_onnxruntime(open_bundle(engines.folder.parent.parent), choice)
 
     monkeypatch.setattr(building, "build_engine", build)
     monkeypatch.setattr(building, "open_engines", open_engines)

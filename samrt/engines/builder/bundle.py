@@ -209,12 +209,11 @@ def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, lim
 
 def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, device: int) -> dict[str, Any]:
     """Figures of the engines against `standard` in ONNX Runtime, which computes every form in float32 on a CPU."""
-    assert engines.manifest is not None
     limits, tolerance = engines.manifest.limits, TOLERANCES[form.precision]
     with open_onnxruntime(bundle, Choice("onnxruntime", standard)) as session:
         reference = _reference(bundle, session, limits)
     choice = Choice(engines.manifest.backend, form, engines)
-    with open_engines(choice, DeviceOptions(device)) as session:
+    with open_engines(choice, engines, DeviceOptions(device)) as session:
         encoder, decoder = _in_full_batches(session.encoder.run, limits), _one_by_one(session.decoder.run, limits)
         figures = compare(reference, encoder, decoder, tolerance)
     if past := past_tolerance(figures, tolerance):
