@@ -23,7 +23,7 @@ from samrt.bundle.manifest import contract_graph
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import Flavour, import_flavour
 from samrt.engines.plugin import prepare_plugin
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import EngineLimits, ranges
 from samrt.progress import SILENT
 from samrt_export.lowering import lower
 from samrt_export.lowering.augmented import AugmentedAttention
@@ -133,7 +133,7 @@ def scratch_mb(encoder: nn.Module, size: int, flavour: Flavour) -> float:
         built = build_engine(
             flavour,
             Path(folder, "encoder.onnx"),
-            ranges(graph, Limits()),
+            ranges(graph, EngineLimits()),
             BuildOptions(compute_capabilities=CAPABILITIES),
             SILENT,
         )

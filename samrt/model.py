@@ -161,7 +161,7 @@ class Model:
         Raises:
             InputError, BackendError: as `encode`.
         """
-        at_once = self._session.encoder.limits.get("batch", 1)
+        at_once = self._session.encoder.max_lengths.get("batch", 1)
         embeddings: list[Embedding] = []
         for start in range(0, len(images), at_once):
             pixels = [read_image(image, image_format) for image in images[start : start + at_once]]
@@ -384,7 +384,7 @@ class Model:
 
     @property
     def _prompts_per_call(self) -> int:
-        return self._session.decoder.limits["prompts"]
+        return self._session.decoder.max_lengths["prompts"]
 
     def _not_finite(self, graph: str) -> BackendError:
         precision = self.choice.form.precision

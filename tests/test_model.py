@@ -30,7 +30,7 @@ SIZE, INPUT = (40, 90), (28, 64)
 SCALE = np.array([64 / 90, 28 / 40])
 POINTS, LABELS = [[30.0, 20.0], [70.0, 5.0]], [1, 0]
 BOX = [10.0, 5.0, 60.0, 35.0]
-PROMPTS_PER_CALL = OnnxRuntimeEngine.limits["prompts"]
+PROMPTS_PER_CALL = OnnxRuntimeEngine.max_lengths["prompts"]
 
 
 @pytest.fixture(scope="module")

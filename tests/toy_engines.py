@@ -10,7 +10,7 @@ from samrt.bundle.folder import open_bundle
 from samrt.bundle.manifest import FileEntry
 from samrt.device.cuda import Gpu
 from samrt.engines.manifest import EngineFile, EngineManifest, platform_name
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import EngineLimits, ranges
 from samrt.engines.selection import Machine, source_hashes
 from samrt.files import sha256_of
 
@@ -23,7 +23,7 @@ def write_engines(folder: Path, **changes: Any) -> EngineManifest:
     """Add to the bundle in `folder` a set whose engine files hold text."""
     bundle = open_bundle(folder)
     form = bundle.manifest.forms[0]
-    limits = Limits()
+    limits = EngineLimits()
     built = EngineManifest(
         backend="tensorrt_rtx",
         version="1.7.1",

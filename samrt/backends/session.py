@@ -28,7 +28,7 @@ class Engine(Protocol):
     outputs: tuple[Tensor, ...]
 
     @property
-    def limits(self) -> Mapping[str, int]:
+    def max_lengths(self) -> Mapping[str, int]:
         """The longest that a dynamic axis may be, by its name; axes that are not there have no limit."""
 
     def run(self, inputs: Mapping[str, Any], on_device: Collection[str] = ()) -> dict[str, Any]:

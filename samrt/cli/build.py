@@ -62,12 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Build, with progress on stderr."""
     from samrt.engines.builder.bundle import BuildRequest, build_bundle
     from samrt.engines.builder.engine import BuildOptions
-    from samrt.engines.profiles import Limits
+    from samrt.engines.profiles import EngineLimits
 
     request = BuildRequest(
         backend=arguments.backend,
         precision=arguments.precision,
-        limits=Limits(arguments.max_batch, arguments.max_prompts, arguments.max_points),
+        limits=EngineLimits(arguments.max_batch, arguments.max_prompts, arguments.max_points),
         options=BuildOptions(arguments.compute_capability, arguments.workspace, arguments.timing_cache),
     )
     build_bundle(arguments.bundle, request, Terminal(sys.stderr))

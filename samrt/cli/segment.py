@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samrt.bundle.default import default_bundle
-from samrt.cli.prompts import check_prompts, parse_box, parse_point, read_prompts
+from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, read_prompt_arguments
 from samrt.cli.remedies import in_flags
 
 if TYPE_CHECKING:
@@ -97,13 +97,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Segment, write the files that were asked for, and say so."""
     arguments.bundle = arguments.bundle or default_bundle()
     picture_path, json_path = _outputs(arguments)
-    check_prompts(arguments)
+    check_prompt_arguments(arguments)
     from samrt.files import check_target
     from samrt.images import read_image
     from samrt.model import load
 
     image = read_image(arguments.image)
-    prompts = read_prompts(arguments)
+    prompts = read_prompt_arguments(arguments)
     for path in (picture_path, json_path):
         if path is not None:
             check_target(path)

@@ -11,7 +11,7 @@ from samrt.bundle.json_reader import JsonReader, is_size
 from samrt.bundle.manifest import PRECISIONS, FileEntry, Graph, Tensor, file_entry, plain_name, read_graph
 from samrt.engines.flavours import FLAVOURS
 from samrt.engines.plugin import RequiredPlugin
-from samrt.engines.profiles import Limits, Range
+from samrt.engines.profiles import EngineLimits, Range
 from samrt.errors import BundleError, InputError
 
 FORMAT = "samrt-engines"
@@ -52,7 +52,7 @@ class EngineManifest:
     precision: str
     lowering: str
     sources: Mapping[str, str]
-    limits: Limits
+    limits: EngineLimits
     engines: Mapping[str, EngineFile]
     verification: Mapping[str, Any] | None
     plugin: RequiredPlugin | None = None
@@ -170,9 +170,9 @@ def _fits(tensor: Tensor, given: Range) -> bool:
     )
 
 
-def _limits(reader: JsonReader) -> Limits:
+def _limits(reader: JsonReader) -> EngineLimits:
     try:
-        return Limits(reader.size("max_batch"), reader.size("max_prompts"), reader.size("max_points"))
+        return EngineLimits(reader.size("max_batch"), reader.size("max_prompts"), reader.size("max_points"))
     except InputError as error:
         raise BundleError(f"{reader.where}: {error}; {_REMEDY}") from error
 

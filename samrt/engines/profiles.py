@@ -14,7 +14,7 @@ _LARGEST = {"max_batch": 64, "max_prompts": 1024, "max_points": 1024}
 
 
 @dataclass(frozen=True)
-class Limits:
+class EngineLimits:
     """The most that an engine takes: images per call, prompts per call, points per prompt (a box is two of them).
 
     An engine's working memory grows with prompts times points.
@@ -43,7 +43,7 @@ class Range:
     maximum: tuple[int, ...]
 
 
-def ranges(graph: Graph, limits: Limits) -> dict[str, Range]:
+def ranges(graph: Graph, limits: EngineLimits) -> dict[str, Range]:
     """Each input's range, by its name. An axis of fixed length has that length in all three shapes.
 
     Tuned for one image, and for one prompt of one box or two points.

@@ -14,8 +14,8 @@ from samrt.bundle.folder import Bundle, open_bundle
 from samrt.engines.selection import Choice, choose
 from samrt.errors import InputError, OutputError
 from samrt.evaluation.baselines import disc_radius
-from samrt.evaluation.compare import compare
 from samrt.evaluation.datasets import INDEX, Survey, fingerprint, open_data_sets, survey
+from samrt.evaluation.difference import paired_difference
 from samrt.evaluation.journal import ANOTHER_FOLDER, Journal, check_journal, read_records
 from samrt.evaluation.protocol import DEFAULT_PROMPTS, PromptPlan, parse_prompts
 from samrt.evaluation.records import Record, evaluate_instances
@@ -233,7 +233,7 @@ def _results(
         for found, own in zip(rows, tables, strict=True):
             found += [summarise(data_set.name, table) for table in own]
         if len(runs) == 2:
-            differences += [compare(data_set.name, *pair) for pair in zip(*tables, strict=True)]
+            differences += [paired_difference(data_set.name, *pair) for pair in zip(*tables, strict=True)]
     return Evaluation(
         model=runs[0].description,
         prompts=plan.names,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from samrt.evaluation.compare import LEAST_IMAGES
+from samrt.evaluation.difference import LEAST_IMAGES
 from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
 from samrt.evaluation.summary import Row, Score
 

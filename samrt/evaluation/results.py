@@ -11,7 +11,7 @@ from typing import Any
 from samrt.bundle.folder import Bundle
 from samrt.engines.selection import Choice, source_hashes
 from samrt.errors import InputError, OutputError
-from samrt.evaluation.compare import CONFIDENCE, RESAMPLES, Difference
+from samrt.evaluation.difference import CONFIDENCE, RESAMPLES, Difference
 from samrt.evaluation.journal import ANOTHER_FOLDER, RESTART
 from samrt.evaluation.summary import Row
 from samrt.files import replacing_file

@@ -17,7 +17,7 @@ from hostcuda.outside import expect_passed, names
 from onnx import TensorProto, helper
 
 from samrt.backends.tensorrt.plan import ErrorLines, Errors, deserialize, runtime_logger
-from samrt.backends.tensorrt.ranges import InputRange, check_names, check_shapes, limits, named_axes
+from samrt.backends.tensorrt.ranges import InputRange, check_names, check_shapes, max_lengths, named_axes
 from samrt.bundle.manifest import Graph, Tensor, contract_graph
 from samrt.device.cuda import find_gpus
 from samrt.engines.flavours import Flavour, import_flavour
@@ -54,9 +54,9 @@ def test_axes_get_the_names_of_the_graph() -> None:
 
 
 def test_limits_are_those_of_the_named_axes() -> None:
-    assert limits(RANGES) == {"prompts": 4, "points": 16}
+    assert max_lengths(RANGES) == {"prompts": 4, "points": 16}
     narrower = InputRange(Tensor("mask", "float32", ("prompts", 1)), (1, 1), (2, 1))
-    assert limits((narrower, *RANGES)) == limits((*RANGES, narrower)) == {"prompts": 2, "points": 16}
+    assert max_lengths((narrower, *RANGES)) == max_lengths((*RANGES, narrower)) == {"prompts": 2, "points": 16}
 
 
 def test_shapes_within_the_ranges_pass() -> None:

@@ -24,7 +24,7 @@ from samrt.engines.builder.bundle import BuildRequest, build_bundle
 from samrt.engines.builder.engine import BuildOptions
 from samrt.engines.flavours import Flavour
 from samrt.engines.manifest import EngineManifest, platform_name
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import EngineLimits
 from samrt.engines.selection import Choice
 from samrt.engines.sets import EngineSet, find_engine_sets
 from samrt.errors import BackendError, BundleError, InputError, OutputError
@@ -32,7 +32,7 @@ from samrt.progress import Lines
 
 pytest_plugins = ("tensorrt_fixtures", "toy_fixtures")
 
-FULL = BuildRequest("tensorrt_rtx", "fp32", Limits(max_batch=2, max_prompts=3, max_points=4))
+FULL = BuildRequest("tensorrt_rtx", "fp32", EngineLimits(max_batch=2, max_prompts=3, max_points=4))
 CARD = Gpu(1, "RTX 4060", "8.9", 8 << 30)
 
 
@@ -118,7 +118,7 @@ def test_what_is_built_without_a_gpu(own_bundle: Path, rtx: Flavour) -> None:
 def test_the_same_set_is_replaced_and_others_stay(own_bundle: Path) -> None:
     build_bundle(own_bundle, named("8.6"))
     build_bundle(own_bundle, named("8.9"))
-    smaller = replace(named("8.9"), limits=Limits(max_points=2))
+    smaller = replace(named("8.9"), limits=EngineLimits(max_points=2))
     build_bundle(own_bundle, smaller)
     found = [each.manifest for each in find_engine_sets(own_bundle) if isinstance(each, EngineSet)]
     assert [(each.compute_capabilities, each.limits) for each in found] == [
@@ -173,7 +173,7 @@ def test_the_reference_is_the_fp32_form(
 
 
 def test_what_the_engines_do_not_take_is_not_asked_of_them(own_bundle: Path, stand_in: list[Choice]) -> None:
-    small = replace(named("8.9"), limits=Limits(max_prompts=1, max_points=2))
+    small = replace(named("8.9"), limits=EngineLimits(max_prompts=1, max_points=2))
     verification = build_bundle(own_bundle, small).verification
     assert verification is not None
     assert set(verification["figures"]["prompts"]) == {"point", "box", "mask", "batch"}

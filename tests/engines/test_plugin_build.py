@@ -33,7 +33,7 @@ from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.flavours import Flavour
 from samrt.engines.manifest import EngineManifest
 from samrt.engines.plugin import PLUGIN
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import EngineLimits, ranges
 from samrt.engines.selection import Choice, choose
 from samrt.engines.sets import EngineSet, find_engine_sets
 from samrt.errors import BackendError, BundleError
@@ -232,7 +232,7 @@ def test_the_node_is_refused_by_name_where_no_plugin_is_loaded(
     with pytest.raises(
         BackendError, match=r"\(SamrtRelPosAttention\).*samrt's plugin, which has to be loaded"
     ) as caught:
-        build_engine(rtx, path, ranges(graph, Limits()), options, SILENT)
+        build_engine(rtx, path, ranges(graph, EngineLimits()), options, SILENT)
     assert "--lowering auto,augmented" in str(caught.value)
 
 

@@ -29,7 +29,7 @@ from samrt.engines.builder import monitor
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.targets import Targets, choose_targets
 from samrt.engines.flavours import Flavour
-from samrt.engines.profiles import Limits, Range, ranges
+from samrt.engines.profiles import EngineLimits, Range, ranges
 from samrt.errors import BackendError, BundleError, InputError, OutputError
 from samrt.progress import SILENT, Lines
 
@@ -41,7 +41,7 @@ Encoder = Callable[[str], tuple[Path, Graph]]
 
 
 def toy_ranges(name: str, **limits: int) -> dict[str, Range]:
-    return ranges(contract_graph(name, f"{name}.onnx", 64, (8, 16, 16), 64), Limits(**limits))
+    return ranges(contract_graph(name, f"{name}.onnx", 64, (8, 16, 16), 64), EngineLimits(**limits))
 
 
 def build_toy(flavour: Flavour, bundle: Path, name: str = "decoder", **options: Any) -> BuiltEngine:
@@ -87,7 +87,7 @@ def stock(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> Flavour:
 def test_a_vit_encoder(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     lines: list[str] = []
-    built = build_engine(rtx, path, ranges(graph, Limits(max_batch=2)), BuildOptions(), Lines(lines.append))
+    built = build_engine(rtx, path, ranges(graph, EngineLimits(max_batch=2)), BuildOptions(), Lines(lines.append))
     assert lines[0] == "building encoder: reading encoder.onnx"
     weights = (path.parent / "encoder.weights").stat().st_size
     assert len(built.plan) == built.memory["plan_bytes"] > weights
@@ -166,7 +166,7 @@ def test_progress(rtx: Flavour, small_encoder: Encoder) -> None:
     build_engine(
         rtx,
         path,
-        ranges(graph, Limits()),
+        ranges(graph, EngineLimits()),
         BuildOptions(),
         Lines(lambda line: lines.append((line, threading.current_thread().name))),
     )
@@ -208,10 +208,10 @@ def test_ctrl_c_aborts_the_build(rtx: Flavour, small_encoder: Encoder, loggers: 
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), Lines(press))
+        build_engine(rtx, path, ranges(graph, EngineLimits()), BuildOptions(), Lines(press))
     assert any("BuildCanceled" in line for line in loggers[0].errors)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("samrt-build")]
-    assert build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), SILENT).plan.nbytes > 0
+    assert build_engine(rtx, path, ranges(graph, EngineLimits()), BuildOptions(), SILENT).plan.nbytes > 0
 
 
 @pytest.mark.usefixtures("slow")
@@ -225,14 +225,14 @@ def test_an_exception_out_of_progress_aborts_the_build(
             raise BrokenPipeError("nobody reads this")
 
     with pytest.raises(BrokenPipeError):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), Lines(fail))
+        build_engine(rtx, path, ranges(graph, EngineLimits()), BuildOptions(), Lines(fail))
     assert any("BuildCanceled" in line for line in loggers[0].errors)
 
 
 def test_a_workspace_that_is_too_small(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     with pytest.raises(BackendError, match=r"cannot build .*; the workspace of 1 MiB is too small: raise it"):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(workspace_mib=1), SILENT)
+        build_engine(rtx, path, ranges(graph, EngineLimits()), BuildOptions(workspace_mib=1), SILENT)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
@@ -253,7 +253,7 @@ def test_unknown_compute_capabilities(wanted: tuple[str, ...], said: str, rtx: F
 def test_turing_has_no_float32_products(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     with pytest.raises(BackendError, match=r"Turing.*leave 7\.5 out"):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(compute_capabilities=("7.5",)), SILENT)
+        build_engine(rtx, path, ranges(graph, EngineLimits()), BuildOptions(compute_capabilities=("7.5",)), SILENT)
 
 
 def test_rtx_builds_for_the_gpu_at_hand(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from samrt.evaluation.compare import Difference
+from samrt.evaluation.difference import Difference
 from samrt.evaluation.report import describe_left_out, differences_table, markdown_report, terminal_report
 from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
 from samrt.evaluation.summary import Row, Score

@@ -24,13 +24,13 @@ from samrt.device.array import DeviceArray
 from samrt.device.cuda import DeviceOptions, DeviceSession, find_gpus
 from samrt.engines import selection
 from samrt.engines.manifest import platform_name
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import EngineLimits
 from samrt.errors import BackendError, InputError
 from samrt.geometry import normalize_and_pad, resize_longest_side
 from samrt.model import Model
 
 # The defaults of `samrt build`, but for fewer points: the batch has one length only.
-LIMITS = Limits(max_batch=1, max_prompts=2, max_points=5)
+LIMITS = EngineLimits(max_batch=1, max_prompts=2, max_points=5)
 RANDOM = np.random.default_rng(0)
 IMAGES = [RANDOM.integers(0, 256, size, dtype=np.uint8) for size in ((40, 90, 3), (64, 64, 3), (200, 30, 3))]
 IMAGE, SIZE, INPUT = IMAGES[0], (40, 90), (28, 64)
@@ -50,7 +50,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Loads a toy bundle with engines of a flavour, on a machine where only that is installed."""
 
-    def load_(backend: str = "tensorrt", limits: Limits = LIMITS, options: DeviceOptions | None = None) -> Model:
+    def load_(backend: str = "tensorrt", limits: EngineLimits = LIMITS, options: DeviceOptions | None = None) -> Model:
         bundle = write_toy_bundle(tmp_path / backend)
         write_engines(bundle, backend, limits)
         machine = selection.Machine(platform_name(), find_gpus()[0], {backend: "0"}, {})

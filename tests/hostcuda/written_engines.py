@@ -10,12 +10,12 @@ from hostcuda.fake_tensorrt import write_plan
 from samrt.bundle.manifest import FileEntry, Manifest
 from samrt.engines.manifest import EngineFile, EngineManifest, platform_name
 from samrt.engines.plugin import RequiredPlugin
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import EngineLimits, ranges
 from samrt.engines.selection import source_hashes
 from samrt.files import sha256_of
 
 
-def write_engines(bundle: Path, backend: str, limits: Limits, plugin: RequiredPlugin | None = None) -> None:
+def write_engines(bundle: Path, backend: str, limits: EngineLimits, plugin: RequiredPlugin | None = None) -> None:
     """Write a set of engines of the stand-in TensorRT for the bundle's one form; with a `plugin`, such that need it."""
     manifest = Manifest.from_json((bundle / "manifest.json").read_text())
     (form,) = manifest.forms

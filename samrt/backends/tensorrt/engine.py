@@ -15,7 +15,7 @@ import numpy as np
 from samrt.backends.tensorrt.cache import JitCache
 from samrt.backends.tensorrt.graphs import Captured, GraphCache, Key, capture
 from samrt.backends.tensorrt.plan import Errors, backend_errors, deserialize, runtime_logger
-from samrt.backends.tensorrt.ranges import InputRange, Shape, check_names, check_shapes, limits, named_axes
+from samrt.backends.tensorrt.ranges import InputRange, Shape, check_names, check_shapes, max_lengths, named_axes
 from samrt.bundle.manifest import Graph, Tensor
 from samrt.device.array import DeviceArray, DeviceView, is_device_array, view_device_array
 from samrt.device.cuda import DeviceSession, Memory
@@ -86,9 +86,9 @@ class TensorRtEngine:
                     raise
 
     @property
-    def limits(self) -> dict[str, int]:
+    def max_lengths(self) -> dict[str, int]:
         """The most that one call takes, by the name of the axis: "batch", or "prompts" and "points"."""
-        return limits(self._ranges)
+        return max_lengths(self._ranges)
 
     def run(self, inputs: Mapping[str, Any], on_device: Collection[str] = ()) -> dict[str, Any]:
         """Compute all outputs and wait for them.

@@ -31,7 +31,7 @@ def named_axes(graph: Graph, name: str, shape: Shape) -> tuple[int | str, ...]:
     return tuple(n if n >= 0 and not isinstance(axis, str) else str(axis) for n, axis in zip(shape, axes, strict=True))
 
 
-def limits(ranges: Collection[InputRange]) -> dict[str, int]:
+def max_lengths(ranges: Collection[InputRange]) -> dict[str, int]:
     """The largest length of each named axis that all inputs take."""
     longest: dict[str, int] = {}
     for each in ranges:

@@ -28,7 +28,7 @@ from samrt.engines.manifest import (
     platform_name,
 )
 from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, RequiredPlugin, prepare_plugin
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import EngineLimits, ranges
 from samrt.engines.selection import Choice, source_hashes
 from samrt.engines.sets import ENGINES_FOLDER, EngineSet, remove_leftovers
 from samrt.errors import BackendError, InputError, OutputError, Remedy
@@ -47,7 +47,7 @@ class BuildRequest:
 
     backend: str = "auto"
     precision: str = "fp16"
-    limits: Limits = field(default_factory=Limits)
+    limits: EngineLimits = field(default_factory=EngineLimits)
     options: BuildOptions = field(default_factory=BuildOptions)
 
 
@@ -195,7 +195,7 @@ def _make_writable(engines: Path) -> None:
     check_target(engines / ENGINE_MANIFEST_NAME)
 
 
-def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, limits: Limits) -> EngineFile:
+def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, limits: EngineLimits) -> EngineFile:
     path = folder / engine_file_name(name)
     path.write_bytes(built.plan)
     return EngineFile(
@@ -231,7 +231,7 @@ def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, devi
     }
 
 
-def _reference(bundle: Bundle, session: Session, limits: Limits) -> Reference:
+def _reference(bundle: Bundle, session: Session, limits: EngineLimits) -> Reference:
     manifest = bundle.manifest
     reference = make_reference(
         manifest.image_size, manifest.low_res_size, manifest.normalization, session.encoder.run, session.decoder.run
@@ -245,7 +245,7 @@ def _reference(bundle: Bundle, session: Session, limits: Limits) -> Reference:
     return replace(reference, prompts=fitting)
 
 
-def _in_full_batches(encoder: Run, limits: Limits) -> Run:
+def _in_full_batches(encoder: Run, limits: EngineLimits) -> Run:
     """The encoder, given as many copies of the image at once as it takes; what it makes of the last one."""
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def _in_full_batches(encoder: Run, limits: Limits) -> Run:
     return run
 
 
-def _one_by_one(decoder: Run, limits: Limits) -> Run:
+def _one_by_one(decoder: Run, limits: EngineLimits) -> Run:
     """The decoder, given no more prompts at once than it takes."""
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:

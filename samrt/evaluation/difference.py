@@ -46,7 +46,7 @@ class Difference:
     boundary_interval: tuple[float, float] | None
 
 
-def compare(data_set: str, table: Table, other: Table) -> Difference:
+def paired_difference(data_set: str, table: Table, other: Table) -> Difference:
     """The difference of two tables of one prompt.
 
     Raises:
