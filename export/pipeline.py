@@ -34,10 +34,14 @@ from samrt_export.verify import check, checkpoint_reference, in_torch
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to make of a checkpoint; None and "auto" leave the choice to the checkpoint.
+    """What to make of a checkpoint.
 
-    The bundle gets one form per entry of `precisions`: "fp32" for ONNX Runtime on the CPU, "fp16" for GPUs. `lowering`
-    is that of all forms, or one for each.
+    Attributes:
+        model: the family or variant that the checkpoint has to be, such as "vit_b"; None accepts all.
+        image_size: side S of the square model input in pixels; None is the model's own.
+        lowering: the form of the encoder's attention, for all of `precisions` or one for each: "dense", "chunked",
+            "augmented" or "plugin"; "auto" is chosen by model and precision.
+        precisions: of the bundle's forms, one form for each: "fp32" for ONNX Runtime on the CPU, "fp16" for GPUs.
     """
 
     model: str | None = None
@@ -58,7 +62,11 @@ def export(
         checkpoint: a .pth file of the SAM family.
         output: the bundle's folder, or a file ending in .zip. What is there is replaced only when all went well;
             a folder only if it is empty or holds a bundle and nothing else.
+        options: what to make of it; by default one form in fp32.
         progress: is told each step, in one line: `samrt.Lines(print)` prints it.
+
+    Returns:
+        What the bundle's manifest.json says.
 
     Raises:
         BundleError: the checkpoint cannot be read or recognised.

@@ -12,50 +12,79 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from samrt.errors import BackendError, BundleError, InputError, OutputError, SamrtError
+from samrt.errors import BackendError, BundleError, ExportError, InputError, OutputError, Reason, Remedy, SamrtError
 
 if TYPE_CHECKING:
     from samrt.bundle.default import default_bundle
+    from samrt.bundle.folder import Bundle, open_bundle
     from samrt.device.array import DeviceArray
     from samrt.device.cuda import DeviceOptions
     from samrt.embedding import Embedding
+    from samrt.engines.builder.bundle import BuildRequest, build_bundle
+    from samrt.engines.builder.engine import BuildOptions
+    from samrt.engines.profiles import EngineLimits
+    from samrt.engines.selection import Choice
     from samrt.geometry import ResizeLongestSide
     from samrt.model import Model, Prediction, load
     from samrt.predictor import SamPredictor
+    from samrt.progress import Lines, Progress, Silent
     from samrt.scribble import Scribble
 
     __version__: str
 
 _HOMES = {
+    "BuildOptions": "samrt.engines.builder.engine",
+    "BuildRequest": "samrt.engines.builder.bundle",
+    "Bundle": "samrt.bundle.folder",
+    "Choice": "samrt.engines.selection",
     "DeviceArray": "samrt.device.array",
     "DeviceOptions": "samrt.device.cuda",
     "Embedding": "samrt.embedding",
+    "EngineLimits": "samrt.engines.profiles",
+    "Lines": "samrt.progress",
     "Model": "samrt.model",
     "Prediction": "samrt.model",
+    "Progress": "samrt.progress",
     "ResizeLongestSide": "samrt.geometry",
     "SamPredictor": "samrt.predictor",
     "Scribble": "samrt.scribble",
+    "Silent": "samrt.progress",
+    "build_bundle": "samrt.engines.builder.bundle",
     "default_bundle": "samrt.bundle.default",
     "load": "samrt.model",
+    "open_bundle": "samrt.bundle.folder",
 }
 
 __all__ = [
     "BackendError",
+    "BuildOptions",
+    "BuildRequest",
+    "Bundle",
     "BundleError",
+    "Choice",
     "DeviceArray",
     "DeviceOptions",
     "Embedding",
+    "EngineLimits",
+    "ExportError",
     "InputError",
+    "Lines",
     "Model",
     "OutputError",
     "Prediction",
+    "Progress",
+    "Reason",
+    "Remedy",
     "ResizeLongestSide",
     "SamPredictor",
     "SamrtError",
     "Scribble",
+    "Silent",
     "__version__",
+    "build_bundle",
     "default_bundle",
     "load",
+    "open_bundle",
 ]
 
 

@@ -60,9 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build, with progress on stderr."""
-    from samrt.engines.builder.bundle import BuildRequest, build_bundle
-    from samrt.engines.builder.engine import BuildOptions
-    from samrt.engines.profiles import EngineLimits
+    from samrt import BuildOptions, BuildRequest, EngineLimits, build_bundle
 
     request = BuildRequest(
         backend=arguments.backend,

@@ -15,9 +15,12 @@ _LARGEST = {"max_batch": 64, "max_prompts": 1024, "max_points": 1024}
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """The most that an engine takes: images per call, prompts per call, points per prompt (a box is two of them).
+    """The most that an engine takes. Its working memory grows with prompts times points.
 
-    An engine's working memory grows with prompts times points.
+    Attributes:
+        max_batch: images per call of the encoder.
+        max_prompts: prompts per call of the decoder.
+        max_points: points per prompt; a box is two of them.
 
     Raises:
         InputError: one is not a whole number, too small for any prompt, or more than any GPU holds.

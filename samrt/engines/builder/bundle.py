@@ -43,7 +43,15 @@ _CPU_LOWERING = "chunked"
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build: for which backend ("auto": what is installed), in which precision, for how much at once."""
+    """What to build from a bundle.
+
+    Attributes:
+        backend: "tensorrt" or "tensorrt_rtx"; "auto" is TensorRT where it is installed and a GPU is found, else
+            TensorRT-RTX.
+        precision: that of one of the bundle's forms, "fp16" or "fp32".
+        limits: the most that the engines take at once.
+        options: for which GPUs, with how much memory.
+    """
 
     backend: str = "auto"
     precision: str = "fp16"
@@ -61,7 +69,11 @@ def build_bundle(
 
     Args:
         path: the bundle's folder.
+        request: what to build; by default fp16 engines for the GPU of this machine.
         progress: is told each step, in one line: `samrt.Lines(print)` prints it.
+
+    Returns:
+        What the engine.json of the set says.
 
     Raises:
         BundleError: the bundle is missing or damaged.

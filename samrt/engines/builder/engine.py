@@ -37,10 +37,12 @@ _NOISE = "differs from one already registered"
 class BuildOptions:
     """How to build.
 
-    `compute_capabilities`: the GPUs to build for, as "8.9"; None for the GPU at hand, or where there is none, for all
-    that TensorRT-RTX knows but Turing (7.5). `workspace_mib`: the most working memory, in MiB, that a layer may ask
-    for; None for TensorRT's own limit. `timing_cache`: stock TensorRT's measurements of kernels, read where the file is
-    there and written anew, which shorten the next build.
+    Attributes:
+        compute_capabilities: the GPUs to build for, as "8.9"; None for the GPU at hand, or where there is none, for all
+            that TensorRT-RTX knows but Turing (7.5).
+        workspace_mib: the most working memory, in MiB, that a layer may ask for; None for TensorRT's own limit.
+        timing_cache: a file of stock TensorRT's measurements of kernels, read if it is there and written anew, which
+            shorten the next build.
 
     Raises:
         InputError: the workspace is less than 1 MiB, more than 1 TiB, or not a whole number.
