@@ -265,7 +265,7 @@ def test_encoder_that_overflows_is_not_believed(toy_model: Model, monkeypatch: p
         toy_model.encode(IMAGE)
     choice = toy_model.choice
     monkeypatch.setattr(toy_model._session, "choice", replace(choice, form=replace(choice.form, precision="fp16")))
-    with pytest.raises(BackendError, match="encoder returned NaN or infinity; export with --precision fp32"):
+    with pytest.raises(BackendError, match="encoder returned NaN or infinity in fp16; export it with precisions="):
         toy_model.encode(IMAGE)
 
 

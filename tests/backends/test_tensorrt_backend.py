@@ -68,8 +68,8 @@ def test_shapes_within_the_ranges_pass() -> None:
 @pytest.mark.parametrize(
     ("coords", "labels", "message"),
     [
-        ((5, 1, 2), (5, 1), "--max-prompts 5"),
-        ((1, 17, 2), (1, 17), "--max-points 17"),
+        ((5, 1, 2), (5, 1), "max_prompts=5"),
+        ((1, 17, 2), (1, 17), "max_points=17"),
         ((0, 1, 2), (0, 1), "at least 1"),
         ((1, 1, 3), (1, 1), r"must have the shape \[prompts, points, 2\], not \[1, 1, 3\]"),
         ((1, 1), (1, 1), r"must have the shape \[prompts, points, 2\], not \[1, 1\]"),

@@ -36,7 +36,7 @@ def test_a_constant_difference_is_found_exactly_and_has_its_sign() -> None:
 def test_tables_of_other_instances_are_not_compared() -> None:
     ious = np.random.default_rng(0).random(4)
 
-    with pytest.raises(InputError, match=r"of shapes are not of the same instances; .*--restart"):
+    with pytest.raises(InputError, match=r"of shapes are not of the same instances; .*restart=True"):
         paired_difference("shapes", table(ious, np.array([0, 0, 1, 1])), table(ious, np.array([0, 1, 1, 1])))
 
 

@@ -175,7 +175,7 @@ def test_plans_that_cannot_be_loaded_are_refused(toy: Any, session: DeviceSessio
     empty.touch()
     elsewhere.write_bytes(b"other gpu")
     cases = [
-        (damaged, False, r"cannot load damaged\.plan: the plan has a wrong magic tag; build the engine again"),
+        (damaged, False, r"cannot load damaged\.plan: the plan has a wrong magic tag; build the engines again"),
         (damaged, True, "no engine of TensorRT-RTX, or damaged"),
         (elsewhere, True, r"built for other compute capabilities.*build the engines again"),
         (empty, False, "cannot read the engine"),

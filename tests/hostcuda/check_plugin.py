@@ -106,7 +106,7 @@ def test_a_library_that_tensorrt_refuses_is_an_error(
 ) -> None:
     monkeypatch.setattr(flavour.module.registry, "load_library", lambda _: None)
     write_engines(bundle, "tensorrt", EngineLimits(), PLUGIN)
-    with pytest.raises(BackendError, match=r"TensorRT 0 refuses samrt's plugin in .*--lowering auto,augmented"):
+    with pytest.raises(BackendError, match=r"TensorRT 0 rejects samrt's plugin in .*'auto', 'augmented'"):
         samrt.load(bundle, backend="tensorrt")
     assert flavour.module.engines == []
 
