@@ -15,7 +15,7 @@ from samrt.backends.session import open_session
 from samrt.bundle.default import default_bundle
 from samrt.bundle.folder import Bundle, open_bundle
 from samrt.bundle.manifest import Manifest
-from samrt.device.cuda import DeviceOptions
+from samrt.device.session import DeviceOptions
 from samrt.embedding import Embedding
 from samrt.engines.selection import Choice, check_backend
 from samrt.errors import BackendError, InputError

@@ -14,7 +14,7 @@ from toy_bundle import STRIDE, C, S, write_toy_bundle
 from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.backends.tensorrt.engine import TensorRtEngine
 from samrt.bundle.manifest import contract_graph
-from samrt.device.cuda import DeviceSession
+from samrt.device.session import DeviceSession
 
 LARGEST = {"batch": 2, "prompts": 3, "points": 4}
 

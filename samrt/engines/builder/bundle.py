@@ -16,7 +16,8 @@ from samrt.backends.session import Session, open_engines, open_onnxruntime
 from samrt.bundle.default import is_default
 from samrt.bundle.folder import Bundle, open_bundle
 from samrt.bundle.manifest import PRECISIONS, FileEntry, Form, Graph, contract_graph
-from samrt.device.cuda import DeviceOptions, find_gpus
+from samrt.device.gpus import find_gpus
+from samrt.device.session import DeviceOptions
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.targets import choose_targets
 from samrt.engines.flavours import Flavour, import_flavour, installed_flavours
