@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from samrt.bundle.default import default_bundle
     from samrt.decoding import Prediction
     from samrt.device.array import DeviceArray
-    from samrt.device.cuda import DeviceOptions
+    from samrt.device.session import DeviceOptions
     from samrt.embedding import Embedding
     from samrt.geometry import ResizeLongestSide
     from samrt.model import Model, load
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DeviceArray": "samrt.device.array",
-    "DeviceOptions": "samrt.device.cuda",
+    "DeviceOptions": "samrt.device.session",
     "Embedding": "samrt.embedding",
     "Model": "samrt.model",
     "Prediction": "samrt.decoding",

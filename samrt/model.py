@@ -17,7 +17,7 @@ from samrt.bundle.default import default_bundle
 from samrt.bundle.folder import Bundle, open_bundle
 from samrt.bundle.manifest import Manifest
 from samrt.decoding import Decoder, DeviceLowResPrediction, LowResPrediction, Prediction
-from samrt.device.cuda import DeviceOptions
+from samrt.device.session import DeviceOptions
 from samrt.embedding import WHOLE, Embedding, Region, check_region
 from samrt.encoding import Encoder
 from samrt.engines.selection import Choice, check_backend

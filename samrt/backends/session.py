@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER, ROLES, Graph, Tensor
 from samrt.bundle.folder import Bundle
-from samrt.device.cuda import DeviceOptions
+from samrt.device.session import DeviceOptions
 from samrt.engines.flavours import import_flavour
 from samrt.engines.plugin import register_plugin
 from samrt.engines.selection import Choice, choose
@@ -103,7 +103,7 @@ def open_onnxruntime(bundle: Bundle, choice: Choice, threads: int | None = None)
 def open_engines(choice: Choice, options: DeviceOptions) -> Session:
     """The session of `choice.engines` on the GPU that they were built for; raises as `open_session`."""
     from samrt.backends.tensorrt.engine import TensorRtEngine
-    from samrt.device.cuda import DeviceSession
+    from samrt.device.session import DeviceSession
 
     engines = choice.engines
     assert engines is not None

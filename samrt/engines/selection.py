@@ -8,7 +8,7 @@ from samrt.bundle.default import is_default
 from samrt.bundle.folder import Bundle
 from samrt.bundle.manifest import Form, Manifest
 from samrt.bundle.precisions import PRECISIONS
-from samrt.device.cuda import Gpu, find_gpus
+from samrt.device.gpus import Gpu, find_gpus
 from samrt.engines.flavours import FLAVOURS, import_flavour, installed_flavours
 from samrt.engines.manifest import EngineManifest, platform_name
 from samrt.engines.plugin import EXPORT_WITH_PLUGIN, PLUGIN, PLUGIN_LOWERING, find_plugin, why_not_for

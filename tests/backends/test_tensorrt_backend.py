@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from samrt.backends.tensorrt.plan import ErrorLines, Errors, deserialize, runtime_logger
 from samrt.backends.tensorrt.ranges import InputRange, check_names, check_shapes, limits, named_axes
 from samrt.bundle.contract import MASK_DECODER, Graph, Tensor
-from samrt.device.cuda import find_gpus
+from samrt.device.gpus import find_gpus
 from samrt.engines.flavours import Flavour, import_flavour
 from samrt.errors import BackendError, InputError
 

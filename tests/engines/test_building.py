@@ -16,8 +16,8 @@ from toy_bundle import rewrite_manifest
 from samrt.backends.session import Session, open_onnxruntime
 from samrt.bundle.folder import open_bundle
 from samrt.cli import main
-from samrt.device import cuda
-from samrt.device.cuda import Gpu
+from samrt.device import gpus
+from samrt.device.gpus import Gpu
 from samrt.engines.builder import bundle as building
 from samrt.engines.builder.bundle import BuildRequest, build_bundle
 from samrt.engines.builder.engine import BuildOptions
@@ -38,7 +38,7 @@ CARD = Gpu(1, "RTX 4060", "8.9", 8 << 30)
 def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
     """A GPU is found, and its engines are played by ONNX Runtime: what is tested is the comparison, not engines."""
     opened: list[Choice] = []
-    for module in (building, cuda):
+    for module in (building, gpus):
         monkeypatch.setattr(module, "find_gpus", lambda: [CARD])
 
     def open_engines(choice: Choice, options: Any) -> Session:

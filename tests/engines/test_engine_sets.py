@@ -62,7 +62,7 @@ def test_every_key_is_required_and_documented(text: str) -> None:
     ("keys", "value", "message"),
     [
         (("format",), "samrt-bundle", "not of the format"),
-        (("format_version",), 2, "not of the format"),
+        (("format_version",), 1, "not of the format"),
         (("backend",), "openvino", "one of tensorrt, tensorrt_rtx"),
         (("version",), "../1", "plain names"),
         (("platform",), "linux/x86", "plain names"),

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 from contracts import sam_graph
 
-import samrt.device.cuda
+import samrt.device.gpus
 from samrt.bundle.contract import Graph
-from samrt.device.cuda import Gpu
+from samrt.device.gpus import Gpu
 from samrt.engines.builder import engine as build_module
 from samrt.engines.builder import progress as progress_module
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
@@ -84,7 +84,7 @@ def watched(rtx: Flavour) -> tuple[Flavour, list[Any]]:
 @pytest.fixture
 def stock(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> Flavour:
     """TensorRT-RTX's module in the place of stock TensorRT, on a machine with a GPU."""
-    monkeypatch.setattr(samrt.device.cuda, "find_gpus", lambda: [ADA])
+    monkeypatch.setattr(samrt.device.gpus, "find_gpus", lambda: [ADA])
     return Flavour("tensorrt", rtx.module, rtx.version)
 
 
@@ -261,7 +261,7 @@ def test_turing_has_no_float32_products(rtx: Flavour, small_encoder: Encoder) ->
 
 
 def test_rtx_builds_for_the_gpu_at_hand(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samrt.device.cuda, "find_gpus", lambda: [ADA])
+    monkeypatch.setattr(samrt.device.gpus, "find_gpus", lambda: [ADA])
     assert choose_targets(rtx, None) == Targets(("8.9",), (rtx.module.ComputeCapability.CURRENT,))
     assert choose_targets(rtx, ("8.6",)) == Targets(("8.6",), (rtx.module.ComputeCapability.SM86,))
 

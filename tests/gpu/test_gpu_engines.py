@@ -16,7 +16,7 @@ from samrt.backends.tensorrt.engine import TensorRtEngine
 from samrt.bundle.folder import open_bundle
 from samrt.bundle.precisions import PRECISIONS
 from samrt.device.array import DeviceArray
-from samrt.device.cuda import DeviceOptions, DeviceSession
+from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.engines.flavours import Flavour
 from samrt.engines.profiles import Limits
 from samrt.errors import InputError

@@ -23,7 +23,8 @@ from samrt.backends import session as backends
 from samrt.backends.session import Session
 from samrt.bundle.contract import ROLES
 from samrt.device.array import DeviceArray
-from samrt.device.cuda import DeviceOptions, DeviceSession, find_gpus
+from samrt.device.gpus import find_gpus
+from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.engines import selection
 from samrt.engines.manifest import platform_name
 from samrt.engines.profiles import Limits

@@ -15,7 +15,7 @@ from toy_bundle import STRIDE, C, S, write_toy_bundle
 from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.backends.tensorrt.engine import TensorRtEngine
 from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER
-from samrt.device.cuda import DeviceSession
+from samrt.device.session import DeviceSession
 
 LARGEST = {"batch": 2, "prompts": 3, "points": 4}
 

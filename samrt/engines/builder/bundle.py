@@ -17,7 +17,8 @@ from samrt.bundle.default import is_default
 from samrt.bundle.folder import Bundle, open_bundle
 from samrt.bundle.manifest import FileEntry, Form
 from samrt.bundle.precisions import PRECISIONS
-from samrt.device.cuda import DeviceOptions, find_gpus
+from samrt.device.gpus import find_gpus
+from samrt.device.session import DeviceOptions
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.targets import choose_targets
 from samrt.engines.flavours import Flavour, import_flavour, installed_flavours
