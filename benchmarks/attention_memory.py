@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samrt.manifest import contract_graph
-from samrt.tensorrt.build import BuildOptions, build_engine
-from samrt.tensorrt.flavours import Flavour, import_flavour
-from samrt.tensorrt.plugin import prepare_plugin
-from samrt.tensorrt.profiles import Limits, ranges
+from samrt.bundle.manifest import contract_graph
+from samrt.engines.builder.engine import BuildOptions, build_engine
+from samrt.engines.flavours import Flavour, import_flavour
+from samrt.engines.plugin import prepare_plugin
+from samrt.engines.profiles import Limits, ranges
 from samrt_export.lowering import lower
 from samrt_export.lowering.augmented import AugmentedAttention
 from samrt_export.models.common import softmax

@@ -14,8 +14,8 @@ import side_by_side
 
 
 def samrt_bundle(cache: Path) -> side_by_side.Call:
-    from samrt.backends import open_session
-    from samrt.bundle import open_bundle
+    from samrt.backends.session import open_session
+    from samrt.bundle.folder import open_bundle
 
     engine = open_session(open_bundle(cache / models.BUNDLE), "onnxruntime").encoder
     image = models.image_input()

@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from samrt.tensorrt.build import BuildOptions, build_engine
-from samrt.tensorrt.flavours import import_flavour
-from samrt.tensorrt.profiles import Limits, ranges
+from samrt.engines.builder.engine import BuildOptions, build_engine
+from samrt.engines.flavours import import_flavour
+from samrt.engines.profiles import Limits, ranges
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import load_model
 from samrt_export.families.sam import RELEASED

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from samrt.bundle.manifest import MANIFEST_NAME, FileEntry, Form, Graph, Manifest, Source, contract_graph
 from samrt.files import sha256_of
-from samrt.manifest import MANIFEST_NAME, FileEntry, Form, Graph, Manifest, Source, contract_graph
 from samrt_export.families import LoadedModel
 from samrt_export.lowering import lower
 from samrt_export.models.sam import DecoderGraph, EncoderGraph

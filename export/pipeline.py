@@ -13,16 +13,16 @@ from typing import Any
 
 from torch import nn
 
-from samrt.backends import open_session
 from samrt.backends.onnxruntime import OnnxRuntimeEngine
-from samrt.bundle import check_replaceable, open_bundle, write_zip
-from samrt.engine_sets import ENGINES_FOLDER
+from samrt.backends.session import open_session
+from samrt.bundle.folder import check_replaceable, open_bundle, write_zip
+from samrt.bundle.manifest import PRECISIONS, Form, Manifest, Source
+from samrt.engines.plugin import PLUGIN_LOWERING, PLUGIN_NAME
+from samrt.engines.sets import ENGINES_FOLDER
 from samrt.errors import ExportError, InputError, OutputError, SamrtError
 from samrt.files import replacing_file, replacing_folder
-from samrt.manifest import PRECISIONS, Form, Manifest, Source
-from samrt.tensorrt.plugin import PLUGIN_LOWERING, PLUGIN_NAME
-from samrt.tolerances import TOLERANCES, Tolerance
-from samrt.verification import SEED, Reference, compare
+from samrt.verification.compare import SEED, Reference, compare
+from samrt.verification.tolerances import TOLERANCES, Tolerance
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import LoadedModel, load_model
 from samrt_export.forms import describe, export_decoder, export_encoder, form_of, write_manifest

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from samrt.bundle.manifest import Graph, contract_graph
 from samrt.errors import ExportError
-from samrt.manifest import Graph, contract_graph
-from samrt.tolerances import Tolerance
-from samrt.verification import Arrays, Reference, Run, make_reference, past_tolerance
+from samrt.verification.compare import Arrays, Reference, Run, make_reference, past_tolerance
+from samrt.verification.tolerances import Tolerance
 from samrt_export.families import LoadedModel
 from samrt_export.models.sam import DecoderGraph, EncoderGraph
 

@@ -1,4 +1,4 @@
-"""Compiles the CUDA kernels and the TensorRT plugin, and puts the libraries where `samrt.kernels` looks for them.
+"""Compiles the CUDA kernels and the TensorRT plugin, and puts the libraries where `samrt.kernels.library` looks.
 
     python kernels/build.py                               into samrt/lib/ of this checkout
     python kernels/build.py --architectures native        for this machine's GPU alone; also "87", "80;87", "all"
@@ -49,7 +49,7 @@ _SEE_OUTPUT = f"see what this prints: {_AGAIN}"
 
 @dataclass(frozen=True)
 class Note:
-    """`build.json`, which `samrt.kernels.BuildNote` reads and explains."""
+    """`build.json`, which `samrt.kernels.library.BuildNote` reads and explains."""
 
     kernels: str
     plugin: str

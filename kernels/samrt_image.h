@@ -45,7 +45,7 @@ enum {
  *
  * The filter is that of Pillow's `Image.resize(size, BILINEAR)`, antialiased, rounded to 8 bits after each of its two
  * passes; the resized values are equal to Pillow's bit for bit, larger and smaller. Normalisation is in IEEE float32
- * (as `samrt.transforms.normalize_and_pad`), rounded to nearest even for fp16.
+ * (as `samrt.geometry.normalize_and_pad`), rounded to nearest even for fp16.
  *
  * Which pass comes first changes some values by one. Pillow up to 12.1 always began with the rows. Tall images that
  * become smaller begin with the columns in 12.2 and 12.3 where height > input_height and height > 100 * width; in 13
@@ -69,7 +69,7 @@ typedef struct samrt_preprocess_args {
   float mean[3], std[3];  /* R, G, B; for SAMRT_NORMALIZE_MEAN_STD */
 } samrt_preprocess_args;
 
-/* The input's size as Meta's ResizeLongestSide rounds it, no side below 1 (`samrt.transforms.resize_shape`). */
+/* The input's size as Meta's ResizeLongestSide rounds it, no side below 1 (`samrt.geometry.resize_shape`). */
 SAMRT_KERNELS_API int samrt_input_size(int32_t height, int32_t width, int32_t image_size, int32_t* input_height,
                                        int32_t* input_width);
 

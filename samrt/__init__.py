@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Any
 from samrt.errors import BackendError, BundleError, InputError, OutputError, SamrtError
 
 if TYPE_CHECKING:
-    from samrt.cuda import DeviceOptions
-    from samrt.default_model import default_bundle
-    from samrt.device_array import DeviceArray
+    from samrt.bundle.default import default_bundle
+    from samrt.device.array import DeviceArray
+    from samrt.device.cuda import DeviceOptions
     from samrt.embedding import Embedding
+    from samrt.geometry import ResizeLongestSide
     from samrt.model import Model, Prediction, load
     from samrt.predictor import SamPredictor
     from samrt.scribble import Scribble
-    from samrt.transforms import ResizeLongestSide
 
     __version__: str
 
 _HOMES = {
-    "DeviceArray": "samrt.device_array",
-    "DeviceOptions": "samrt.cuda",
+    "DeviceArray": "samrt.device.array",
+    "DeviceOptions": "samrt.device.cuda",
     "Embedding": "samrt.embedding",
     "Model": "samrt.model",
     "Prediction": "samrt.model",
-    "ResizeLongestSide": "samrt.transforms",
+    "ResizeLongestSide": "samrt.geometry",
     "SamPredictor": "samrt.predictor",
     "Scribble": "samrt.scribble",
-    "default_bundle": "samrt.default_model",
+    "default_bundle": "samrt.bundle.default",
     "load": "samrt.model",
 }
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.device_array import DeviceArray
+from samrt.device.array import DeviceArray
 from samrt.errors import BundleError, InputError
 from samrt.files import replacing_file
-from samrt.transforms import Size
+from samrt.geometry import Size
 
 _FORMAT_VERSION = 1
 

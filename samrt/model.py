@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from samrt.backends import open_session
-from samrt.bundle import Bundle, open_bundle
-from samrt.cuda import DeviceOptions
-from samrt.default_model import default_bundle
+from samrt.backends.session import open_session
+from samrt.bundle.default import default_bundle
+from samrt.bundle.folder import Bundle, open_bundle
+from samrt.bundle.manifest import Manifest
+from samrt.device.cuda import DeviceOptions
 from samrt.embedding import Embedding
+from samrt.engines.selection import Choice, check_backend
 from samrt.errors import BackendError, InputError
+from samrt.geometry import Size, normalize_and_pad, resize_longest_side, threshold_masks, upscale_masks
 from samrt.images import ImageSource, read_image
-from samrt.manifest import Manifest
 from samrt.prompts import Prompts, add_points, check_geometry, decoder_inputs, read_prompts, to_input_frame
 from samrt.scribble import Scribble, correct_logits, scribble_points
-from samrt.selection import Choice, check_backend
-from samrt.transforms import Size, normalize_and_pad, resize_longest_side, threshold_masks, upscale_masks
 
 
 @dataclass(frozen=True, eq=False)

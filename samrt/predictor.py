@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from samrt.device_array import DeviceArray
+from samrt.device.array import DeviceArray
 from samrt.embedding import Embedding
 from samrt.errors import InputError
+from samrt.geometry import ResizeLongestSide, Size
 from samrt.images import read_image
 from samrt.model import Model
 from samrt.prompts import read_prompts, to_input_frame
-from samrt.transforms import ResizeLongestSide, Size
 
 
 class SamPredictor:

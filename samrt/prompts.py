@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samrt.errors import InputError
-from samrt.transforms import Size, scale_coords
+from samrt.geometry import Size, scale_coords
 
 BACKGROUND, FOREGROUND, PADDING = 0, 1, -1
 # The decoder knows a box by its two corners.

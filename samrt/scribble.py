@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samrt.errors import InputError
+from samrt.geometry import Size
 from samrt.prompts import BACKGROUND, FOREGROUND
-from samrt.transforms import Size
 
 # How far from the threshold logits under a stroke are moved at least; the decoder's own are mostly 5 to 20 from it.
 STROKE_LOGIT = 10.0

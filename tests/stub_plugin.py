@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from samrt.kernels import KERNELS_VERSION
+from samrt.kernels.library import KERNELS_VERSION
 
 _SOURCE = """
 int samrt_kernels_version(void) { return VERSION; }

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from seeded import SMALL_VIT, seeded_state
 
-import samrt.building
-import samrt.cuda
-from samrt.manifest import Graph, Tensor
-from samrt.tensorrt.flavours import Flavour, import_flavour
+import samrt.device.cuda
+import samrt.engines.builder.bundle
+from samrt.bundle.manifest import Graph, Tensor
+from samrt.engines.flavours import Flavour, import_flavour
 
 # Large enough for the chunked lowering to take its global layer in several steps.
 VIT = replace(SMALL_VIT, image_size=320, depth=2, window_size=6, global_blocks=(1,))
@@ -27,7 +27,7 @@ def rtx() -> Flavour:
 
 @pytest.fixture(autouse=True)
 def collected(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test leaves of TensorRT-RTX is freed after it: in a later call it must not be (`samrt.tensorrt.build`)."""
+    """What a test leaves of TensorRT-RTX is freed after it, not in a later call (`samrt.engines.builder.engine`)."""
     yield
     if "rtx" in request.fixturenames:
         gc.collect()
@@ -36,7 +36,7 @@ def collected(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is found, whatever this machine has."""
-    for module in (samrt.cuda, samrt.building):
+    for module in (samrt.device.cuda, samrt.engines.builder.bundle):
         monkeypatch.setattr(module, "find_gpus", lambda: [])
 
 

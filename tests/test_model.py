@@ -16,12 +16,12 @@ from toy_bundle import MEAN_STD, C, rewrite_manifest, toy_decoder, toy_encoder, 
 
 import samrt
 from samrt.backends.onnxruntime import OnnxRuntimeEngine
-from samrt.bundle import open_bundle, write_zip
+from samrt.bundle.folder import open_bundle, write_zip
+from samrt.bundle.manifest import Normalization
 from samrt.errors import BackendError, BundleError, InputError
-from samrt.manifest import Normalization
+from samrt.geometry import normalize_and_pad, resize_longest_side, upscale_masks
 from samrt.model import Model
 from samrt.scribble import STROKE_LOGIT, Scribble
-from samrt.transforms import normalize_and_pad, resize_longest_side, upscale_masks
 
 pytest_plugins = ("toy_fixtures",)
 

@@ -15,9 +15,9 @@ from toy_bundle import MEAN_STD, C, toy_decoder, toy_encoder
 
 import samrt
 from samrt.errors import InputError
+from samrt.geometry import normalize_and_pad, resize_longest_side, upscale_masks
 from samrt.model import Model
 from samrt.predictor import SamPredictor
-from samrt.transforms import normalize_and_pad, resize_longest_side, upscale_masks
 
 pytest_plugins = ("toy_fixtures",)
 

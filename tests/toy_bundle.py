@@ -15,8 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from samrt.bundle.manifest import FileEntry, Form, Graph, Manifest, Normalization, Source, Tensor, contract_graph
 from samrt.files import sha256_of
-from samrt.manifest import FileEntry, Form, Graph, Manifest, Normalization, Source, Tensor, contract_graph
 
 S, STRIDE, C = 64, 4, 8
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from samrt.bundle import open_bundle
-from samrt.cuda import Gpu
-from samrt.engine_manifest import EngineFile, EngineManifest, platform_name
+from samrt.bundle.folder import open_bundle
+from samrt.bundle.manifest import FileEntry
+from samrt.device.cuda import Gpu
+from samrt.engines.manifest import EngineFile, EngineManifest, platform_name
+from samrt.engines.profiles import Limits, ranges
+from samrt.engines.selection import Machine, source_hashes
 from samrt.files import sha256_of
-from samrt.manifest import FileEntry
-from samrt.selection import Machine, source_hashes
-from samrt.tensorrt.profiles import Limits, ranges
 
 ORIN = Gpu(0, "Orin", "8.7", 32 << 30)
 LAPTOP = Gpu(0, "RTX 4060", "8.9", 8 << 30)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from samrt.manifest import Source
+from samrt.bundle.manifest import Source
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import LoadedModel, load_model
 from samrt_export.forms import describe, export_decoder, export_encoder, form_of, write_manifest

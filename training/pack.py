@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from samrt.errors import InputError, OutputError, SamrtError
 from samrt.files import check_target, replacing_file, sha256_of
-from samrt.transforms import resize_longest_side, resize_shape
+from samrt.geometry import resize_longest_side, resize_shape
 
 SIDE = 448
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)

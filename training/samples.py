@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.errors import InputError
-from samrt.transforms import resize_shape
+from samrt.geometry import resize_shape
 from training.augment import disturbed, flipped
 from training.held_out import kept_for_training
 from training.pack import Picture, unpack

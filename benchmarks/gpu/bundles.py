@@ -60,8 +60,8 @@ def write_bundle(checkpoint: Path, traced: Path, lowering: str, smoke: bool, tar
     """Make a bundle of the traced graphs: the fp16 form in one lowering, and the float32 one."""
     from models import load
 
+    from samrt.bundle.manifest import Source
     from samrt.files import sha256_of
-    from samrt.manifest import Source
     from samrt_export.forms import describe, form_of, weights_name, write_manifest
 
     loaded = load(checkpoint)

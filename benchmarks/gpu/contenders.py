@@ -33,9 +33,9 @@ def names(work: Work) -> list[tuple[str, str, str, bool]]:
 @contextmanager
 def session(work: Work, driver: Driver, flavour: str, lowering: str, graphs: bool) -> Iterator[tuple[Any, int]]:
     """The open session of a contender, and its stream."""
-    from samrt.backends import open_session
-    from samrt.bundle import open_bundle
-    from samrt.cuda import DeviceOptions
+    from samrt.backends.session import open_session
+    from samrt.bundle.folder import open_bundle
+    from samrt.device.cuda import DeviceOptions
 
     stream = driver.new_stream()
     options = DeviceOptions(stream=stream, cuda_graphs=graphs)

@@ -9,7 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.image_kernels import (
+from samrt.bundle.manifest import Normalization
+from samrt.geometry import resize_shape
+from samrt.kernels.image import (
     MASK_STATS,
     ImagePlanes,
     MaskGeometry,
@@ -23,9 +25,7 @@ from samrt.image_kernels import (
     preprocess_workspace_bytes,
     write_masks,
 )
-from samrt.kernels import Kernels
-from samrt.manifest import Normalization
-from samrt.transforms import resize_shape
+from samrt.kernels.library import Kernels
 
 _META = Normalization("mean_std", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _PIXELS: tuple[Literal["rgb", "nv12_bt601"], ...] = ("rgb", "nv12_bt601")

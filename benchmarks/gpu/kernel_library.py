@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import kernel_checks  # noqa: F401  puts tests/kernels on the path
 from work import NotHereError, Work
 
-from samrt.kernels import KERNELS_VARIABLE, Kernels, load_kernels
+from samrt.kernels.library import KERNELS_VARIABLE, Kernels, load_kernels
 
 
 def use(work: Work) -> Kernels:

@@ -16,7 +16,7 @@ from reference import Truth
 from torch_attention import CASES, SMALL_CASES, Case, by_kernel, dense, make_inputs
 from work import WrongResultError
 
-from samrt.kernels import Kernels
+from samrt.kernels.library import Kernels
 
 
 def cases(smoke: bool) -> tuple[Case, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from driver import Driver
 from kernel_checks import memory
 
-from samrt.kernels import AttentionShape, AttentionTensors, load_kernels
+from samrt.kernels.library import AttentionShape, AttentionTensors, load_kernels
 
 _GRID = 64
 

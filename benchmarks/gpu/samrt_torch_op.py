@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from samrt.kernels import AttentionShape, AttentionTensors, load_kernels
+from samrt.kernels.library import AttentionShape, AttentionTensors, load_kernels
 
 _PRECISIONS = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 _HOST = ("host",)  # what the tests' library says of its architectures

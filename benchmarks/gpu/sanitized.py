@@ -53,7 +53,7 @@ def main(what: str, which: str) -> None:
     if what == "planted":
         planted_faults.run(which)
         return
-    from samrt.kernels import load_kernels
+    from samrt.kernels.library import load_kernels
 
     driver = Driver()  # before torch is imported: the sanitizer waits for a first call
     try:

@@ -21,8 +21,8 @@ def main() -> int:
     parser.add_argument("flavour")
     parser.add_argument("target", help='"default", "CURRENT", or a compute capability that the flavour names: "SM80"')
     arguments = parser.parse_args()
-    from samrt.tensorrt.flavours import import_flavour
-    from samrt.tensorrt.logger import collecting_logger
+    from samrt.engines.flavours import import_flavour
+    from samrt.engines.logger import collecting_logger
 
     flavour = import_flavour(arguments.flavour)
     logger = collecting_logger(flavour)
@@ -42,7 +42,7 @@ def main() -> int:
 
 def capabilities(flavour: str) -> list[str]:
     """What can be asked for: the default, and each compute capability that the flavour names."""
-    from samrt.tensorrt.flavours import import_flavour
+    from samrt.engines.flavours import import_flavour
 
     names = getattr(import_flavour(flavour).module, "ComputeCapability", None)
     # Stock TensorRT builds for the GPU at hand only.

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from samrt.bundle.manifest import Normalization
 from samrt.errors import BundleError
-from samrt.manifest import Normalization
 from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of, table_of
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD, resize_rel_pos
 from samrt_export.models.config import ConvVitConfig, TrunkConfig, VitConfig

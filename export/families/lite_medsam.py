@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from math import isqrt
 
+from samrt.bundle.manifest import Normalization
 from samrt.errors import BundleError
-from samrt.manifest import Normalization
 from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of
 from samrt_export.models.config import TinyVitConfig
 from samrt_export.models.sam import Sam

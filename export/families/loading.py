@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from samrt.bundle.manifest import Normalization
 from samrt.errors import BundleError
-from samrt.manifest import Normalization
 from samrt_export.models.config import DecoderConfig
 from samrt_export.models.sam import Sam
 

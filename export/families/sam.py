@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor
 
+from samrt.bundle.manifest import Normalization
 from samrt.errors import BundleError
-from samrt.manifest import Normalization
 from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of, table_of
 from samrt_export.models.config import VitConfig
 from samrt_export.models.image_encoder_vit import ImageEncoderViT

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from torch import nn
 
+from samrt.engines.plugin import PLUGIN_LOWERING
 from samrt.errors import InputError
-from samrt.tensorrt.plugin import PLUGIN_LOWERING
 from samrt_export.lowering.augmented import augment
 from samrt_export.lowering.chunked import ChunkedAttention, ChunkedMlp
 from samrt_export.lowering.folded import fold

@@ -18,8 +18,8 @@ import onnx.parser
 import torch
 from torch import Tensor, nn
 
+from samrt.engines.plugin import EXPORT_WITH_PLUGIN, HEAD_DIMS, PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from samrt.errors import InputError
-from samrt.tensorrt.plugin import EXPORT_WITH_PLUGIN, HEAD_DIMS, PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from samrt_export.models.common import linear
 from samrt_export.models.image_encoder_vit import Attention, head_by_head
 from samrt_export.models.rel_pos import rel_pos_table

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.bundle.manifest import Tensor
 from samrt.errors import BackendError
-from samrt.manifest import Tensor
 
 _DTYPES = {
     "tensor(float)": "float32",

@@ -59,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build, with progress on stderr."""
-    from samrt.building import BuildRequest, build_bundle
-    from samrt.tensorrt.build import BuildOptions
-    from samrt.tensorrt.profiles import Limits
+    from samrt.engines.builder.bundle import BuildRequest, build_bundle
+    from samrt.engines.builder.engine import BuildOptions
+    from samrt.engines.profiles import Limits
 
     request = BuildRequest(
         backend=arguments.backend,

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the findings; 0 when the runtime works, else 1."""
-    from samrt.doctor import examine, runtime_works
+    from samrt.doctor.runtime import examine, runtime_works
 
     findings = examine()
     works = runtime_works(findings)

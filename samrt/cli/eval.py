@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from samrt.default_model import default_bundle
+from samrt.bundle.default import default_bundle
 from samrt.errors import SamrtError
 
 DESCRIPTION = """\

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samrt.default_model import default_bundle
+from samrt.bundle.default import default_bundle
 
 if TYPE_CHECKING:
-    from samrt.bundle import Bundle
-    from samrt.engine_manifest import EngineManifest
-    from samrt.engine_sets import EngineSet
-    from samrt.manifest import Manifest, Tensor
+    from samrt.bundle.folder import Bundle
+    from samrt.bundle.manifest import Manifest, Tensor
+    from samrt.engines.manifest import EngineManifest
+    from samrt.engines.sets import EngineSet
 
 DESCRIPTION = """\
 Show what a bundle holds: model, sizes, where it came from, the inputs and outputs of its graphs, and how closely it
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the bundle and print what it is."""
-    from samrt.bundle import open_bundle
+    from samrt.bundle.folder import open_bundle
 
     bundle = open_bundle(arguments.bundle or default_bundle())
     if arguments.json:
@@ -86,9 +86,9 @@ def _engine_blocks(bundle: Bundle) -> Iterator[list[str]]:
 
 def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet, str]]:
     """The engines in the bundle, each with the reason why it cannot run here, or nothing."""
-    from samrt.engine_sets import find_engine_sets
+    from samrt.engines.selection import misfit, this_machine
+    from samrt.engines.sets import find_engine_sets
     from samrt.errors import BundleError
-    from samrt.selection import misfit, this_machine
 
     found = find_engine_sets(bundle.folder)
     machine = this_machine() if found else None

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samrt.bundle.default import default_bundle
 from samrt.cli.prompts import check_prompts, parse_box, parse_point, read_prompts
-from samrt.default_model import default_bundle
 
 if TYPE_CHECKING:
     import numpy as np

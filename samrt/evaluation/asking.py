@@ -13,8 +13,8 @@ from samrt.embedding import Embedding
 from samrt.evaluation.metrics import iou
 from samrt.evaluation.protocol import Point, first_point, next_point, prompt_box
 from samrt.evaluation.truths import Mask, Truth
+from samrt.geometry import Size, threshold_masks
 from samrt.model import Model
-from samrt.transforms import Size, threshold_masks
 
 _MOST_AT_ONCE = 32
 # For the four masks of each prompt at the size of the image.

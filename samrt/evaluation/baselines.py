@@ -8,7 +8,7 @@ import numpy as np
 
 from samrt.evaluation.protocol import Point
 from samrt.evaluation.truths import Box, Mask, Truth
-from samrt.transforms import Size
+from samrt.geometry import Size
 
 # Which baselines stand beside a kind of prompt.
 OF_BOX, OF_POINTS = ("filled box", "ellipse"), ("disc",)

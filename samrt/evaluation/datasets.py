@@ -16,7 +16,7 @@ from samrt.evaluation.coco import open_coco
 from samrt.evaluation.reading import as_input_errors, read_frame, read_id_map, read_json
 from samrt.evaluation.truths import DataSet, Item, Truths, instances_of
 from samrt.files import sha256_of
-from samrt.transforms import Size
+from samrt.geometry import Size
 
 INDEX = "index.json"
 _REMEDY = 'write it as {"images": [{"file": "a.jpg", "masks": ["a.png"]}]}'

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from samrt.bundle import Bundle, open_bundle
+from samrt.bundle.folder import Bundle, open_bundle
+from samrt.engines.selection import Choice, choose
 from samrt.errors import InputError, OutputError
 from samrt.evaluation.baselines import disc_radius
 from samrt.evaluation.compare import compare
@@ -26,7 +27,6 @@ from samrt.evaluation.truths import DataSet, Item
 from samrt.images import read_image
 from samrt.model import Model, load
 from samrt.overlay import write_png
-from samrt.selection import Choice, choose
 
 _RESULTS, _REPORT = "results.json", "results.md"
 _JOURNALS = ("instances.jsonl", "other.jsonl")

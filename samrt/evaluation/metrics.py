@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samrt.evaluation.truths import Mask, Truth
-from samrt.transforms import Size
+from samrt.geometry import Size
 
 # Of the image's diagonal; the ratio of the paper and of its reference code.
 BOUNDARY_RATIO = 0.02

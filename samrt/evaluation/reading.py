@@ -12,10 +12,10 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from samrt.bundle.json_reader import JsonReader
 from samrt.errors import BundleError, InputError
+from samrt.geometry import Size
 from samrt.images import open_picture
-from samrt.json_reader import JsonReader
-from samrt.transforms import Size
 
 _ORIENTATION = 0x0112
 _TURNED = range(2, 9)  # the EXIF orientations that turn or mirror an image; 1 is as it is

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from samrt.bundle import Bundle
+from samrt.bundle.folder import Bundle
+from samrt.engines.selection import Choice, source_hashes
 from samrt.errors import InputError, OutputError
 from samrt.evaluation.compare import CONFIDENCE, RESAMPLES, Difference
 from samrt.evaluation.journal import RESTART
 from samrt.evaluation.summary import Row
 from samrt.files import replacing_file
-from samrt.selection import Choice, source_hashes
 
 FORMAT, FORMAT_VERSION = "samrt-evaluation", 1
 

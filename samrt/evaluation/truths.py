@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.errors import InputError
-from samrt.transforms import Size
+from samrt.geometry import Size
 
 Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from small_graphs import build, doubling
 
-from samrt.backends.tensorrt import TensorRtEngine
-from samrt.cuda import DeviceSession, find_gpus
+from samrt.backends.tensorrt.engine import TensorRtEngine
+from samrt.device.cuda import DeviceSession, find_gpus
+from samrt.engines.flavours import FLAVOURS, Flavour, import_flavour
+from samrt.engines.profiles import Limits
 from samrt.errors import BackendError
-from samrt.kernels import Kernels, find_kernels_library, load_kernels
-from samrt.tensorrt.flavours import FLAVOURS, Flavour, import_flavour
-from samrt.tensorrt.profiles import Limits
+from samrt.kernels.library import Kernels, find_kernels_library, load_kernels
 
 _FOLDER = Path(__file__).resolve().parent
 
@@ -102,7 +102,7 @@ def built(
     exported: Callable[[str, str], Path], flavour: Flavour, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], Path]:
     """That bundle with engines of the flavour in it."""
-    from samrt.building import BuildRequest, build_bundle
+    from samrt.engines.builder.bundle import BuildRequest, build_bundle
 
     folder = tmp_path_factory.mktemp(f"built-{flavour.name}")
 

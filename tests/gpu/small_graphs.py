@@ -8,10 +8,10 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from samrt.manifest import Graph, Tensor
-from samrt.tensorrt.build import BuildOptions, build_engine
-from samrt.tensorrt.flavours import Flavour
-from samrt.tensorrt.profiles import Limits, ranges
+from samrt.bundle.manifest import Graph, Tensor
+from samrt.engines.builder.engine import BuildOptions, build_engine
+from samrt.engines.flavours import Flavour
+from samrt.engines.profiles import Limits, ranges
 
 
 def build(flavour: Flavour, model: tuple[Path, Graph], limits: Limits) -> tuple[Path, Graph]:

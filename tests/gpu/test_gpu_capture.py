@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from samrt.backends.capture import capture
-from samrt.cuda import DeviceSession, check
-from samrt.device_array import DeviceArray, view_device_array
-from samrt.kernels import AttentionShape, AttentionTensors, Kernels
+from samrt.backends.tensorrt.graphs import capture
+from samrt.device.array import DeviceArray, view_device_array
+from samrt.device.cuda import DeviceSession, check
+from samrt.kernels.library import AttentionShape, AttentionTensors, Kernels
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "kernels"))
 

@@ -12,16 +12,16 @@ import pytest
 from onnx import TensorProto, helper
 from small_graphs import build, save
 
-from samrt.backends import open_session
-from samrt.backends.tensorrt import TensorRtEngine
-from samrt.bundle import open_bundle
-from samrt.cuda import DeviceOptions, DeviceSession
-from samrt.device_array import DeviceArray
+from samrt.backends.session import open_session
+from samrt.backends.tensorrt.engine import TensorRtEngine
+from samrt.bundle.folder import open_bundle
+from samrt.device.array import DeviceArray
+from samrt.device.cuda import DeviceOptions, DeviceSession
+from samrt.engines.flavours import Flavour
+from samrt.engines.profiles import Limits
 from samrt.errors import InputError
-from samrt.tensorrt.flavours import Flavour
-from samrt.tensorrt.profiles import Limits
-from samrt.tolerances import TOLERANCES
-from samrt.verification import compare, make_reference, past_tolerance
+from samrt.verification.compare import compare, make_reference, past_tolerance
+from samrt.verification.tolerances import TOLERANCES
 
 Built = Callable[[str, str], Path]
 FORMS = [("fp32", "augmented"), ("fp32", "dense"), ("fp16", "augmented"), ("fp16", "dense")]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from small_graphs import build, doubling
 
-from samrt.backends.tensorrt import TensorRtEngine
-from samrt.cuda import DeviceOptions, DeviceSession
+from samrt.backends.tensorrt.engine import TensorRtEngine
+from samrt.device.cuda import DeviceOptions, DeviceSession
+from samrt.engines.flavours import Flavour
+from samrt.engines.profiles import Limits
 from samrt.errors import InputError
-from samrt.tensorrt.flavours import Flavour
-from samrt.tensorrt.profiles import Limits
 
 X = np.random.default_rng(0).standard_normal((3, 1024)).astype(np.float32)
 

@@ -8,7 +8,7 @@ import kernel_checks
 import pytest
 from driver import Driver
 
-from samrt.kernels import Kernels
+from samrt.kernels.library import Kernels
 
 
 def test_the_library_passes_its_own_test(kernels: Kernels) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from small_graphs import build, doubling
 
-from samrt.backends.tensorrt import TensorRtEngine
-from samrt.cuda import DeviceSession, check
-from samrt.tensorrt.flavours import Flavour
-from samrt.tensorrt.profiles import Limits
+from samrt.backends.tensorrt.engine import TensorRtEngine
+from samrt.device.cuda import DeviceSession, check
+from samrt.engines.flavours import Flavour
+from samrt.engines.profiles import Limits
 
 LOADS = 1000
 # What CUDA and TensorRT set up once is set up by then.

@@ -10,7 +10,7 @@ import pytest
 from cuda.bindings import driver
 from hostcuda.inside import alive, counts, current, fail_streams, fail_waits, limit_memory, other_context
 
-from samrt.cuda import DeviceOptions, DeviceSession, Gpu, find_gpus
+from samrt.device.cuda import DeviceOptions, DeviceSession, Gpu, find_gpus
 from samrt.errors import BackendError
 
 

@@ -12,8 +12,8 @@ from cuda.bindings import driver
 from cuda.core.utils import StridedMemoryView
 from hostcuda.inside import CaiArray, DlpackArray, PycudaArray, alive, counts, other_context
 
-from samrt.cuda import DeviceOptions, DeviceSession
-from samrt.device_array import DeviceArray, is_device_array, view_device_array
+from samrt.device.array import DeviceArray, is_device_array, view_device_array
+from samrt.device.cuda import DeviceOptions, DeviceSession
 from samrt.errors import BackendError, InputError
 
 VALUES = np.arange(24, dtype=np.float32).reshape(4, 3, 2)

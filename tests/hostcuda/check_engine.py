@@ -12,9 +12,9 @@ from hostcuda.engine_fixtures import LARGEST, an_image, open_engine, prompts_for
 from hostcuda.fake_tensorrt import fake_flavour, write_plan
 from hostcuda.inside import CaiArray, DlpackArray, counts
 
-from samrt.backends.tensorrt import TensorRtEngine
-from samrt.cuda import DeviceOptions, DeviceSession
-from samrt.device_array import DeviceArray
+from samrt.backends.tensorrt.engine import TensorRtEngine
+from samrt.device.array import DeviceArray
+from samrt.device.cuda import DeviceOptions, DeviceSession
 from samrt.errors import InputError
 
 pytest_plugins = ("hostcuda.engine_fixtures",)

@@ -13,8 +13,8 @@ from hostcuda.engine_fixtures import open_engine, prompts_for, same
 from hostcuda.fake_tensorrt import Context, Engine, fake_flavour
 from hostcuda.inside import CaiArray, alive, counts, fail_waits
 
-from samrt.backends.tensorrt import TensorRtEngine
-from samrt.cuda import DeviceSession
+from samrt.backends.tensorrt.engine import TensorRtEngine
+from samrt.device.cuda import DeviceSession
 from samrt.errors import BackendError, InputError
 
 pytest_plugins = ("hostcuda.engine_fixtures",)

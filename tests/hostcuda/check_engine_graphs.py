@@ -11,9 +11,10 @@ from hostcuda.engine_fixtures import open_engine, prompts_for, same
 from hostcuda.fake_tensorrt import Context, RuntimeCache, RuntimeConfig
 from hostcuda.inside import counts, fail_captures
 
-from samrt.backends import capture, tensorrt
-from samrt.backends.jit_cache import cache_folder
-from samrt.cuda import DeviceOptions, DeviceSession
+from samrt.backends.tensorrt import engine as tensorrt
+from samrt.backends.tensorrt import graphs as capture
+from samrt.backends.tensorrt.cache import cache_folder
+from samrt.device.cuda import DeviceOptions, DeviceSession
 
 pytest_plugins = ("hostcuda.engine_fixtures",)
 

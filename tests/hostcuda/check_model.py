@@ -18,15 +18,16 @@ from hostcuda.written_engines import write_engines
 from toy_bundle import MEAN_STD, C, S, write_toy_bundle
 
 import samrt
-from samrt import backends, selection
-from samrt.backends import Session
-from samrt.cuda import DeviceOptions, DeviceSession, find_gpus
-from samrt.device_array import DeviceArray
-from samrt.engine_manifest import platform_name
+from samrt.backends import session as backends
+from samrt.backends.session import Session
+from samrt.device.array import DeviceArray
+from samrt.device.cuda import DeviceOptions, DeviceSession, find_gpus
+from samrt.engines import selection
+from samrt.engines.manifest import platform_name
+from samrt.engines.profiles import Limits
 from samrt.errors import BackendError, InputError
+from samrt.geometry import normalize_and_pad, resize_longest_side
 from samrt.model import Model
-from samrt.tensorrt.profiles import Limits
-from samrt.transforms import normalize_and_pad, resize_longest_side
 
 # The defaults of `samrt build`, but for fewer points: the batch has one length only.
 LIMITS = Limits(max_batch=1, max_prompts=2, max_points=5)

@@ -14,12 +14,13 @@ from stub_plugin import compile_stub
 from toy_bundle import write_toy_bundle
 
 import samrt
-from samrt import backends, selection
+from samrt.backends import session as backends
+from samrt.engines import selection
+from samrt.engines.flavours import Flavour
+from samrt.engines.plugin import PLUGIN
+from samrt.engines.profiles import Limits
 from samrt.errors import BackendError
-from samrt.kernels import PLUGIN_VARIABLE
-from samrt.tensorrt.flavours import Flavour
-from samrt.tensorrt.plugin import PLUGIN
-from samrt.tensorrt.profiles import Limits
+from samrt.kernels.library import PLUGIN_VARIABLE
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
 BOX = [10.0, 5.0, 60.0, 35.0]

@@ -12,9 +12,9 @@ from hostcuda.fake_tensorrt import fake_flavour, write_plan
 from toy_bundle import STRIDE, C, S, write_toy_bundle
 
 from samrt.backends.onnxruntime import OnnxRuntimeEngine
-from samrt.backends.tensorrt import TensorRtEngine
-from samrt.cuda import DeviceSession
-from samrt.manifest import contract_graph
+from samrt.backends.tensorrt.engine import TensorRtEngine
+from samrt.bundle.manifest import contract_graph
+from samrt.device.cuda import DeviceSession
 
 LARGEST = {"batch": 2, "prompts": 3, "points": 4}
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from samrt.manifest import Graph
-from samrt.tensorrt.flavours import Flavour
-from samrt.tensorrt.plugin import PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION
+from samrt.bundle.manifest import Graph
+from samrt.engines.flavours import Flavour
+from samrt.engines.plugin import PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION
 
 _cuda = ctypes.CDLL("libcuda.so.1")
 _HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)

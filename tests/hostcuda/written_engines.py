@@ -7,12 +7,12 @@ from pathlib import Path
 
 from hostcuda.fake_tensorrt import write_plan
 
-from samrt.engine_manifest import EngineFile, EngineManifest, platform_name
+from samrt.bundle.manifest import FileEntry, Manifest
+from samrt.engines.manifest import EngineFile, EngineManifest, platform_name
+from samrt.engines.plugin import RequiredPlugin
+from samrt.engines.profiles import Limits, ranges
+from samrt.engines.selection import source_hashes
 from samrt.files import sha256_of
-from samrt.manifest import FileEntry, Manifest
-from samrt.selection import source_hashes
-from samrt.tensorrt.plugin import RequiredPlugin
-from samrt.tensorrt.profiles import Limits, ranges
 
 
 def write_engines(bundle: Path, backend: str, limits: Limits, plugin: RequiredPlugin | None = None) -> None:

@@ -25,7 +25,7 @@ from reference import Tensors, Truth, attention
 from refusals import expect_refusal
 from torch import Tensor
 
-from samrt.kernels import AttentionArgs, AttentionShape, AttentionTensors, Kernels
+from samrt.kernels.library import AttentionArgs, AttentionShape, AttentionTensors, Kernels
 
 Precision = Literal["fp16", "bf16"]
 Check = Callable[[Kernels, Device], None]

@@ -1,4 +1,4 @@
-"""Checks of samrt_preprocess against Pillow and samrt.transforms, on any build of the kernel library.
+"""Checks of samrt_preprocess against Pillow and samrt.geometry, on any build of the kernel library.
 
     python tests/kernels/check_image.py LIBRARY [NAME ...]
 
@@ -22,7 +22,9 @@ from guarded_memory import Device, GuardedMemory
 from numpy.typing import NDArray
 from refusals import expect_refusal
 
-from samrt.image_kernels import (
+from samrt.bundle.manifest import Normalization
+from samrt.geometry import normalize_and_pad, resize_longest_side
+from samrt.kernels.image import (
     ImagePlanes,
     PreprocessArgs,
     Preprocessing,
@@ -31,9 +33,7 @@ from samrt.image_kernels import (
     preprocess_floor_bytes,
     preprocess_workspace_bytes,
 )
-from samrt.kernels import Kernels
-from samrt.manifest import Normalization
-from samrt.transforms import normalize_and_pad, resize_longest_side
+from samrt.kernels.library import Kernels
 
 Check = Callable[[Kernels, Device], None]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from guarded_memory import Device, host_device
 
-from samrt.kernels import Kernels
+from samrt.kernels.library import Kernels
 
 
 def check_main(checks: Mapping[str, Callable[[Kernels, Device], None]]) -> None:

@@ -1,4 +1,4 @@
-"""Checks of samrt_masks against samrt.transforms and numpy, on any build of the kernel library.
+"""Checks of samrt_masks against samrt.geometry and numpy, on any build of the kernel library.
 
     python tests/kernels/check_masks.py LIBRARY [NAME ...]
 
@@ -19,7 +19,8 @@ from guarded_memory import Device, GuardedMemory
 from numpy.typing import NDArray
 from refusals import expect_refusal
 
-from samrt.image_kernels import (
+from samrt.geometry import resize_shape, threshold_masks, upscale_masks
+from samrt.kernels.image import (
     MASK_STATS,
     MaskGeometry,
     MaskOutputs,
@@ -28,8 +29,7 @@ from samrt.image_kernels import (
     masks_workspace_bytes,
     write_masks,
 )
-from samrt.kernels import Kernels
-from samrt.transforms import resize_shape, threshold_masks, upscale_masks
+from samrt.kernels.library import Kernels
 
 Check = Callable[[Kernels, Device], None]
 

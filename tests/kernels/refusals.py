@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from samrt.errors import BackendError
-from samrt.kernels import Kernels
+from samrt.kernels.library import Kernels
 
 
 def expect_refusal(kernels: Kernels, function: str, args: ctypes.Structure | None, message: str) -> None:

@@ -15,7 +15,7 @@ import models
 from work import NotHereError, Work
 
 from phases import onnxruntime_cuda, tensorrt
-from samrt.tensorrt.flavours import FLAVOURS
+from samrt.engines.flavours import FLAVOURS
 
 _ENOUGH_CORES = 8
 

@@ -57,6 +57,6 @@ def _nvidia_smi() -> dict[str, str]:
 
 
 def _doctor() -> list[str]:
-    from samrt.doctor import examine
+    from samrt.doctor.runtime import examine
 
     return [f"{finding.status}  {finding.name}: {finding.detail}" for finding in examine()]

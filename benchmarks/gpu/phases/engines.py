@@ -13,7 +13,7 @@ import models
 from work import NotHereError, Work, WrongResultError
 
 from phases import tensorrt
-from samrt.tensorrt.flavours import FLAVOURS
+from samrt.engines.flavours import FLAVOURS
 
 _BUILD_SECONDS = 100
 
@@ -81,9 +81,9 @@ def _build(bundle: Path, flavour: str) -> dict[str, Any]:
 
 
 def _reference(bundle: Path) -> Any:
-    from samrt.backends import open_session
-    from samrt.bundle import open_bundle
-    from samrt.verification import make_reference
+    from samrt.backends.session import open_session
+    from samrt.bundle.folder import open_bundle
+    from samrt.verification.compare import make_reference
 
     opened = open_bundle(bundle)
     manifest = opened.manifest
@@ -94,10 +94,10 @@ def _reference(bundle: Path) -> Any:
 
 
 def _check(bundle: Path, flavour: str, reference: Any) -> dict[str, Any]:
-    from samrt.backends import open_session
-    from samrt.bundle import open_bundle
-    from samrt.tolerances import TOLERANCES
-    from samrt.verification import compare, past_tolerance
+    from samrt.backends.session import open_session
+    from samrt.bundle.folder import open_bundle
+    from samrt.verification.compare import compare, past_tolerance
+    from samrt.verification.tolerances import TOLERANCES
 
     with open_session(open_bundle(bundle), flavour) as session:
         figures = compare(reference, session.encoder.run, session.decoder.run, TOLERANCES["fp16"])

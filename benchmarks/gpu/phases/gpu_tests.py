@@ -14,7 +14,7 @@ from pathlib import Path
 import kernel_library
 from work import NotHereError, Work, WrongResultError
 
-from samrt.kernels import KERNELS_VARIABLE
+from samrt.kernels.library import KERNELS_VARIABLE
 
 _ROOT = Path(__file__).resolve().parents[3]
 _PLUGIN = "outcomes_plugin"

@@ -17,7 +17,7 @@ from kernel_build import NoCompilerError, build
 from work import NotHereError, Work
 
 from samrt.errors import BackendError
-from samrt.kernels import KERNELS_VARIABLE, LIBRARY_FOLDER, load_kernels
+from samrt.kernels.library import KERNELS_VARIABLE, LIBRARY_FOLDER, load_kernels
 
 _TOLD = 1500
 

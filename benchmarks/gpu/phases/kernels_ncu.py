@@ -15,7 +15,7 @@ import kernel_library
 from work import NotHereError, Work
 from workers.checks import ATTENTION
 
-from samrt.kernels import Kernels
+from samrt.kernels.library import Kernels
 
 _PROGRAM = Path(__file__).resolve().parents[1] / "profiled.py"
 _MODEL, _HEAD_DIM, _HEADS, _WINDOWS = "ViT-B", 64, 12, (0, 14)

@@ -18,7 +18,7 @@ from work import Work
 from workers.checks import ATTENTION
 
 from phases import kernels_correct
-from samrt.kernels import Kernels
+from samrt.kernels.library import Kernels
 
 _SMOKE_SIZES = image_timing.Sizes(original=(48, 64), image_size=32, low_res=8, masks=(2,))
 _SECONDS, _SMOKE_SECONDS = 0.1, 0.01

@@ -16,7 +16,7 @@ import kernel_library
 from isolated import FINISHED, Isolated, WorkerError
 from work import NotHereError, Work, WrongResultError
 
-from samrt.kernels import KERNELS_VARIABLE
+from samrt.kernels.library import KERNELS_VARIABLE
 
 VARIABLE = "SAMRT_KERNELS_VARIANTS"
 CORRECT, TIMES = "correct", "times"

@@ -35,7 +35,7 @@ def is_here() -> bool:
 def _times(work: Work, driver: Driver, lowering: str) -> dict[str, Any]:
     import onnxruntime
 
-    from samrt.bundle import open_bundle
+    from samrt.bundle.folder import open_bundle
 
     bundle = open_bundle(bundles.path_of(work.folder, contenders.MODEL, lowering))
     form = bundle.manifest.form("fp16")

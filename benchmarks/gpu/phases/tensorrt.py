@@ -13,7 +13,7 @@ from typing import Any
 from tensorrt_attempt import capabilities
 from work import Work
 
-from samrt.tensorrt.flavours import FLAVOURS, installed_flavours
+from samrt.engines.flavours import FLAVOURS, installed_flavours
 
 _ATTEMPT = Path(__file__).resolve().parents[1] / "tensorrt_attempt.py"
 _SECONDS = 40

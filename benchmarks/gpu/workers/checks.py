@@ -9,7 +9,7 @@ from driver import Driver
 from isolated import Reporter
 from work import Work
 
-from samrt.kernels import Kernels, load_kernels
+from samrt.kernels.library import Kernels, load_kernels
 
 SELF_TEST, CHECKS, ATTENTION = "self_test", "tests/kernels", "attention"
 PASSED, ABSENT = "passed", "absent"

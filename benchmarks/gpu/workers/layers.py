@@ -20,7 +20,7 @@ from torch_timing import measure
 from work import Work, WrongResultError
 from workers.checks import ATTENTION
 
-from samrt.kernels import load_kernels
+from samrt.kernels.library import load_kernels
 
 _GRID, _WINDOW, _SMOKE_GRID, _SMOKE_WINDOW = 64, 14, 4, 3
 _SECONDS, _SMOKE_SECONDS = 0.1, 0.01

@@ -11,7 +11,7 @@ from phases.kernels_variants import CORRECT, TIMES
 from work import Work
 from workers.layers import Timer, layers, make, warm_driver
 
-from samrt.kernels import load_kernels
+from samrt.kernels.library import load_kernels
 
 _LEAST_S = 3
 

@@ -1,0 +1,148 @@
+"""What runs a bundle: one small protocol for a graph, and a session of two of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Protocol
+
+from samrt.bundle.folder import Bundle
+from samrt.bundle.manifest import Graph, Tensor
+from samrt.device.cuda import DeviceOptions
+from samrt.engines.flavours import import_flavour
+from samrt.engines.plugin import register_plugin
+from samrt.engines.selection import Choice, choose
+from samrt.errors import BundleError
+
+_logger = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """One loaded graph: named arrays in, named arrays out. `run` may be called from several threads."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """The longest that a dynamic axis may be, by its name; axes that are not there have no limit."""
+
+    def run(self, inputs: Mapping[str, Any], on_device: Collection[str] = ()) -> dict[str, Any]:
+        """Compute all outputs: as NumPy arrays, or as `DeviceArray` where named in `on_device` and there is a device.
+
+        Raises BackendError where the backend fails.
+        """
+
+    def close(self) -> None:
+        """Give the memory back. May be called again; `run` fails afterwards."""
+
+
+class Session:
+    """A bundle's encoder and decoder, opened together: on a GPU they share one stream. Close it, or use `with`."""
+
+    def __init__(self, choice: Choice, encoder: Engine, decoder: Engine, closing: ExitStack) -> None:
+        self.choice = choice
+        self.encoder = encoder
+        self.decoder = decoder
+        self._closing = closing
+        # Of two threads that close, neither may destroy the stream while the other still waits for an engine.
+        self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Give all memory back. May be called again, also from another thread: it returns when all is given back."""
+        with self._lock:
+            self._closing.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_session(bundle: Bundle, backend: str = "auto", options: DeviceOptions | None = None) -> Session:
+    """Choose what runs the bundle, load it, and compare inputs and outputs with the manifest.
+
+    Raises:
+        BackendError: as `choose`; or the backend is not installed, or refuses a file.
+        BundleError: a file is not the graph that the manifest describes, or not the engine that was built.
+    """
+    options = options or DeviceOptions()
+    choice = choose(bundle, backend, options.device)
+    for reason in choice.passed_over:
+        _logger.info("passed over %s", reason)
+    _logger.info("running %s with %s", bundle.path, choice)
+    return open_onnxruntime(bundle, choice) if choice.engines is None else open_engines(choice, options)
+
+
+def open_onnxruntime(bundle: Bundle, choice: Choice) -> Session:
+    """The session of `choice.form` in ONNX Runtime; raises as `open_session`."""
+    from samrt.backends.onnxruntime import OnnxRuntimeEngine
+
+    return _open(choice, lambda name: OnnxRuntimeEngine(bundle.path_of(choice.form.graphs[name].file)), ExitStack())
+
+
+def open_engines(choice: Choice, options: DeviceOptions) -> Session:
+    """The session of `choice.engines` on the GPU that they were built for; raises as `open_session`."""
+    from samrt.backends.tensorrt.engine import TensorRtEngine
+    from samrt.device.cuda import DeviceSession
+
+    engines = choice.engines
+    assert engines is not None
+    assert engines.manifest is not None
+    built = engines.manifest.engines
+    flavour = import_flavour(choice.backend)
+    if engines.manifest.plugin is not None:
+        register_plugin(flavour)
+    opened = ExitStack()
+    device = DeviceSession(options)
+    opened.callback(device.close)
+    return _open(
+        choice,
+        lambda name: TensorRtEngine(
+            engines.path_of(name), built[name].graph, flavour, device, options.cuda_graphs, built[name].content.sha256
+        ),
+        opened,
+    )
+
+
+def _open(choice: Choice, open_graph: Callable[[str], Engine], opened: ExitStack) -> Session:
+    """Open both graphs and compare them with the manifest; what `opened` holds is closed last, or on failure."""
+    with opened:
+
+        def open_checked(name: str) -> Engine:
+            engine = open_graph(name)
+            opened.callback(engine.close)
+            _check(choice.form.graphs[name], engine)
+            return engine
+
+        encoder, decoder = open_checked("encoder"), open_checked("decoder")
+        return Session(choice, encoder, decoder, opened.pop_all())
+
+
+def _check(graph: Graph, engine: Engine) -> None:
+    for kind, declared, actual in (("input", graph.inputs, engine.inputs), ("output", graph.outputs, engine.outputs)):
+        found = {tensor.name: tensor for tensor in actual}
+        if found.keys() != {tensor.name for tensor in declared}:
+            raise BundleError(
+                f"{graph.file} has the {kind}s {', '.join(found)}, the manifest says "
+                f"{', '.join(tensor.name for tensor in declared)}; export the checkpoint again"
+            )
+        for tensor in declared:
+            if not _agree(tensor, found[tensor.name]):
+                raise BundleError(
+                    f"{graph.file} has the {kind} {found[tensor.name]}, the manifest says {tensor}; "
+                    "export the checkpoint again"
+                )
+
+
+def _agree(declared: Tensor, actual: Tensor) -> bool:
+    if declared.dtype != actual.dtype or len(declared.shape) != len(actual.shape):
+        return False
+    # A backend may know a fixed length as dynamic only, never another length, nor a fixed one where any is promised.
+    return all(isinstance(a, str) or a == d for d, a in zip(declared.shape, actual.shape, strict=True))

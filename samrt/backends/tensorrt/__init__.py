@@ -1,0 +1,1 @@
+"""Running engines of TensorRT and TensorRT-RTX on a GPU."""

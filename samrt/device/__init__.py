@@ -1,0 +1,1 @@
+"""CUDA devices through NVIDIA's own bindings: GPUs, streams, memory and arrays."""

@@ -1,0 +1,270 @@
+"""A bundle's graphs to engines in the bundle: build, compare on the GPU where there is one, install by rename."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samrt.backends.session import Session, open_engines, open_onnxruntime
+from samrt.bundle.default import is_default
+from samrt.bundle.folder import Bundle, open_bundle
+from samrt.bundle.manifest import PRECISIONS, FileEntry, Form, Graph, contract_graph
+from samrt.device.cuda import DeviceOptions, find_gpus
+from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
+from samrt.engines.builder.targets import choose_targets
+from samrt.engines.flavours import Flavour, import_flavour, installed_flavours
+from samrt.engines.manifest import (
+    ENGINE_MANIFEST_NAME,
+    EngineFile,
+    EngineManifest,
+    engine_file_name,
+    platform_name,
+)
+from samrt.engines.plugin import EXPORT_WITH_PLUGIN, PLUGIN, PLUGIN_LOWERING, RequiredPlugin, prepare_plugin
+from samrt.engines.profiles import Limits, ranges
+from samrt.engines.selection import Choice, source_hashes
+from samrt.engines.sets import ENGINES_FOLDER, EngineSet, remove_leftovers
+from samrt.errors import BackendError, InputError, OutputError
+from samrt.files import check_target, replacing_folder, sha256_of
+from samrt.verification.compare import SEED, Reference, Run, compare, make_reference, past_tolerance
+from samrt.verification.tolerances import TOLERANCES
+
+Progress = Callable[[str], None]
+
+# Its Scan is made for caches of a CPU, and TensorRT's parser does not take it.
+_CPU_LOWERING = "chunked"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build: for which backend ("auto": what is installed), in which precision, for how much at once."""
+
+    backend: str = "auto"
+    precision: str = "fp16"
+    limits: Limits = field(default_factory=Limits)
+    options: BuildOptions = field(default_factory=BuildOptions)
+
+
+def build_bundle(
+    path: str | os.PathLike[str], request: BuildRequest | None = None, progress: Progress = lambda _: None
+) -> EngineManifest:
+    """Build the encoder's and the decoder's engine and put them into the bundle, replacing the same set of before.
+
+    Where a GPU can run them, they are compared with the bundle's fp32 graphs in ONNX Runtime first, and installed only
+    within tolerance.
+
+    Args:
+        path: the bundle's folder.
+        progress: called with one line per step.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        InputError: an option that does not fit.
+        BackendError: TensorRT is missing or refuses a graph, or the engines are past tolerance.
+        OutputError: the engines cannot be written, or `path` is `samrt.default_bundle()`. In each case the bundle and
+            its engines are as they were.
+    """
+    request = request or BuildRequest()
+    if request.precision not in PRECISIONS:
+        raise InputError(f"unknown precision {request.precision!r}; choose one of {', '.join(PRECISIONS)}")
+    if Path(path).is_file() and zipfile.is_zipfile(path):
+        raise OutputError(f"{path} is a zip, and engines lie beside a bundle's files: unpack it to a folder first")
+    if is_default(path):
+        raise OutputError(
+            f"{path} is the model in the installed package, where nothing else belongs; copy it, and build there"
+        )
+    bundle = open_bundle(path)
+    form = _buildable(bundle, request.precision)
+    standard = _standard(bundle, form)
+    flavour = import_flavour(_choose_flavour(request.backend))
+    engines = bundle.folder / ENGINES_FOLDER
+    _make_writable(engines)  # before minutes of building
+    remove_leftovers(bundle.folder)
+    plugin = _plugin(form, flavour, request.options, progress)
+    progress(f"building {form.name} engines with {flavour.title}")
+    graphs = {name: _contract(bundle, form, name) for name in ("encoder", "decoder")}
+    built = {}
+    for name, graph in graphs.items():
+        onnx, shapes = bundle.path_of(graph.file), ranges(graph, request.limits)
+        built[name] = build_engine(flavour, onnx, shapes, request.options, progress)
+        for warning in built[name].warnings:
+            progress(f"building {name}: {flavour.title} warns: {warning}")
+    capabilities = built["encoder"].compute_capabilities
+    gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in capabilities), None)
+    draft = EngineManifest(
+        backend=flavour.name,
+        version=flavour.version,
+        platform=platform_name(),
+        compute_capabilities=capabilities,
+        device=gpu.name if gpu else None,
+        precision=form.precision,
+        lowering=form.lowering,
+        sources=source_hashes(bundle.manifest, form),
+        limits=request.limits,
+        engines={},
+        verification=None,
+        plugin=plugin,
+    )
+    with replacing_folder(engines / draft.name) as folder:
+        files = {name: _write_engine(folder, name, graphs[name], one, request.limits) for name, one in built.items()}
+        manifest = replace(draft, engines=files)
+        if gpu is None:
+            progress("not compared with the bundle: no GPU here can run these engines")
+        else:
+            progress(f"comparing with the bundle's graphs in ONNX Runtime, on {gpu.name}")
+            built_set = EngineSet(folder, manifest)
+            manifest = replace(manifest, verification=_verify(bundle, form, standard, built_set, gpu.index))
+        (folder / ENGINE_MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    progress(f"wrote {engines / manifest.name}")
+    return manifest
+
+
+def _buildable(bundle: Bundle, precision: str) -> Form:
+    of_precision = [form for form in bundle.manifest.forms if form.precision == precision]
+    for form in of_precision:
+        if form.lowering != _CPU_LOWERING:
+            return form
+    held = ", ".join(form.name for form in bundle.manifest.forms)
+    if of_precision:
+        reason = f"of {precision} it holds the {_CPU_LOWERING} form only, which is for ONNX Runtime"
+        remedy = f"--precision {precision} --lowering dense"
+    else:
+        reason = f"it holds {held}"
+        remedy = "--precision fp32,fp16" if precision == "fp16" else "--precision fp32 --lowering dense"
+    raise BackendError(
+        f"{bundle.path} has nothing to build {precision} engines from: {reason}; export it with {remedy}"
+    )
+
+
+def _standard(bundle: Bundle, form: Form) -> Form:
+    """The form that engines of `form` are compared with in ONNX Runtime: fp32, else the same."""
+    standard = bundle.manifest.form("fp32") or form
+    if standard.lowering == PLUGIN_LOWERING:
+        raise BackendError(
+            f"{bundle.path} holds {form.name} only, which ONNX Runtime cannot run, so engines of it could not be "
+            f"compared with anything; export the checkpoint with {EXPORT_WITH_PLUGIN}"
+        )
+    return standard
+
+
+def _plugin(form: Form, flavour: Flavour, options: BuildOptions, progress: Progress) -> RequiredPlugin | None:
+    """What engines of this form need besides TensorRT, found, tested and loaded."""
+    if form.lowering != PLUGIN_LOWERING:
+        return None
+    targets = choose_targets(flavour, options.compute_capabilities)
+    prepare_plugin(flavour, targets.compute_capabilities, progress)
+    return PLUGIN
+
+
+def _choose_flavour(backend: str) -> str:
+    if backend != "auto":
+        return backend
+    installed = installed_flavours()
+    # TensorRT builds on a GPU and for that one; TensorRT-RTX anywhere. TensorRT alone gets to say what it lacks.
+    for name in ("tensorrt", "tensorrt_rtx") if find_gpus() else ("tensorrt_rtx", "tensorrt"):
+        if name in installed:
+            return name
+    raise BackendError(
+        "neither TensorRT nor TensorRT-RTX is installed; in a checkout of samrt, `pip install '.[rtx]'` installs "
+        "TensorRT-RTX; on a Jetson TensorRT is part of JetPack, see docs/jetson.md"
+    )
+
+
+def _contract(bundle: Bundle, form: Form, name: str) -> Graph:
+    """The graph with the format's own names of the dynamic axes, which a manifest may call otherwise."""
+    manifest = bundle.manifest
+    sizes = manifest.image_size, manifest.embedding_shape, manifest.low_res_size
+    return contract_graph(name, form.graphs[name].file, *sizes)
+
+
+def _make_writable(engines: Path) -> None:
+    try:
+        engines.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {engines}: {error.strerror}; move what is there, or check the permissions"
+        ) from error
+    check_target(engines / ENGINE_MANIFEST_NAME)
+
+
+def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, limits: Limits) -> EngineFile:
+    path = folder / engine_file_name(name)
+    path.write_bytes(built.plan)
+    return EngineFile(
+        graph=replace(graph, file=path.name),
+        content=FileEntry(sha256_of(path), path.stat().st_size),
+        ranges=ranges(graph, limits),
+        memory=built.memory,
+        build_seconds=built.seconds,
+    )
+
+
+def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, device: int) -> dict[str, Any]:
+    """Figures of the engines against `standard` in ONNX Runtime, which computes every form in float32 on a CPU."""
+    assert engines.manifest is not None
+    limits, tolerance = engines.manifest.limits, TOLERANCES[form.precision]
+    with open_onnxruntime(bundle, Choice("onnxruntime", standard)) as session:
+        reference = _reference(bundle, session, limits)
+    choice = Choice(engines.manifest.backend, form, engines)
+    with open_engines(choice, DeviceOptions(device)) as session:
+        encoder, decoder = _in_full_batches(session.encoder.run, limits), _one_by_one(session.decoder.run, limits)
+        figures = compare(reference, encoder, decoder, tolerance)
+    if past := past_tolerance(figures, tolerance):
+        raise BackendError(
+            f"the engines differ from {standard.name} in ONNX Runtime by more than the tolerance ({'; '.join(past)}). "
+            "They were not installed; build with --precision fp32, and report it with these figures"
+        )
+    return {
+        "reference": standard.name,
+        "runtime": f"onnxruntime {version('onnxruntime')}",
+        "seed": SEED,
+        "figures": figures,
+        "tolerance": asdict(tolerance),
+    }
+
+
+def _reference(bundle: Bundle, session: Session, limits: Limits) -> Reference:
+    manifest = bundle.manifest
+    reference = make_reference(
+        manifest.image_size, manifest.low_res_size, manifest.normalization, session.encoder.run, session.decoder.run
+    )
+    # What the engines were not built for is not asked of them.
+    fitting = {
+        kind: prompt
+        for kind, prompt in reference.prompts.items()
+        if prompt["point_labels"].shape[1] <= limits.max_points
+    }
+    return replace(reference, prompts=fitting)
+
+
+def _in_full_batches(encoder: Run, limits: Limits) -> Run:
+    """The encoder, given as many copies of the image at once as it takes; what it makes of the last one."""
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        copies = {name: np.repeat(array, limits.max_batch, axis=0) for name, array in inputs.items()}
+        return {name: array[-1:] for name, array in encoder(copies).items()}
+
+    return run
+
+
+def _one_by_one(decoder: Run, limits: Limits) -> Run:
+    """The decoder, given no more prompts at once than it takes."""
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        shared = {"image_embeddings": inputs["image_embeddings"]}
+        prompts = {name: array for name, array in inputs.items() if name not in shared}
+        count = len(prompts["point_coords"])
+        pieces = [
+            decoder({**shared, **{name: array[start : start + limits.max_prompts] for name, array in prompts.items()}})
+            for start in range(0, count, limits.max_prompts)
+        ]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    return run

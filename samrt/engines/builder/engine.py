@@ -1,0 +1,238 @@
+"""From an ONNX graph to a serialised engine."""
+
+from __future__ import annotations
+
+import gc
+import re
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samrt.engines.builder.network import parse
+from samrt.engines.builder.progress import build_monitor, run_watched
+from samrt.engines.builder.targets import Targets, choose_targets, set_targets
+from samrt.engines.flavours import Flavour
+from samrt.engines.logger import collecting_logger, log_here
+from samrt.engines.profiles import Range
+from samrt.errors import BackendError, BundleError, InputError
+from samrt.files import check_target, replacing_file
+
+# An engine cannot be asked before it is on a GPU, so its figures are read where the builder prints them.
+_FIGURES = {
+    "scratch_bytes": re.compile(r"Max Scratch Memory: (\d+)"),
+    "activation_bytes": re.compile(r"Total Activation Memory: (\d+)"),
+    "weights_bytes": re.compile(r"Total Weights Memory: (\d+)"),
+    "persistent_bytes": re.compile(r"Total Device Persistent Memory: (\d+)"),
+}
+_LARGEST_MIB = 1 << 20  # 1 TiB
+# Said when two builds run at once; each still gets the messages of its own build.
+_NOISE = "differs from one already registered"
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build.
+
+    `compute_capabilities`: the GPUs to build for, as "8.9"; None for the GPU at hand, or where there is none, for all
+    that TensorRT-RTX knows but Turing (7.5). `workspace_mib`: the most working memory, in MiB, that a layer may ask
+    for; None for TensorRT's own limit. `timing_cache`: stock TensorRT's measurements of kernels, read where the file is
+    there and written anew, which shorten the next build.
+
+    Raises:
+        InputError: the workspace is less than 1 MiB, more than 1 TiB, or not a whole number.
+    """
+
+    compute_capabilities: tuple[str, ...] | None = None
+    workspace_mib: int | None = None
+    timing_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        mib = self.workspace_mib
+        if mib is not None and (not isinstance(mib, int) or isinstance(mib, bool) or not 1 <= mib <= _LARGEST_MIB):
+            raise InputError(f"the workspace must be a whole number of MiB from 1 to {_LARGEST_MIB}, not {mib!r}")
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """A serialised engine and what is known of it.
+
+    `plan`: uint8 memory of TensorRT's, valid as long as this is kept. `memory`: bytes on the GPU as TensorRT reported
+    them (`scratch_bytes`, `activation_bytes`, `weights_bytes`, `persistent_bytes`), and `plan_bytes`. `seconds`: from
+    reading the graph to the plan. `warnings`: TensorRT's own words.
+    """
+
+    plan: memoryview
+    memory: dict[str, int]
+    seconds: float
+    compute_capabilities: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def build_engine(
+    flavour: Flavour, onnx: Path, ranges: Mapping[str, Range], options: BuildOptions, progress: Callable[[str], None]
+) -> BuiltEngine:
+    """Build the graph at `onnx` for inputs in `ranges` (`samrt.engines.profiles.ranges`).
+
+    `progress` gets a line about once a second, in the calling thread. Ctrl-C, or an exception out of `progress`, stops
+    the build and is raised again. Several builds may run at once, in several threads.
+
+    Raises:
+        BackendError: TensorRT cannot build the graph, or finds no GPU where it needs one.
+        BundleError: the file or its weights are missing or damaged, or its inputs are not those of `ranges`.
+        InputError: the flavour cannot follow an option.
+        OutputError: the timing cache cannot be written.
+    """
+    if options.timing_cache is not None:
+        if flavour.is_rtx:
+            raise InputError(
+                "TensorRT-RTX times no kernels while it builds, so it has no timing cache; leave that option out"
+            )
+        check_target(options.timing_cache)
+    targets = choose_targets(flavour, options.compute_capabilities)
+    # "encoder" of encoder.fp16-augmented.onnx
+    title = f"building {onnx.name.split('.')[0]}"
+    progress(f"{title}: reading {onnx.name}")
+    # Python's side of both must outlive whatever TensorRT holds them.
+    logger, monitor = collecting_logger(flavour), build_monitor(flavour)
+    build = _Build(flavour, logger, monitor, options, targets)
+    begin = time.monotonic()
+    notes: list[str] = []
+    try:
+        plan = run_watched(lambda: build.run(onnx, ranges, notes), monitor, title, progress)
+    except BaseException as error:
+        _forget_frames(error)
+        raise
+    for note in notes:
+        progress(f"{title}: {note}")
+    return BuiltEngine(
+        plan=plan,
+        memory={**_figures(logger.info), "plan_bytes": plan.nbytes},
+        seconds=time.monotonic() - begin,
+        compute_capabilities=targets.compute_capabilities,
+        warnings=tuple(line for line in logger.warnings if _NOISE not in line),
+    )
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Free what a failed build's frames hold, its builder above all, which else lives as long as the error.
+
+    Python may collect garbage whenever TensorRT calls the logger. While it makes a builder it does so under a lock
+    that a builder's end waits for too: an old one freed there would stop the process for good.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One build's objects; `run` is called in the build's own thread."""
+
+    flavour: Flavour
+    logger: Any
+    monitor: Any
+    options: BuildOptions
+    targets: Targets
+
+    def run(self, onnx: Path, ranges: Mapping[str, Range], notes: list[str]) -> memoryview:
+        log_here(self.logger)
+        builder = self._builder()
+        parsed = parse(self.flavour, self.logger, onnx, builder)
+        config = self._config(builder)
+        config.add_optimization_profile(_profile(builder, parsed.network, onnx, ranges))
+        if self.options.timing_cache is not None:
+            notes += self._read_timing_cache(config, self.options.timing_cache)
+        plan = builder.build_serialized_network(parsed.network, config)
+        if plan is None:
+            raise self._failure(onnx)
+        if self.options.timing_cache is not None:
+            with replacing_file(self.options.timing_cache) as temporary:
+                temporary.write_bytes(config.get_timing_cache().serialize())
+        # The buffer calls its bytes floats.
+        return memoryview(plan).cast("B")
+
+    def _builder(self) -> Any:
+        gc.collect()  # builders of others that are garbage, as in _forget_frames
+        try:
+            return self.flavour.module.Builder(self.logger)
+        except Exception as error:  # the bindings raise TypeError where the library returns nothing
+            said = "; ".join(self.logger.errors) or str(error)
+            raise BackendError(
+                f"{self.flavour.title} cannot start its builder: {said}; it needs an NVIDIA GPU and a driver that fits "
+                "its CUDA version: check with `nvidia-smi`, or build with tensorrt_rtx, which needs neither"
+            ) from error
+
+    def _config(self, builder: Any) -> Any:
+        trt = self.flavour.module
+        config = builder.create_builder_config()
+        # On by default, in both flavours: it would round the factors of float32 products to 10 bits behind the graph's
+        # back, and fp32 is the precision of those who want to compare. fp16 is in the graph, and not touched by it.
+        config.clear_flag(trt.BuilderFlag.TF32)
+        if self.options.workspace_mib is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self.options.workspace_mib << 20)
+        if self.flavour.is_rtx:
+            set_targets(config, self.targets)
+        config.progress_monitor = self.monitor
+        return config
+
+    def _read_timing_cache(self, config: Any, path: Path) -> list[str]:
+        """Returns what to tell the user."""
+        before = len(self.logger.errors) + len(self.logger.warnings)
+        cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+        # A cache of another version is refused by one call or the other, or replaced by an empty one with a warning.
+        taken = cache is not None and config.set_timing_cache(cache, False)
+        if taken and len(self.logger.errors) + len(self.logger.warnings) == before:
+            return []
+        if not taken:
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+        # Told here, and no reason of a failure that may follow.
+        self.logger.errors.clear()
+        return [f"the timing cache {path} is damaged, or of another TensorRT or GPU; it was made anew"]
+
+    def _failure(self, onnx: Path) -> BackendError:
+        said = "; ".join(self.logger.errors) or "it gave no reason"
+        return BackendError(f"{self.flavour.title} cannot build {onnx}: {said}; {self._remedy(said)}")
+
+    def _remedy(self, said: str) -> str:
+        if re.search(r"OutOfMemory|out of memory|workspace|insufficient memory", said, re.IGNORECASE):
+            if self.options.workspace_mib is not None:
+                return f"the workspace of {self.options.workspace_mib} MiB is too small: raise it, or leave it out"
+            return "free memory, or build with a smaller --max-batch, --max-prompts or --max-points"
+        if "Turing" in said:
+            return "leave 7.5 out of the compute capabilities, or use stock TensorRT on that GPU"
+        if "cudaError" in said:
+            return "check the driver with `nvidia-smi`"
+        return "export the checkpoint again with another --lowering, or use another version of TensorRT"
+
+
+def _profile(builder: Any, network: Any, onnx: Path, ranges: Mapping[str, Range]) -> Any:
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    if {tensor.name for tensor in inputs} != set(ranges):
+        raise BundleError(
+            f"{onnx} has the inputs {', '.join(t.name for t in inputs)}, the manifest says {', '.join(ranges)}; "
+            "export the checkpoint again"
+        )
+    profile = builder.create_optimization_profile()
+    for tensor in inputs:
+        shapes = ranges[tensor.name]
+        declared = tuple(tensor.shape)
+        for shape in (shapes.minimum, shapes.optimum, shapes.maximum):
+            if len(shape) != len(declared) or any(d not in (-1, n) for d, n in zip(declared, shape, strict=True)):
+                raise BundleError(
+                    f"the input {tensor.name!r} of {onnx} has the shape {list(declared)}, which {list(shape)} does not "
+                    "fit; export the checkpoint again"
+                )
+        profile.set_shape(tensor.name, shapes.minimum, shapes.optimum, shapes.maximum)
+    return profile
+
+
+def _figures(lines: list[str]) -> dict[str, int]:
+    figures = {}
+    for name, pattern in _FIGURES.items():
+        found = [int(match[1]) for match in map(pattern.search, lines) if match]
+        if found:
+            figures[name] = found[-1]
+    return figures

@@ -1,0 +1,162 @@
+"""samrt's TensorRT plugin: the names of its node in graphs of the `plugin` lowering, and the library that computes it.
+
+The library is not put into plans: they stay small, and a library for another GPU or TensorRT can take its place. It is
+loaded before a plan is opened, and engine.json says which plans need it.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from samrt.engines.flavours import Flavour
+from samrt.engines.logger import log_error
+from samrt.engines.rtx_plugins import make_library_name_known, why_untried
+from samrt.errors import BackendError
+from samrt.kernels.library import KERNELS_VERSION, PLUGIN_VARIABLE, Kernels, find_plugin_library, load_kernels
+
+if TYPE_CHECKING:
+    from samrt.device.cuda import Gpu
+
+# The form of a model whose attention is this node.
+PLUGIN_LOWERING = "plugin"
+# As the plugin's creator in kernels/plugin says; TensorRT's parser looks it up by all three.
+PLUGIN_NAME = "SamrtRelPosAttention"
+PLUGIN_VERSION = "1"
+PLUGIN_NAMESPACE = ""
+# Of kernels/attention/instances.def; a test compares.
+HEAD_DIMS = (64, 80)
+OLDEST_CAPABILITY = (8, 0)  # of cmake/cuda_architectures.cmake
+
+_registering = threading.Lock()
+
+# What gets a bundle whose engines have the plugin, with a form to compare them with; and one that needs no plugin.
+EXPORT_WITH_PLUGIN = "--precision fp32,fp16 --lowering auto,plugin"
+EXPORT_WITHOUT_PLUGIN = "--precision fp32,fp16 --lowering auto,augmented"
+
+
+@dataclass(frozen=True)
+class RequiredPlugin:
+    """What engines need besides TensorRT: a plugin, from a library whose kernels are of one version."""
+
+    name: str
+    version: str
+    kernels_version: int
+
+    def __str__(self) -> str:
+        return f"plugin {self.name} {self.version} with kernels of version {self.kernels_version}"
+
+
+# What this samrt builds with and runs.
+PLUGIN = RequiredPlugin(PLUGIN_NAME, PLUGIN_VERSION, KERNELS_VERSION)
+
+
+def find_plugin() -> Kernels:
+    """The plugin's library, loaded into this process but not into TensorRT yet.
+
+    Raises:
+        BackendError: there is none, it does not load, is no plugin's, or its kernels are of another version; with the
+            remedy.
+    """
+    try:
+        kernels = load_kernels(find_plugin_library())
+    except BackendError as error:
+        raise BackendError(f"samrt's TensorRT plugin cannot be used: {error}") from error
+    if not kernels.is_plugin:
+        raise BackendError(
+            f"{kernels.path} holds kernels and no TensorRT plugin: correct or unset {PLUGIN_VARIABLE}, which names it"
+        )
+    return kernels
+
+
+def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progress: Callable[[str], None]) -> None:
+    """All that comes before building a graph with the plugin's node: find the library, test its kernels, load it.
+
+    The test runs on the first GPU that is one to build for; TensorRT for RTX builds without a GPU too.
+
+    Args:
+        compute_capabilities: what is built for, as "8.9".
+        progress: called with one line per step.
+
+    Raises:
+        BackendError: the library is missing, of another version or not for one of these GPUs, a kernel computes
+            something else than it should, or this TensorRT does not take it.
+    """
+    from samrt.device.cuda import find_gpus
+
+    if flavour.is_rtx and (reason := why_untried(flavour.version)):
+        raise BackendError(f"{reason}, or export the checkpoint with {EXPORT_WITHOUT_PLUGIN}")
+    kernels = find_plugin()
+    for capability in compute_capabilities:
+        if reason := why_not_for(kernels, capability):
+            raise BackendError(reason)
+    gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in compute_capabilities), None)
+    if gpu is None:
+        wanted = ", ".join(compute_capabilities)
+        progress(f"kernels not tested: no usable GPU of compute capability {wanted} was found; see `samrt doctor`")
+    else:
+        progress(f"testing the kernels in {kernels.path} on {gpu.name}")
+        _test(kernels, gpu)
+    if flavour.is_rtx:
+        make_library_name_known(flavour.version, kernels.path)
+    register_plugin(flavour)
+
+
+def why_not_for(kernels: Kernels, compute_capability: str) -> str:
+    """Why a plugin's library has nothing for GPUs of a compute capability, and what to do; empty where it has."""
+    if kernels.runs_on(compute_capability):
+        return ""
+    if tuple(map(int, compute_capability.split("."))) < OLDEST_CAPABILITY:
+        return (
+            f"samrt's plugin needs compute capability {'.'.join(map(str, OLDEST_CAPABILITY))} or newer, and this is "
+            f"{compute_capability}: leave it out, or export the checkpoint with {EXPORT_WITHOUT_PLUGIN}"
+        )
+    return (
+        f"the plugin in {kernels.path} has kernels for {', '.join(kernels.architectures)}, which do not run on compute "
+        f"capability {compute_capability}: leave it out, or compile the plugin for it; in a checkout of samrt: "
+        "SAMRT_CUDA_ARCHITECTURES=all pip install ."
+    )
+
+
+def _test(kernels: Kernels, gpu: Gpu) -> None:
+    from samrt.device.cuda import primary_context
+
+    try:
+        with primary_context(gpu.index):
+            kernels.self_test()
+    except BackendError as error:
+        raise BackendError(
+            f"the kernels in {kernels.path} failed their own test on {gpu.name}: {error}. Nothing was built; check "
+            f"that the library was compiled for this GPU (it has {', '.join(kernels.architectures)}), or export the "
+            f"checkpoint with {EXPORT_WITHOUT_PLUGIN}, which needs no plugin"
+        ) from error
+
+
+def register_plugin(flavour: Flavour) -> None:
+    """Load the plugin's library into TensorRT, for good: engines may need it until the process ends.
+
+    Raises:
+        BackendError: the library is missing or of another version, or TensorRT refuses it.
+    """
+    with _registering:
+        _register(flavour)
+
+
+@functools.cache
+def _register(flavour: Flavour) -> None:
+    kernels = find_plugin()
+    registry = flavour.module.get_plugin_registry()
+    if registry.load_library(str(kernels.path)) is None and not _is_registered(registry):
+        raise BackendError(
+            f"{flavour.title} refuses samrt's plugin in {kernels.path}; report this, and export the checkpoint with "
+            f"{EXPORT_WITHOUT_PLUGIN} until then"
+        )
+    kernels.on_plugin_error(log_error)
+
+
+def _is_registered(registry: Any) -> bool:
+    # No library is loaded twice, and the caller's program may have done it.
+    return registry.get_creator(PLUGIN_NAME, PLUGIN_VERSION, PLUGIN_NAMESPACE) is not None

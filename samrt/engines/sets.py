@@ -1,0 +1,106 @@
+"""Engines in a bundle: sets of two, an encoder's and a decoder's, each set in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samrt.engines.flavours import FLAVOURS
+from samrt.engines.manifest import ENGINE_MANIFEST_NAME, EngineManifest, engine_file_name
+from samrt.errors import BundleError
+from samrt.files import sha256_of
+
+ENGINES_FOLDER = "engines"
+
+_MANIFEST_LIMIT = 1 << 20
+_PREFIXES = tuple(f"{flavour}-" for flavour in FLAVOURS)
+# Longer than any build writes and compares: a younger one may be at work.
+_LEFTOVER_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class EngineSet:
+    """An encoder's and a decoder's engine in one folder; `manifest` is None where `problem` says what is wrong."""
+
+    folder: Path
+    manifest: EngineManifest | None
+    problem: str = ""
+
+    def path_of(self, graph: str) -> Path:
+        """The engine file of "encoder" or "decoder", compared with its hash.
+
+        Raises:
+            BundleError: the file is missing or changed.
+        """
+        assert self.manifest is not None
+        engine = self.manifest.engines[graph]
+        path = self.folder / engine.graph.file
+        try:
+            whole = path.stat().st_size == engine.content.bytes and sha256_of(path) == engine.content.sha256
+        except OSError as error:
+            raise BundleError(f"cannot read {path}: {error.strerror}; build the engines again") from error
+        if not whole:
+            raise BundleError(
+                f"{path} is not the file that was built: it is incomplete, damaged or was changed; build the engines "
+                "again with `samrt build`"
+            )
+        return path
+
+
+def find_engine_sets(bundle: Path) -> list[EngineSet]:
+    """All engine sets in a bundle's folder, whether they fit or not, the best first: fp16, compared, TensorRT."""
+    folder = bundle / ENGINES_FOLDER
+    try:
+        folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        return [EngineSet(folder, None, f"cannot read {folder}: {error.strerror}; check its permissions")]
+    return sorted(map(_read, folders), key=_rank)
+
+
+def is_engines_folder(path: Path) -> bool:
+    """Whether a folder holds nothing but what `samrt build` puts there, so that it may be deleted with its bundle."""
+    if path.name != ENGINES_FOLDER or path.is_symlink() or not path.is_dir():
+        return False
+    return all(_is_own(folder) for folder in path.iterdir())
+
+
+def remove_leftovers(bundle: Path) -> None:
+    """Delete what builds that were killed while they wrote have left in a bundle's folder of engines."""
+    for folder in (bundle / ENGINES_FOLDER).glob(".*"):
+        with suppress(OSError):
+            if _is_own(folder) and time.time() - folder.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a set, whole, damaged or half-written, lies there and nothing else."""
+    if folder.is_symlink() or not folder.is_dir() or not folder.name.removeprefix(".").startswith(_PREFIXES):
+        return False
+    return set(os.listdir(folder)) <= {ENGINE_MANIFEST_NAME, *map(engine_file_name, ("encoder", "decoder"))}
+
+
+def _read(folder: Path) -> EngineSet:
+    manifest = folder / ENGINE_MANIFEST_NAME
+    try:
+        if manifest.stat().st_size > _MANIFEST_LIMIT:
+            raise BundleError(f"{manifest} is larger than any {ENGINE_MANIFEST_NAME}; build the engines again")
+        return EngineSet(folder, EngineManifest.from_json(manifest.read_bytes()))
+    except OSError as error:
+        return EngineSet(folder, None, f"cannot read {manifest}: {error.strerror}; build the engines again")
+    except BundleError as error:
+        return EngineSet(folder, None, str(error))
+
+
+def _rank(engines: EngineSet) -> tuple[Any, ...]:
+    built = engines.manifest
+    if built is None:
+        return (True,)
+    unproven = built.verification is None
+    return False, built.precision != "fp16", unproven, FLAVOURS.index(built.backend), engines.folder.name

@@ -1,0 +1,220 @@
+"""Pure functions between the frame of the original image and the frames of the model.
+
+Three frames: the *original* image H x W; the *input*, the image resized so that its longer side is S (the model then
+sees it padded to S x S, right and below); the *low-res* masks L x L, which cover the padded square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import gcd
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import PIL.Image
+from numpy.typing import ArrayLike, NDArray
+
+from samrt.bundle.manifest import Normalization
+
+Size = tuple[int, int]  # (height, width)
+_Range = tuple[int, int]  # first, one past the last
+
+
+def resize_shape(height: int, width: int, long_side: int) -> Size:
+    """Height and width with the longer side `long_side` and the same aspect ratio, rounded as Meta's SAM does.
+
+    Where Meta's `ResizeLongestSide.get_preprocess_shape` returns 0 for the shorter side (an image more than 2
+    `long_side` times longer than wide), this returns 1.
+    """
+    scale = long_side * 1.0 / max(height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def resize_longest_side(image: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
+    """Resize uint8 [H, W] or [H, W, C] to the longer side `long_side` with Pillow's antialiased bilinear filter.
+
+    The filter of Meta's `ResizeLongestSide.apply_image`; OpenCV's bilinear filter does not antialias.
+    """
+    height, width = resize_shape(image.shape[0], image.shape[1], long_side)
+    resized = PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
+def normalize_and_pad(image: NDArray[Any], image_size: int, normalization: Normalization) -> NDArray[np.float32]:
+    """Turn a resized image into model input: normalise, then pad with zeros right and below.
+
+    Args:
+        image: uint8 or float32 [h, w, 3] RGB in 0..255, h and w at most `image_size`.
+        image_size: side S of the model's input.
+        normalization: "mean_std" is Meta's `Sam.preprocess`; "min_max" is LiteMedSAM's, over the three channels.
+
+    Returns:
+        float32 [1, 3, S, S].
+    """
+    if normalization.mean is not None and normalization.std is not None:
+        shift = np.array(normalization.mean, np.float32)
+        scale = np.array(normalization.std, np.float32)
+    else:
+        low, high = np.float32(image.min()), np.float32(image.max())
+        shift = np.full(3, low)
+        scale = np.full(3, max(high - low, np.float32(1e-8)))
+    height, width = image.shape[:2]
+    padded = np.zeros((1, 3, image_size, image_size), np.float32)
+    for channel in range(3):
+        plane = padded[0, channel, :height, :width]
+        np.subtract(image[:, :, channel], shift[channel], out=plane)
+        np.divide(plane, scale[channel], out=plane)
+    return padded
+
+
+def scale_coords(coords: ArrayLike, original_size: Size, input_size: Size) -> NDArray[np.float64]:
+    """Move float [..., 2] (x, y) from pixels of the original image to pixels of the input (Meta's `apply_coords`)."""
+    scaled = np.array(coords, np.float64)
+    scaled[..., 0] *= input_size[1] / original_size[1]
+    scaled[..., 1] *= input_size[0] / original_size[0]
+    return scaled
+
+
+def upscale_masks(
+    low_res: NDArray[np.float32], image_size: int, input_size: Size, original_size: Size
+) -> NDArray[np.float32]:
+    """Logits at the size of the original image: bilinearly from L to S, the padding cut off, then to the original.
+
+    Meta's `Sam.postprocess_masks`. float32 [..., L, L] to float32 [..., H, W].
+    """
+    masks = np.empty((*low_res.shape[:-2], *original_size), np.float32)
+    everything = (0, original_size[0]), (0, original_size[1])
+    for plane, mask in _planes(low_res, masks):
+        _upscale_window(plane, everything, image_size, input_size, original_size, buffer=mask.reshape(-1))
+    return masks
+
+
+def threshold_masks(
+    low_res: NDArray[np.float32], image_size: int, input_size: Size, original_size: Size, threshold: float
+) -> NDArray[np.bool_]:
+    """`upscale_masks(...) > threshold`, without keeping the logits and without upscaling where no mask can be.
+
+    float32 [..., L, L] to bool [..., H, W].
+    """
+    masks = np.zeros((*low_res.shape[:-2], *original_size), np.bool_)
+    # One buffer for all masks: to get fresh memory of this size costs more than the resize that fills it.
+    buffer = np.empty(original_size[0] * original_size[1], np.float32)
+    for plane, mask in _planes(low_res, masks):
+        above = plane > threshold
+        rows = _reached(np.any(above, axis=1), image_size, input_size[0], original_size[0])
+        columns = _reached(np.any(above, axis=0), image_size, input_size[1], original_size[1])
+        if rows[0] < rows[1] and columns[0] < columns[1]:
+            logits = _upscale_window(plane, (rows, columns), image_size, input_size, original_size, buffer=buffer)
+            np.greater(logits, threshold, out=mask[slice(*rows), slice(*columns)])
+    return masks
+
+
+def _planes(low_res: NDArray[np.float32], masks: NDArray[Any]) -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
+    """Pair each [L, L] with its [H, W], as views. One OpenCV call per mask is faster than one on all as channels."""
+    return zip(low_res.reshape(-1, *low_res.shape[-2:]), masks.reshape(-1, *masks.shape[-2:]), strict=True)
+
+
+def _upscale_window(
+    plane: NDArray[np.float32],
+    window: tuple[_Range, _Range],
+    image_size: int,
+    input_size: Size,
+    original_size: Size,
+    *,
+    buffer: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """The part `window` (rows, columns) of the upscaled `plane`; it lies in `buffer`, flat, of the original's size."""
+    inner, outer = zip(*map(_blocks, window, input_size, original_size), strict=True)
+    low, padded = zip(*map(_blocks, inner, plane.shape, (image_size, image_size)), strict=True)
+    fine = _resize(_cut(plane, low), padded)
+    height, width = (last - first for first, last in outer)
+    coarse = _resize(_cut(fine, inner, origin=padded), outer, buffer[: height * width].reshape(height, width))
+    return _cut(coarse, window, origin=outer)
+
+
+def _blocks(wanted: _Range, source: int, target: int) -> tuple[_Range, _Range]:
+    """Parts of a source axis and a target axis such that resizing the one to the other gives `wanted`, as if whole.
+
+    Both axes are cut into as many equal blocks as they have in common, so block i is resized from block i at the same
+    ratio and phase as the whole; one more block on each side serves the neighbours that the interpolation reaches for.
+    """
+    count = gcd(source, target)
+    from_block, to_block = source // count, target // count
+    first = max(wanted[0] // to_block - 1, 0)
+    last = min(-(-wanted[1] // to_block) + 1, count)
+    return (first * from_block, last * from_block), (first * to_block, last * to_block)
+
+
+def _reached(above: NDArray[np.bool_], image_size: int, input_side: int, original_side: int) -> _Range:
+    """The original's rows (or columns) where a low-res row `above` the threshold has weight; the others lie below."""
+    hot = np.flatnonzero(above)
+    if hot.size == 0:
+        return 0, 0
+    first, last = int(hot[0]), int(hot[-1]) + 1
+    # Each resize lets a pixel reach one pixel of its own size further, and never beyond the image.
+    for source, target, end in ((above.size, image_size, input_side), (input_side, original_side, original_side)):
+        first = max((first - 1) * target // source, 0)
+        last = min(-(-(last + 1) * target // source), end)
+    return first, last
+
+
+def _cut(
+    array: NDArray[np.float32], part: tuple[_Range, ...], origin: tuple[_Range, ...] = ((0, 0), (0, 0))
+) -> NDArray[np.float32]:
+    """The rows and columns `part`, counted from where `array` begins at `origin`."""
+    (top, bottom), (left, right) = part
+    y, x = origin[0][0], origin[1][0]
+    return array[top - y : bottom - y, left - x : right - x]
+
+
+def _resize(
+    array: NDArray[np.float32], target: tuple[_Range, ...], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    (top, bottom), (left, right) = target
+    resized = cv2.resize(array, (right - left, bottom - top), dst=out, interpolation=cv2.INTER_LINEAR)
+    return cast("NDArray[np.float32]", resized)
+
+
+class ResizeLongestSide:
+    """Resizing of images, points and boxes, with the methods of Meta's class of this name.
+
+    The `_torch` methods compute with the tensor they are given, so that samrt needs no torch. Meta's
+    `apply_image_torch` is absent: it needs torch's own interpolation, whose pixels differ from those of `apply_image`.
+    """
+
+    def __init__(self, target_length: int) -> None:
+        self.target_length = target_length
+
+    def apply_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 [H, W, C] to uint8 [h, w, C] with the longer side `target_length`."""
+        return resize_longest_side(image, self.target_length)
+
+    def apply_coords(self, coords: ArrayLike, original_size: Size) -> NDArray[np.float64]:
+        """[..., 2] (x, y) in pixels of the original image (H, W) to pixels of the resized one."""
+        return scale_coords(coords, original_size, self._input_size(original_size))
+
+    def apply_boxes(self, boxes: ArrayLike, original_size: Size) -> NDArray[np.float64]:
+        """Boxes x0, y0, x1, y1, [B, 4] or [4], to [B, 4] in pixels of the resized image."""
+        corners = np.asarray(boxes).reshape(-1, 2, 2)
+        return self.apply_coords(corners, original_size).reshape(-1, 4)
+
+    def apply_coords_torch(self, coords: Any, original_size: Size) -> Any:
+        """As `apply_coords`, from a torch tensor to a new one of float32."""
+        height, width = self._input_size(original_size)
+        scaled = coords.clone().float()
+        scaled[..., 0] = scaled[..., 0] * (width / original_size[1])
+        scaled[..., 1] = scaled[..., 1] * (height / original_size[0])
+        return scaled
+
+    def apply_boxes_torch(self, boxes: Any, original_size: Size) -> Any:
+        """As `apply_boxes`, from a torch tensor to a new one of float32."""
+        return self.apply_coords_torch(boxes.reshape(-1, 2, 2), original_size).reshape(-1, 4)
+
+    @staticmethod
+    def get_preprocess_shape(oldh: int, oldw: int, long_side_length: int) -> Size:
+        """`resize_shape` under Meta's name."""
+        return resize_shape(oldh, oldw, long_side_length)
+
+    def _input_size(self, original_size: Size) -> Size:
+        return resize_shape(original_size[0], original_size[1], self.target_length)

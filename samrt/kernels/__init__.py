@@ -1,0 +1,1 @@
+"""The CUDA kernels' C interface, on device addresses."""

@@ -1,0 +1,1 @@
+"""Comparing what will run with a reference, and how far it may be from it."""

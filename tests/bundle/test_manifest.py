@@ -1,0 +1,187 @@
+"""manifest.json: what is written is read again, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from changed_json import changed
+
+from samrt.bundle.manifest import Manifest, Normalization
+from samrt.errors import BundleError
+
+pytest_plugins = ("toy_fixtures",)
+
+
+@pytest.fixture
+def text(toy_bundle: Path) -> str:
+    return (toy_bundle / "manifest.json").read_text()
+
+
+# The one form of the toy bundle.
+FORM = ("forms", 0)
+
+
+def test_round_trip(text: str) -> None:
+    manifest = Manifest.from_json(text)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert manifest.image_size == 64
+    assert manifest.forms[0].graphs["decoder"].inputs[2].shape == ("prompts", "points")
+    assert manifest.normalization.mean == (123.675, 116.28, 103.53)
+
+
+def test_round_trip_of_min_max_has_no_mean(text: str) -> None:
+    manifest = replace(Manifest.from_json(text), normalization=Normalization("min_max"))
+    assert json.loads(manifest.to_json())["normalization"] == {"kind": "min_max"}
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_the_documented_keys_are_written(text: str) -> None:
+    documented = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
+    for key in json.loads(text):
+        assert f"`{key}`" in documented.read_text()
+
+
+def test_every_key_of_a_form_is_required_and_documented(text: str) -> None:
+    documented = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
+    for key in json.loads(text)["forms"][0]:
+        assert f"`{key}`" in documented.read_text()
+        with pytest.raises(BundleError, match=f"lacks '{key}'"):
+            Manifest.from_json(changed(text, *FORM, key, delete=True))
+
+
+def test_forms_are_told_apart_by_precision_and_lowering(text: str) -> None:
+    manifest = Manifest.from_json(text)
+    full = manifest.forms[0]
+    half = replace(full, precision="fp16", lowering="augmented")
+    both = replace(manifest, forms=(full, half))
+    assert [form.name for form in Manifest.from_json(both.to_json()).forms] == ["fp32-dense", "fp16-augmented"]
+    assert both.form("fp16", "fp32") == half
+    assert both.form("fp32", "fp16") == full
+    assert manifest.form("fp16") is None
+    with pytest.raises(BundleError, match="each once"):
+        replace(manifest, forms=(full, full)).to_json()
+
+
+def test_a_form_consists_of_its_graphs_and_their_weights(text: str) -> None:
+    manifest = Manifest.from_json(text)
+    assert manifest.files_of(manifest.forms[0]) == ["encoder.onnx", "encoder.weights", "decoder.onnx"]
+    full = manifest.forms[0]
+    graphs = {name: replace(graph, file=f"{name}.fp16.onnx") for name, graph in full.graphs.items()}
+    half = replace(full, precision="fp16", graphs=graphs)
+    entry = manifest.files["encoder.onnx"]
+    files = {**manifest.files, "encoder.fp16.onnx": entry, "encoder.fp16.weights": entry, "decoder.fp16.onnx": entry}
+    both = replace(manifest, forms=(full, half), files=files)
+    assert both.files_of(half) == ["encoder.fp16.onnx", "encoder.fp16.weights", "decoder.fp16.onnx"]
+
+
+def test_model_id_is_of_checkpoint_and_size(text: str) -> None:
+    manifest = Manifest.from_json(text)
+    assert manifest.model_id == "ab" * 8 + "@64"
+    assert replace(manifest, forms=(replace(manifest.forms[0], precision="fp16"),)).model_id == manifest.model_id
+    assert replace(manifest, image_size=32).model_id != manifest.model_id
+
+
+def test_unknown_keys_and_axis_names_are_accepted(text: str) -> None:
+    manifest = Manifest.from_json(changed(text, "colour", to="blue"))
+    assert manifest == Manifest.from_json(text)
+    renamed = changed(text, *FORM, "graphs", "encoder", "inputs", 0, "shape", 0, to="n")
+    assert Manifest.from_json(renamed).forms[0].graphs["encoder"].inputs[0].shape == ("n", 3, 64, 64)
+
+
+@pytest.mark.parametrize("broken", ["", "{", b"\xff\xfe", "[1]", "null", "[" * 100_000])
+def test_what_is_not_a_json_object_is_refused(broken: str | bytes) -> None:
+    with pytest.raises(BundleError, match="export"):
+        Manifest.from_json(broken)
+
+
+@pytest.mark.parametrize(("version", "remedy"), [(3, "upgrade samrt"), (1, "export the checkpoint again")])
+def test_other_format_versions_are_refused_with_the_remedy(text: str, version: int, remedy: str) -> None:
+    with pytest.raises(BundleError, match=f"format version {version}.*reads version 2; {remedy}"):
+        Manifest.from_json(changed(text, "format_version", to=version))
+
+
+def test_every_key_is_required(text: str) -> None:
+    for key in json.loads(text):
+        with pytest.raises(BundleError, match=f"lacks '{key}'"):
+            Manifest.from_json(changed(text, key, delete=True))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("format",), "zip", "not of a samrt bundle"),
+        (("image_size",), 64.0, "'image_size' of the manifest must be a positive integer, not 64.0"),
+        (("image_size",), True, "positive integer"),
+        (("image_size",), 0, "positive integer"),
+        (("family",), "", "not empty"),
+        (("family",), 3, "must be str"),
+        (("embedding_shape",), [8, 16], r"\[C, h, w\]"),
+        (("embedding_shape",), [8, 16, "16"], "positive integers"),
+        (("embedding_shape",), [8, 16, 32], "four times"),
+        (("low_res_size",), 32, "four times"),
+        (("mask_threshold",), float("nan"), "finite number"),
+        (("mask_threshold",), False, "finite number"),
+        (("mask_threshold",), 10**400, "finite number"),
+        ((*FORM, "precision"), "int3", "one of fp32, fp16"),
+        (("normalization", "kind"), "none", "one of mean_std, min_max"),
+        (("normalization", "std"), [1, 0, 1], "std above 0"),
+        (("normalization", "mean"), [1, 2], "three numbers"),
+        (("normalization", "mean"), [1, 2, float("inf")], "finite numbers"),
+        (
+            (
+                *FORM,
+                "graphs",
+            ),
+            [],
+            "must be dict",
+        ),
+        ((*FORM, "graphs", "encoder", "inputs"), {}, "must be list"),
+        ((*FORM, "graphs", "encoder", "inputs", 0, "dtype"), "float16", "encoder inputs.*float16.*the format says"),
+        ((*FORM, "graphs", "encoder", "inputs", 0, "shape", 0), 1, "encoder inputs"),
+        ((*FORM, "graphs", "encoder", "inputs", 0, "shape", 2), 32, "encoder inputs"),
+        ((*FORM, "graphs", "encoder", "inputs", 0, "shape", 2), -1, "axis names"),
+        ((*FORM, "graphs", "decoder", "outputs", 0, "name"), "masks", "decoder outputs"),
+        ((*FORM, "graphs", "decoder", "file"), "other.onnx", "not among its files"),
+        (("forms",), [], "one or several, each once"),
+        ((*FORM, "lowering"), "../x", "plain names"),
+        (("files", "decoder.onnx", "sha256"), "AB" * 32, "64 lower-case hexadecimal"),
+        (("files", "decoder.onnx", "bytes"), -5, "positive integer"),
+        (("source", "parameters"), None, "positive integer"),
+        (("exporter",), "samrt", "must be dict"),
+    ],
+)
+def test_wrong_values_are_named(text: str, keys: tuple[Any, ...], value: Any, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        Manifest.from_json(changed(text, *keys, to=value))
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder"])
+def test_both_graphs_are_required(text: str, name: str) -> None:
+    with pytest.raises(BundleError, match=f"no graph '{name}'"):
+        Manifest.from_json(changed(text, *FORM, "graphs", name, delete=True))
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/passwd", "a/b", "..", ".hidden", "a\\b", "C:x", "", "manifest.json", "x\n", "a b"]
+)
+@pytest.mark.parametrize("place", ["files", "graph"])
+def test_only_plain_file_names_are_accepted(text: str, name: str, place: str) -> None:
+    if place == "files":
+        renamed = changed(text, "files", name, to={"sha256": "0" * 64, "bytes": 1})
+    else:
+        renamed = changed(text, *FORM, "graphs", "decoder", "file", to=name)
+    with pytest.raises(BundleError, match=r"plain names|not empty"):
+        Manifest.from_json(renamed)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda m: replace(m, low_res_size=1), lambda m: replace(m, files={}), lambda m: replace(m, family="")]
+)
+def test_what_could_not_be_read_is_not_written(text: str, spoil: Callable[[Manifest], Manifest]) -> None:
+    with pytest.raises(BundleError):
+        spoil(Manifest.from_json(text)).to_json()

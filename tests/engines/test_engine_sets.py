@@ -1,0 +1,306 @@
+"""Engines in a bundle are read without trust, chosen by what this machine has, and each refusal says what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from changed_json import changed
+from PIL import Image
+from toy_bundle import write_toy_bundle
+from toy_engines import MACHINE, ORIN, write_engines
+
+import samrt
+from samrt.bundle.folder import check_replaceable, open_bundle
+from samrt.cli import main
+from samrt.engines import selection
+from samrt.engines.manifest import EngineManifest, platform_name
+from samrt.engines.selection import Machine, choose, misfit
+from samrt.engines.sets import EngineSet, find_engine_sets, is_engines_folder
+from samrt.errors import BackendError, BundleError, OutputError
+
+pytest_plugins = ("toy_fixtures",)
+
+
+@pytest.fixture
+def with_engines(own_bundle: Path) -> Path:
+    write_engines(own_bundle)
+    return own_bundle
+
+
+@pytest.fixture
+def text(with_engines: Path) -> str:
+    (path,) = (with_engines / "engines").glob("*/engine.json")
+    return path.read_text()
+
+
+# engine.json
+
+
+def test_round_trip(text: str) -> None:
+    built = EngineManifest.from_json(text)
+    assert EngineManifest.from_json(built.to_json()) == built
+    assert built.name == f"tensorrt_rtx-1.7.1-{platform_name()}-sm86_sm89-fp32-dense"
+    assert built.engines["decoder"].ranges["point_coords"].minimum == (1, 0, 2)
+    assert replace(built, verification=None) == EngineManifest.from_json(replace(built, verification=None).to_json())
+
+
+def test_every_key_is_required_and_documented(text: str) -> None:
+    documented = (Path(__file__).resolve().parents[2] / "docs" / "tensorrt.md").read_text()
+    for key in json.loads(text):
+        assert f"`{key}`" in documented
+        with pytest.raises(BundleError, match=f"lacks '{key}'.*samrt build"):
+            EngineManifest.from_json(changed(text, key, delete=True))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("format",), "samrt-bundle", "not of the format"),
+        (("format_version",), 2, "not of the format"),
+        (("backend",), "openvino", "one of tensorrt, tensorrt_rtx"),
+        (("version",), "../1", "plain names"),
+        (("platform",), "linux/x86", "plain names"),
+        (("compute_capabilities",), [], "names no compute capability"),
+        (("compute_capabilities",), [8.9], "8.7"),
+        (("compute_capabilities",), ["../8.9"], "8.7"),
+        (("device",), 3, "must be str"),
+        (("precision",), "int3", "one of fp32, fp16"),
+        (("sources", "decoder.onnx"), 1, "must be str"),
+        (("limits", "max_points"), 0, "positive integer"),
+        (("limits", "max_points"), 1, "from 2 to 1024, not 1"),
+        (("limits", "max_points"), 8, "limits that are not those of its ranges"),
+        (("engines",), {}, "names no decoder, encoder"),
+        (("engines", "encoder", "graph", "file"), "../../x.engine", "plain names"),
+        (("engines", "encoder", "graph", "file"), "engine.json", "not 'encoder.engine'"),
+        (("engines", "encoder", "graph", "file"), "decoder.engine", "not 'encoder.engine'"),
+        (("engines", "encoder", "content", "sha256"), "x", "64 lower-case hexadecimal"),
+        (("engines", "encoder", "ranges", "image", "maximum"), [1, 3, 64], "does not fit its shape"),
+        (("engines", "encoder", "ranges", "image", "maximum"), [1, 3, 64, 65], "does not fit its shape"),
+        (("engines", "encoder", "ranges", "image", "minimum"), [2, 3, 64, 64], "does not fit its shape"),
+        (("engines", "encoder", "ranges"), {}, "does not fit its shape"),
+        (("engines", "encoder", "memory", "scratch_bytes"), -1, "whole number"),
+        (("engines", "encoder", "build_seconds"), float("inf"), "finite number"),
+        (("verification",), "fine", "must be dict"),
+    ],
+)
+def test_wrong_values_are_named(text: str, keys: tuple[Any, ...], value: Any, message: str) -> None:
+    with pytest.raises(BundleError, match=message) as caught:
+        EngineManifest.from_json(changed(text, *keys, to=value))
+    assert "samrt build" in str(caught.value) or keys[0] == "engines"
+
+
+@pytest.mark.parametrize("broken", ["", "{", b"\xff", "[1]", "[" * 100_000])
+def test_what_is_not_a_json_object_is_refused(broken: str | bytes) -> None:
+    with pytest.raises(BundleError, match="samrt build"):
+        EngineManifest.from_json(broken)
+
+
+# Finding
+
+
+def test_sets_are_found_best_first(own_bundle: Path) -> None:
+    write_engines(own_bundle, compute_capabilities=("8.6",), verification=None)
+    write_engines(own_bundle)
+    stock = {"backend": "tensorrt", "version": "10.9.0"}
+    write_engines(own_bundle, **stock, compute_capabilities=("8.9",), verification=None)
+    write_engines(own_bundle, **stock, compute_capabilities=("8.6",))
+    write_engines(own_bundle, precision="fp16")
+    (own_bundle / "engines" / "broken").mkdir()
+    (own_bundle / "engines" / ".half-written").mkdir()
+    found = find_engine_sets(own_bundle)
+    assert [(each.manifest.backend, each.manifest.precision) if each.manifest else None for each in found] == [
+        ("tensorrt_rtx", "fp16"),
+        ("tensorrt", "fp32"),
+        ("tensorrt_rtx", "fp32"),
+        ("tensorrt", "fp32"),
+        ("tensorrt_rtx", "fp32"),
+        None,
+    ]
+    compared = [each.manifest.verification is not None for each in found if each.manifest]
+    assert compared == [True, True, True, False, False]
+    assert "engine.json" in found[5].problem
+
+
+def test_a_bundle_without_engines_has_none(own_bundle: Path) -> None:
+    assert find_engine_sets(own_bundle) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"not really an engine: ENCODER", None])
+def test_a_damaged_engine_is_noticed(with_engines: Path, damage: bytes | None) -> None:
+    (engines,) = find_engine_sets(with_engines)
+    path = engines.path_of("encoder")
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    with pytest.raises(BundleError, match=r"encoder\.engine.*build the engines again"):
+        engines.path_of("encoder")
+    assert engines.path_of("decoder").exists()
+
+
+def test_a_bundle_with_engines_may_be_replaced(with_engines: Path) -> None:
+    check_replaceable(with_engines)
+    assert is_engines_folder(with_engines / "engines")
+
+
+@pytest.mark.parametrize("content", ["{", None])
+def test_nor_do_damaged_or_half_written_sets_keep_it(with_engines: Path, content: str | None) -> None:
+    (engines,) = (with_engines / "engines").iterdir()
+    if content is None:
+        (engines / "engine.json").unlink()
+        engines.rename(engines.with_name(f".{engines.name}.0a1b2c3d"))
+    else:
+        (engines / "engine.json").write_text(content)
+    check_replaceable(with_engines)
+
+
+@pytest.mark.parametrize("place", ["engines/notes.txt", "engines/{set}/notes.txt", "engines/other/x"])
+def test_but_not_with_somebody_elses_files_in_it(with_engines: Path, place: str) -> None:
+    (engines,) = (with_engines / "engines").iterdir()
+    path = with_engines / place.format(set=engines.name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="holds other things than a bundle, such as engines"):
+        check_replaceable(with_engines)
+
+
+# Choosing
+
+
+def chosen(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, backend: str = "auto") -> selection.Choice:
+    monkeypatch.setattr(selection, "this_machine", lambda _: machine)
+    return choose(open_bundle(folder), backend)
+
+
+def test_auto_takes_engines_that_fit(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = chosen(with_engines, MACHINE, monkeypatch)
+    assert (choice.backend, choice.passed_over) == ("tensorrt_rtx", ())
+    assert str(choice) == "tensorrt_rtx 1.7.1, fp32-dense"
+    assert choice.form.name == "fp32-dense"
+
+
+def test_engines_that_no_gpu_has_run_are_said_to_be_so(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_engines(own_bundle, verification=None)
+    assert "never compared with the bundle" in str(chosen(own_bundle, MACHINE, monkeypatch))
+
+
+def test_stock_tensorrt_comes_before_rtx(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_engines(with_engines, backend="tensorrt", version="10.9.0", compute_capabilities=("8.9",))
+    assert chosen(with_engines, MACHINE, monkeypatch).backend == "tensorrt"
+    assert chosen(with_engines, MACHINE, monkeypatch, "tensorrt_rtx").backend == "tensorrt_rtx"
+    newer = replace(MACHINE, versions={**MACHINE.versions, "tensorrt": "10.10.0"})
+    choice = chosen(with_engines, newer, monkeypatch)
+    assert choice.backend == "tensorrt_rtx"
+    assert len(choice.passed_over) == 1
+    assert "built with tensorrt 10.9.0, here is 10.10.0; build again" in choice.passed_over[0]
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        (replace(MACHINE, gpu=None), "no NVIDIA GPU can be used here; see `samrt doctor`"),
+        (replace(MACHINE, gpu=ORIN), r"built for compute capability 8.6, 8.9, Orin has 8.7; build again"),
+        (replace(MACHINE, versions={}), "needs tensorrt_rtx 1.7.1, which is not installed"),
+        (replace(MACHINE, versions={"tensorrt_rtx": "1.8.0"}), "built with tensorrt_rtx 1.7.1, here is 1.8.0"),
+        (replace(MACHINE, problems={"tensorrt_rtx": "libfoo is missing"}), "libfoo is missing"),
+        (replace(MACHINE, platform="linux_aarch64"), f"built for {platform_name()}, this is linux_aarch64"),
+    ],
+)
+def test_what_does_not_fit_is_passed_over_and_said(
+    with_engines: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine, reason: str
+) -> None:
+    choice = chosen(with_engines, machine, monkeypatch)
+    assert choice.backend == "onnxruntime"
+    assert len(choice.passed_over) == 1
+    assert reason in choice.passed_over[0]
+    with pytest.raises(BackendError, match=r"no engines of tensorrt_rtx in .* can run here") as caught:
+        chosen(with_engines, machine, monkeypatch, "tensorrt_rtx")
+    assert reason in str(caught.value)
+
+
+def test_engines_of_other_graphs_are_stale(with_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = write_toy_bundle(tmp_path / "other", stride=16)
+    shutil.copytree(with_engines / "engines", other / "engines")
+    choice = chosen(other, MACHINE, monkeypatch)
+    assert "built from other graphs than the bundle holds now" in choice.passed_over[0]
+
+
+def test_a_set_that_cannot_be_read_is_passed_over(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = (with_engines / "engines").glob("*/engine.json")
+    path.write_text("{")
+    choice = chosen(with_engines, MACHINE, monkeypatch)
+    assert choice.backend == "onnxruntime"
+    assert "is not JSON" in choice.passed_over[0]
+
+
+def test_without_engines_no_gpu_is_looked_for(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(_: int) -> Machine:
+        pytest.fail("looked for a GPU")
+
+    monkeypatch.setattr(selection, "this_machine", never)
+    assert choose(open_bundle(own_bundle)).backend == "onnxruntime"
+    with pytest.raises(BackendError, match="holds no engines of tensorrt; build them with `samrt build"):
+        choose(open_bundle(own_bundle), "tensorrt")
+
+
+def test_onnx_runtime_on_request(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(with_engines, MACHINE, monkeypatch, "onnxruntime").engines is None
+
+
+def test_engines_that_fail_to_open_are_an_error_and_no_fallback(
+    with_engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engines say that they fit; what they are made of does not."""
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(selection, "this_machine", lambda _: MACHINE)
+    with pytest.raises(BackendError):
+        samrt.load(with_engines)
+
+
+def test_misfit_of_a_whole_set_is_empty(with_engines: Path) -> None:
+    manifest = open_bundle(with_engines).manifest
+    (engines,) = find_engine_sets(with_engines)
+    assert misfit(engines, manifest, MACHINE) == ""
+    assert misfit(EngineSet(engines.folder, None, "lost"), manifest, MACHINE) == "lost"
+
+
+def test_info_looks_at_the_engines_too(
+    with_engines: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "this_machine", lambda *_: MACHINE)
+    assert main(["info", str(with_engines)]) == 0
+    assert "here      can run" in capsys.readouterr().out
+    (engines,) = (with_engines / "engines").iterdir()
+    (engines / "encoder.engine").write_text("cut")
+    assert main(["info", str(with_engines)]) == 0
+    assert "encoder.engine is not the file that was built" in capsys.readouterr().out
+    assert main(["info", str(with_engines), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["engines"]
+    assert (found["name"], found["backend"]) == (engines.name, "tensorrt_rtx")
+    assert "is not the file that was built" in found["misfit"]
+
+
+@pytest.mark.parametrize("command", ["info", "segment"])
+def test_a_number_that_makes_no_sense_is_no_obstacle(
+    with_engines: Path, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (path,) = (with_engines / "engines").glob("*/engine.json")
+    path.write_text(changed(text, "limits", "max_batch", to=65))
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "black.png")
+    segment = [
+        str(tmp_path / "black.png"),
+        "--bundle",
+        str(with_engines),
+        "--point",
+        "3,4",
+        "-o",
+        str(tmp_path / "o.png"),
+    ]
+    assert main([command, *(segment if command == "segment" else [str(with_engines)])]) == 0
+    out, err = capsys.readouterr()
+    assert "max_batch must be a whole number from 1 to 64, not 65" in out + err
