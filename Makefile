@@ -2,13 +2,14 @@
 PYTHON ?= python3
 TEST_PYTHON := .venv/bin/python
 
-.PHONY: help demo test lint bench wheel clean
+.PHONY: help demo test lint docs bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install samrt and segment a photograph; writes demo/overlay.png"
 	@echo "make test    linter, types and tests, in an environment of its own"
 	@echo "make lint    linter and types only"
+	@echo "make docs    the documentation as a site, with the Python API, in build/docs/site"
 	@echo "make wheel   a wheel for Linux with the CUDA kernels and the TensorRT plugin inside, in dist/; takes minutes"
 	@echo "make bench   encoder and decoder beside Meta's, on all cores; takes minutes"
 	@echo "make clean   remove everything that these made"
@@ -33,6 +34,23 @@ lint: .venv/installed
 	$(TEST_PYTHON) -m ruff check .
 	$(TEST_PYTHON) -m ruff format --check .
 	$(TEST_PYTHON) -m mypy
+
+# In a folder of its own: Zensical empties .cache beside mkdocs.yml, where released weights are kept. What griffe says of a
+# docstring is not counted by --strict.
+docs: .venv-docs/installed
+	rm -rf build/docs
+	mkdir -p build/docs
+	cp -r mkdocs.yml docs build/docs
+	ln -s ../../samrt build/docs/samrt
+	cd build/docs && ../../.venv-docs/bin/zensical build --strict >log 2>&1 || { cat log; exit 1; }
+	@cat build/docs/log
+	@! grep -q "^griffe:" build/docs/log
+
+.venv-docs/installed: pyproject.toml setup.py
+	$(check_python)
+	"$(PYTHON)" -m venv --clear .venv-docs
+	SAMRT_CUDA_ARCHITECTURES=none .venv-docs/bin/python -m pip install --disable-pip-version-check -q -e ".[docs]"
+	touch $@
 
 bench: .venv/bench
 	$(TEST_PYTHON) benchmarks/cpu_encoder.py
@@ -62,5 +80,5 @@ wheel: .venv-wheel/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .venv-wheel .cache/lite_medsam.pth demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-demo .venv-docs .venv-wheel .cache/lite_medsam.pth demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

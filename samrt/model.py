@@ -159,7 +159,8 @@ class Model:
         Embeddings of one call of the encoder share their memory: it is freed with the last of them.
 
         Raises:
-            InputError, BackendError: as `encode`.
+            InputError: an image cannot be used.
+            BackendError: the encoder failed, or its result is not finite.
         """
         at_once = self._session.encoder.limits.get("batch", 1)
         embeddings: list[Embedding] = []
@@ -270,7 +271,7 @@ class Model:
         """What the decoder itself returns for the prompts of `predict`, for code that goes on from there.
 
         Args:
-            embedding, point_coords, point_labels, box, mask_input: as `predict`.
+            embedding: as `predict`; so are the prompts, `point_coords` to `mask_input`.
             on_device: with a TensorRT backend, leave both results on the GPU, as `DeviceArray`; B is then limited to
                 what one call takes (`samrt build --max-prompts`), and nothing is checked for NaN.
 

@@ -25,9 +25,12 @@ class SamPredictor:
     torch. As with Meta's class a prompt may be empty or lie outside the image; `Model.predict` is stricter.
 
     Attributes:
-        model, transform: the model and the `ResizeLongestSide` for its input.
-        is_image_set, features, original_size, input_size: the current image's embedding, float32 [1, C, h, w], and its
-            sizes (height, width) before and after resizing; they may be set to those of an earlier image.
+        model: what encodes and predicts.
+        transform: the `ResizeLongestSide` for the model's input.
+        is_image_set: whether there is a current image. The next three describe it and may be set to an earlier one's.
+        features: its embedding, float32 [1, C, h, w].
+        original_size: its (height, width).
+        input_size: its (height, width) as resized for the model.
     """
 
     def __init__(self, sam_model: Model) -> None:
