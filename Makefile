@@ -2,17 +2,19 @@
 PYTHON ?= python3
 TEST_PYTHON := .venv/bin/python
 
-.PHONY: help demo test lint docs bench wheel clean
+.PHONY: help demo test pytest lint coverage docs bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    install samrt and segment a photograph; writes demo/overlay.png"
-	@echo "make test    linter, types and tests, in an environment of its own"
-	@echo "make lint    linter and types only"
-	@echo "make docs    the documentation as a site, with the Python API, in build/docs/site"
-	@echo "make wheel   a wheel for Linux with the CUDA kernels and the TensorRT plugin inside, in dist/; takes minutes"
-	@echo "make bench   encoder and decoder beside Meta's, on all cores; takes minutes"
-	@echo "make clean   remove everything that these made"
+	@echo "make demo      install samrt and segment a photograph; writes demo/overlay.png"
+	@echo "make test      linter, types and tests, in an environment of its own"
+	@echo "make pytest    the tests only"
+	@echo "make lint      linter and types only"
+	@echo "make coverage  the tests again, and how much of samrt/ and export/ they run; pages in build/coverage/html"
+	@echo "make docs      the documentation as a site, with the Python API, in build/docs/site"
+	@echo "make wheel     a wheel for Linux with the CUDA kernels and the TensorRT plugin inside, in dist/; takes minutes"
+	@echo "make bench     encoder and decoder beside Meta's, on all cores; takes minutes"
+	@echo "make clean     remove everything that these made"
 	@echo "Another Python: make demo PYTHON=python3.12"
 
 define check_python
@@ -26,7 +28,9 @@ demo:
 	@SAMRT_CUDA_ARCHITECTURES=none "$(PYTHON)" examples/demo.py
 
 # The released weights are a few tests' only; without them those are skipped, with the reason.
-test: lint
+test: lint pytest
+
+pytest: .venv/installed
 	-@$(TEST_PYTHON) training/lite_medsam.py
 	$(TEST_PYTHON) -m pytest
 
@@ -34,6 +38,15 @@ lint: .venv/installed
 	$(TEST_PYTHON) -m ruff check .
 	$(TEST_PYTHON) -m ruff format --check .
 	$(TEST_PYTHON) -m mypy
+
+coverage: .venv/installed
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	$(TEST_PYTHON) -m coverage run -m pytest
+	$(TEST_PYTHON) -m coverage combine -q
+	$(TEST_PYTHON) -m coverage xml -q
+	$(TEST_PYTHON) -m coverage html -q
+	$(TEST_PYTHON) -m coverage report --skip-covered
 
 # In a folder of its own: Zensical empties .cache beside mkdocs.yml, where released weights are kept. What griffe says of a
 # docstring is not counted by --strict.
