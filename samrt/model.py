@@ -174,7 +174,8 @@ class Model:
         Embeddings of one call of the encoder share their memory: it is freed with the last of them.
 
         Raises:
-            InputError, BackendError: as `encode`.
+            InputError: an image cannot be used.
+            BackendError: the encoder failed, or its result is not finite.
         """
         geometry = self.geometry
         at_once = self._encoder.images_per_call
