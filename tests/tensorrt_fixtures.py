@@ -12,7 +12,7 @@ from seeded import SMALL_VIT, seeded_state
 
 import samrt.device.gpus
 import samrt.engines.builder.bundle
-from samrt.bundle.manifest import Graph, Tensor
+from samrt.bundle.contract import Graph, Tensor
 from samrt.engines.flavours import Flavour, import_flavour
 
 # Large enough for the chunked lowering to take its global layer in several steps.

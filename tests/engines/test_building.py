@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from toy_bundle import rewrite_manifest
 
 from samrt.backends.session import Session, open_onnxruntime
-from samrt.bundle.folder import open_bundle, write_zip
+from samrt.bundle.folder import open_bundle
 from samrt.cli import main
 from samrt.device import gpus
 from samrt.device.gpus import Gpu
@@ -45,7 +44,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
     def open_engines(choice: Choice, options: Any) -> Session:
         opened.append(choice)
         assert choice.engines is not None
-        assert choice.engines.path_of("encoder").exists()
+        assert choice.engines.path_of("image_encoder").exists()
         assert choice.engines.manifest is not None
         assert options.device == CARD.index
         session = open_onnxruntime(open_bundle(choice.engines.folder.parent.parent), choice)
@@ -98,10 +97,10 @@ def test_what_is_built_without_a_gpu(own_bundle: Path, rtx: Flavour) -> None:
     assert {"8.6", "8.9"} <= set(manifest.compute_capabilities)
     bundle = open_bundle(own_bundle)
     assert manifest.sources == {name: entry.sha256 for name, entry in bundle.manifest.files.items()}
-    decoder = manifest.engines["decoder"]
+    decoder = manifest.engines["mask_decoder"]
     assert decoder.ranges["point_coords"].minimum == (1, 0, 2)
     assert decoder.ranges["point_coords"].maximum == (3, 4, 2)
-    assert manifest.engines["encoder"].ranges["image"].maximum == (2, 3, 64, 64)
+    assert manifest.engines["image_encoder"].ranges["image"].maximum == (2, 3, 64, 64)
     assert {tensor.name for tensor in decoder.graph.outputs} == {"low_res_masks", "iou_predictions"}
     for name, engine in manifest.engines.items():
         assert engine.memory["plan_bytes"] == engine.content.bytes > 1000
@@ -132,10 +131,10 @@ def test_the_same_set_is_replaced_and_others_stay(own_bundle: Path) -> None:
 def test_axes_of_any_name(own_bundle: Path) -> None:
     """The format fixes where a graph's dynamic axes are, not what a manifest calls them."""
     form = open_bundle(own_bundle).manifest.forms[0]
-    encoder = form.graphs["encoder"]
+    encoder = form.graphs["image_encoder"]
     renamed = replace(encoder, inputs=(replace(encoder.inputs[0], shape=("n", 3, 64, 64)),))
-    rewrite_manifest(own_bundle, forms=(replace(form, graphs={**form.graphs, "encoder": renamed}),))
-    assert build_bundle(own_bundle, named("8.9")).engines["encoder"].graph.inputs[0].shape[0] == "batch"
+    rewrite_manifest(own_bundle, forms=(replace(form, graphs={**form.graphs, "image_encoder": renamed}),))
+    assert build_bundle(own_bundle, named("8.9")).engines["image_encoder"].graph.inputs[0].shape[0] == "batch"
 
 
 def test_on_a_gpu_the_engines_are_compared_first(own_bundle: Path, stand_in: list[Choice]) -> None:
@@ -188,9 +187,9 @@ def test_engines_for_other_gpus_are_not_compared(own_bundle: Path, stand_in: lis
 @pytest.mark.parametrize(
     ("graph", "output", "said"),
     [
-        ("encoder", "image_embeddings", r"embedding: relative L2 \S+ > 1e-05"),
-        ("decoder", "low_res_masks", r"box: logits: relative L2 \S+ > 0.0001"),
-        ("decoder", "iou_predictions", r"box: predicted IoU off by \S+ > 0.0001"),
+        ("image_encoder", "image_embeddings", r"embedding: relative L2 \S+ > 1e-05"),
+        ("mask_decoder", "low_res_masks", r"box: logits: relative L2 \S+ > 0.0001"),
+        ("mask_decoder", "iou_predictions", r"box: predicted IoU off by \S+ > 0.0001"),
     ],
 )
 def test_past_tolerance_nothing_is_installed(
@@ -241,12 +240,9 @@ def test_an_unknown_precision(own_bundle: Path) -> None:
         build_bundle(own_bundle, replace(FULL, precision="int3"))
 
 
-def test_a_zip_is_refused(own_bundle: Path, tmp_path: Path) -> None:
-    write_zip(own_bundle, tmp_path / "b.zip")
-    with pytest.raises(OutputError, match=r"is a zip.*unpack it"):
-        build_bundle(tmp_path / "b.zip", FULL)
+def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
-    with pytest.raises(BundleError, match="neither a folder nor a whole zip"):
+    with pytest.raises(BundleError, match="is a file, and a bundle is a folder"):
         build_bundle(tmp_path / "photo.jpg", FULL)
 
 
@@ -346,7 +342,7 @@ def test_what_a_killed_build_left_is_removed_by_a_later_one(own_bundle: Path) ->
     engines = own_bundle / "engines"
     for leftover, age in ((f".{name}.0a", 2 * 3600), (f".{name}.0b", 60)):
         (engines / leftover).mkdir()
-        (engines / leftover / "encoder.engine").write_text("half")
+        (engines / leftover / "image_encoder.engine").write_text("half")
         os.utime(engines / leftover, times=(time.time() - age, time.time() - age))
     (engines / ".mine").mkdir()
     build_bundle(own_bundle, named("8.9"))
@@ -397,11 +393,3 @@ def test_wrong_usage(words: tuple[str, ...], own_bundle: Path) -> None:
 def test_values_out_of_range(words: tuple[str, ...], own_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(own_bundle), *words]) == 1
     assert "must be" in capsys.readouterr().err
-
-
-def test_engines_are_not_packed_into_zips(own_bundle: Path, tmp_path: Path) -> None:
-    shutil.copytree(own_bundle, tmp_path / "copy")
-    write_zip(own_bundle, tmp_path / "before.zip")
-    (own_bundle / "engines").mkdir()
-    write_zip(own_bundle, tmp_path / "after.zip")
-    assert (tmp_path / "before.zip").read_bytes() == (tmp_path / "after.zip").read_bytes()

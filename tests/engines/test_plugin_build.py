@@ -22,8 +22,8 @@ from toy_bundle import rewrite_manifest
 from toy_engines import LAPTOP, MACHINE, ORIN, write_engines
 
 from samrt.backends.session import Session, open_onnxruntime
+from samrt.bundle.contract import Graph
 from samrt.bundle.folder import open_bundle
-from samrt.bundle.manifest import Graph
 from samrt.cli import main
 from samrt.device import driver, gpus
 from samrt.engines import plugin, selection

@@ -21,7 +21,7 @@ from toy_bundle import MEAN_STD, write_toy_bundle
 
 import samrt
 from samrt import BundleError, InputError, OutputError
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.evaluation import Contender, Listener, Options, evaluate
 from samrt.evaluation.datasets import open_data_sets
 from samrt.evaluation.journal import read_records

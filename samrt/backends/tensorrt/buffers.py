@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from samrt.backends.tensorrt.ranges import Shape
-from samrt.bundle.manifest import Tensor
+from samrt.bundle.contract import Tensor
 from samrt.device.array import DeviceArray, DeviceView, is_device_array, view_device_array
 from samrt.device.memory import Memory
 from samrt.device.session import DeviceSession

@@ -16,7 +16,7 @@ from samrt.backends.tensorrt.cache import JitCache
 from samrt.backends.tensorrt.graphs import Captured, GraphCache, Key, capture
 from samrt.backends.tensorrt.plan import Errors, backend_errors, deserialize, runtime_logger
 from samrt.backends.tensorrt.ranges import InputRange, Shape, check_names, check_shapes, limits, named_axes
-from samrt.bundle.manifest import Graph, Tensor
+from samrt.bundle.contract import Graph, Tensor
 from samrt.device.memory import Memory
 from samrt.device.session import DeviceSession
 from samrt.engines.flavours import Flavour
