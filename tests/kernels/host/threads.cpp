@@ -66,7 +66,7 @@ struct Warp {
 
 // xorshift64*
 struct Generator {
-  uint64_t state = 1;
+  uint64_t state = 0x2545f4914f6cdd1du;
   void seed(uint64_t seed) { state = seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du; }
   uint32_t next() {
     state ^= state >> 12;
@@ -77,16 +77,9 @@ struct Generator {
   uint32_t below(uint32_t bound) { return static_cast<uint32_t>(uint64_t{next()} * bound >> 32); }
 };
 
-Generator initial_generator() {
-  const char* seed = getenv("SAMRT_HOST_SEED");
-  Generator generator;
-  generator.seed(seed ? strtoull(seed, nullptr, 10) : 0);
-  return generator;
-}
-
 // One launch at a time, one block at a time, one thread at a time.
 std::mutex launching;
-Generator generator = initial_generator();
+Generator generator;
 const std::function<void()>* kernel = nullptr;
 std::vector<std::unique_ptr<Thread>> threads;
 std::vector<Warp> warps;

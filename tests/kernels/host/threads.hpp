@@ -76,7 +76,7 @@ Clock now();
 }  // namespace host
 }  // namespace samrt
 
-// The order in which threads run; the environment variable SAMRT_HOST_SEED gives the first.
+// The order in which threads run.
 extern "C" __attribute__((visibility("default"))) void samrt_host_set_seed(uint64_t seed);
 
 inline void __syncthreads(samrt::host::Site site = samrt::host::here()) { samrt::host::meet_block(site); }
