@@ -18,6 +18,7 @@ import pytest
 from changed_json import changed
 from PIL import Image
 from stub_plugin import compile_stub
+from toy_builds import everything_in
 from toy_bundle import rewrite_manifest
 from toy_engines import LAPTOP, MACHINE, ORIN, write_engines
 
@@ -111,10 +112,6 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def use_library(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(PLUGIN_VARIABLE, str(path))
     return path
-
-
-def everything_in(folder: Path) -> list[tuple[str, int]]:
-    return sorted((str(path.relative_to(folder)), path.stat().st_mtime_ns) for path in folder.rglob("*.*"))
 
 
 def refused(bundle: Path, said: str, request: BuildRequest = STOCK) -> str:
