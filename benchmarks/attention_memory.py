@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samrt.bundle.manifest import contract_graph
+from samrt.bundle.contract import Graph
+from samrt.bundle.contract import Tensor as TensorOf
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import Flavour, import_flavour
 from samrt.engines.plugin import prepare_plugin
@@ -126,7 +127,11 @@ def encoder_of(model: Model, depth: int, global_blocks: tuple[int, ...]) -> Imag
 def scratch_mb(encoder: nn.Module, size: int, flavour: Flavour) -> float:
     """Scratch memory in MB (1e6 bytes), one image."""
     side = size // PATCH
-    graph = contract_graph("encoder", "encoder.onnx", size, (OUT_CHANS, side, side), 4 * side)
+    graph = Graph(
+        "encoder.onnx",
+        inputs=(TensorOf("image", "float32", ("batch", 3, size, size)),),
+        outputs=(TensorOf("image_embeddings", "float32", ("batch", OUT_CHANS, side, side)),),
+    )
     with tempfile.TemporaryDirectory() as folder:
         export_graph(InHalf(encoder), graph, (torch.zeros(2, 3, size, size),), Path(folder), "encoder.weights")
         built = build_engine(

@@ -22,8 +22,8 @@ from samrt_export.forms import export_decoder, export_encoder, form_of
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 CASES = {
-    "encoder": [Limits(max_batch=images) for images in (1, 4)],
-    "decoder": [
+    "image_encoder": [Limits(max_batch=images) for images in (1, 4)],
+    "mask_decoder": [
         Limits(max_prompts=prompts, max_points=points)
         for prompts, points in ((1, 2), (4, 16), (8, 16), (16, 16), (64, 2))
     ],

@@ -16,11 +16,12 @@ from samrt.errors import BackendError, BundleError, InputError, OutputError, Sam
 
 if TYPE_CHECKING:
     from samrt.bundle.default import default_bundle
+    from samrt.decoding import Prediction
     from samrt.device.array import DeviceArray
-    from samrt.device.cuda import DeviceOptions
+    from samrt.device.session import DeviceOptions
     from samrt.embedding import Embedding
     from samrt.geometry import ResizeLongestSide
-    from samrt.model import Model, Prediction, load
+    from samrt.model import Model, load
     from samrt.predictor import SamPredictor
     from samrt.scribble import Scribble
 
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DeviceArray": "samrt.device.array",
-    "DeviceOptions": "samrt.device.cuda",
+    "DeviceOptions": "samrt.device.session",
     "Embedding": "samrt.embedding",
     "Model": "samrt.model",
-    "Prediction": "samrt.model",
+    "Prediction": "samrt.decoding",
     "ResizeLongestSide": "samrt.geometry",
     "SamPredictor": "samrt.predictor",
     "Scribble": "samrt.scribble",

@@ -9,9 +9,10 @@ from typing import Any
 
 from toy_bundle import rewrite_manifest
 
+from samrt.bundle.contract import Graph
 from samrt.bundle.folder import open_bundle
-from samrt.bundle.manifest import FileEntry, Graph
-from samrt.device.cuda import Gpu
+from samrt.bundle.manifest import FileEntry
+from samrt.device.gpus import Gpu
 from samrt.engines.manifest import EngineFile, EngineManifest, platform_name
 from samrt.engines.profiles import Limits, ranges
 from samrt.engines.selection import Machine, source_hashes

@@ -106,7 +106,7 @@ class PromptableModel(nn.Module):
         """
         super().__init__()
         loaded = build_model({name: tensor.detach().clone() for name, tensor in state.items()}, side)
-        if loaded.normalization.kind != "mean_std":
+        if loaded.contract.geometry.normalization.kind != "mean_std":
             raise BundleError(f"a {loaded.family} model cannot be trained here: its images are normalised otherwise")
         self.side, self.whole_half, self.edge_weight = side, whole_half, 0.0
         self.sam = loaded.sam.requires_grad_(True)

@@ -9,9 +9,18 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.errors import BundleError
-from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of, table_of
+from samrt_export.families.loading import (
+    LoadedModel,
+    State,
+    count,
+    load_strictly,
+    read_decoder,
+    sam_contract,
+    shape_of,
+    table_of,
+)
 from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD, resize_rel_pos
 from samrt_export.models.config import ConvVitConfig, TrunkConfig, VitConfig
 from samrt_export.models.conv_vit import TOKEN_STRIDE, ConvViT
@@ -63,7 +72,7 @@ def build(state: State, image_size: int | None) -> LoadedModel:
         f"an EfficientNet-Lite trunk before a ViT of width {config.vit.embed_dim} and depth {config.vit.depth}",
     )
     normalization = Normalization(kind="mean_std", mean=PIXEL_MEAN, std=PIXEL_STD)
-    return LoadedModel(FAMILY, variant, sam, normalization, side)
+    return LoadedModel(FAMILY, variant, sam, sam_contract(decoder, normalization))
 
 
 def read_config(state: State) -> ConvVitConfig:

@@ -11,9 +11,18 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.errors import BundleError
-from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of, table_of
+from samrt_export.families.loading import (
+    LoadedModel,
+    State,
+    count,
+    load_strictly,
+    read_decoder,
+    sam_contract,
+    shape_of,
+    table_of,
+)
 from samrt_export.models.config import VitConfig
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
@@ -63,7 +72,7 @@ def build(state: State, image_size: int | None) -> LoadedModel:
         lambda: Sam(ImageEncoderViT(config), decoder), _resized(state, trained, config), _layout(config)
     )
     normalization = Normalization(kind="mean_std", mean=PIXEL_MEAN, std=PIXEL_STD)
-    return LoadedModel(FAMILY, variant_of(config), sam, normalization, config.image_size)
+    return LoadedModel(FAMILY, variant_of(config), sam, sam_contract(decoder, normalization))
 
 
 def read_config(state: State) -> VitConfig:

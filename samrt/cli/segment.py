@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("image", metavar="IMAGE", type=Path, help="a picture file")
     parser.add_argument(
-        "--bundle", metavar="B", type=Path, help="the model: a bundle's folder or zip (default: the one in samrt)"
+        "--bundle", metavar="B", type=Path, help="the model: a bundle's folder (default: the one in samrt)"
     )
     prompts = parser.add_argument_group("prompts, at least one; together they mean one object")
     prompts.add_argument(
@@ -186,7 +186,7 @@ def _describe(path: Path, model: Model) -> dict[str, object]:
         "path": str(path),
         "family": manifest.family,
         "variant": manifest.variant,
-        "image_size": manifest.image_size,
+        "image_size": manifest.geometry.encoder_side,
         "backend": str(model.choice),
         "checkpoint_sha256": manifest.source.sha256,
     }

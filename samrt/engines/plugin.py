@@ -19,7 +19,7 @@ from samrt.errors import BackendError
 from samrt.kernels.library import KERNELS_VERSION, PLUGIN_VARIABLE, Kernels, find_plugin_library, load_kernels
 
 if TYPE_CHECKING:
-    from samrt.device.cuda import Gpu
+    from samrt.device.gpus import Gpu
 
 # The form of a model whose attention is this node.
 PLUGIN_LOWERING = "plugin"
@@ -85,7 +85,7 @@ def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progre
         BackendError: the library is missing, of another version or not for one of these GPUs, a kernel computes
             something else than it should, or this TensorRT does not take it.
     """
-    from samrt.device.cuda import find_gpus
+    from samrt.device.gpus import find_gpus
 
     if flavour.is_rtx and (reason := why_untried(flavour.version)):
         raise BackendError(f"{reason}, or export the checkpoint with {EXPORT_WITHOUT_PLUGIN}")
@@ -122,7 +122,7 @@ def why_not_for(kernels: Kernels, compute_capability: str) -> str:
 
 
 def _test(kernels: Kernels, gpu: Gpu) -> None:
-    from samrt.device.cuda import primary_context
+    from samrt.device.driver import primary_context
 
     try:
         with primary_context(gpu.index):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from samrt.bundle.manifest import Graph, Tensor
+from samrt.bundle.contract import Graph, Tensor
 from samrt.errors import BundleError, InputError
 
 # A point without a box comes with one of padding. Beyond the largest, an engine would not fit on any GPU; whoever asks

@@ -70,18 +70,17 @@ def test_its_recipe_is_still_the_one_of_that_name() -> None:
 def test_it_computes_what_its_weights_do_in_torch(default_checkpoint: Path) -> None:
     import torch
 
-    from samrt.geometry import normalize_and_pad, resize_longest_side
+    from samrt.bundle.precisions import PRECISIONS
+    from samrt.geometry import normalize_and_pad, resize_image
     from samrt.images import read_image
-    from samrt.verification.tolerances import TOLERANCES
     from samrt_export.checkpoint import read_checkpoint
     from samrt_export.families import load_model
 
     with samrt.load() as model:
         form = model.choice.form
         embedding = model.encode(COFFEE)
-        found = np.asarray(embedding.features)
-        resized = resize_longest_side(read_image(COFFEE), model.image_size)
-        pixels = normalize_and_pad(resized, model.image_size, model.manifest.normalization)
+        found = np.asarray(embedding.features["image_embeddings"])
+        pixels = normalize_and_pad(resize_image(read_image(COFFEE), model.geometry), model.geometry)
         loaded = load_model(read_checkpoint(default_checkpoint), image_size=model.image_size)
         masks = model.predict(embedding, box=[172, 18, 410, 212]).low_res_masks
     box = np.array([[172, 18], [410, 212]]) * model.image_size / 600  # the photograph is 600 pixels wide
@@ -93,7 +92,7 @@ def test_it_computes_what_its_weights_do_in_torch(default_checkpoint: Path) -> N
         image_pe = prompts.pe_layer.of_grid(prompts.embedding_size)
         logits = loaded.sam.mask_decoder(tokens, image_pe, prompt)[0]
 
-    tolerance = TOLERANCES[form.precision]
+    tolerance = PRECISIONS[form.precision].tolerance
     for value, truth, bound in (
         (found, expected.numpy(), tolerance.embedding_relative_l2),
         (masks, logits[0, 1:].numpy(), tolerance.logits_relative_l2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from toy_builds import FULL, everything_in, named, the_set
 from toy_bundle import rewrite_manifest
 
 from samrt.backends.session import Session, open_onnxruntime
-from samrt.bundle.folder import open_bundle, write_zip
-from samrt.device import cuda
-from samrt.device.cuda import Gpu
+from samrt.bundle.folder import open_bundle
+from samrt.device import gpus
+from samrt.device.gpus import Gpu
 from samrt.engines.builder import bundle as building
 from samrt.engines.builder.bundle import build_bundle
 from samrt.engines.flavours import Flavour
@@ -33,13 +32,13 @@ CARD = Gpu(1, "RTX 4060", "8.9", 8 << 30)
 def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
     """A GPU is found, and its engines are played by ONNX Runtime: what is tested is the comparison, not engines."""
     opened: list[Choice] = []
-    for module in (building, cuda):
+    for module in (building, gpus):
         monkeypatch.setattr(module, "find_gpus", lambda: [CARD])
 
     def open_engines(choice: Choice, options: Any) -> Session:
         opened.append(choice)
         assert choice.engines is not None
-        assert choice.engines.path_of("encoder").exists()
+        assert choice.engines.path_of("image_encoder").exists()
         assert choice.engines.manifest is not None
         assert options.device == CARD.index
         session = open_onnxruntime(open_bundle(choice.engines.folder.parent.parent), choice)
@@ -77,10 +76,10 @@ def test_what_is_built_without_a_gpu(own_bundle: Path, rtx: Flavour) -> None:
     assert {"8.6", "8.9"} <= set(manifest.compute_capabilities)
     bundle = open_bundle(own_bundle)
     assert manifest.sources == {name: entry.sha256 for name, entry in bundle.manifest.files.items()}
-    decoder = manifest.engines["decoder"]
+    decoder = manifest.engines["mask_decoder"]
     assert decoder.ranges["point_coords"].minimum == (1, 0, 2)
     assert decoder.ranges["point_coords"].maximum == (3, 4, 2)
-    assert manifest.engines["encoder"].ranges["image"].maximum == (2, 3, 64, 64)
+    assert manifest.engines["image_encoder"].ranges["image"].maximum == (2, 3, 64, 64)
     assert {tensor.name for tensor in decoder.graph.outputs} == {"low_res_masks", "iou_predictions"}
     for name, engine in manifest.engines.items():
         assert engine.memory["plan_bytes"] == engine.content.bytes > 1000
@@ -111,10 +110,10 @@ def test_the_same_set_is_replaced_and_others_stay(own_bundle: Path) -> None:
 def test_axes_of_any_name(own_bundle: Path) -> None:
     """The format fixes where a graph's dynamic axes are, not what a manifest calls them."""
     form = open_bundle(own_bundle).manifest.forms[0]
-    encoder = form.graphs["encoder"]
+    encoder = form.graphs["image_encoder"]
     renamed = replace(encoder, inputs=(replace(encoder.inputs[0], shape=("n", 3, 64, 64)),))
-    rewrite_manifest(own_bundle, forms=(replace(form, graphs={**form.graphs, "encoder": renamed}),))
-    assert build_bundle(own_bundle, named("8.9")).engines["encoder"].graph.inputs[0].shape[0] == "batch"
+    rewrite_manifest(own_bundle, forms=(replace(form, graphs={**form.graphs, "image_encoder": renamed}),))
+    assert build_bundle(own_bundle, named("8.9")).engines["image_encoder"].graph.inputs[0].shape[0] == "batch"
 
 
 def test_on_a_gpu_the_engines_are_compared_first(own_bundle: Path, stand_in: list[Choice]) -> None:
@@ -167,9 +166,9 @@ def test_engines_for_other_gpus_are_not_compared(own_bundle: Path, stand_in: lis
 @pytest.mark.parametrize(
     ("graph", "output", "said"),
     [
-        ("encoder", "image_embeddings", r"embedding: relative L2 \S+ > 1e-05"),
-        ("decoder", "low_res_masks", r"box: logits: relative L2 \S+ > 0.0001"),
-        ("decoder", "iou_predictions", r"box: predicted IoU off by \S+ > 0.0001"),
+        ("image_encoder", "image_embeddings", r"embedding: relative L2 \S+ > 1e-05"),
+        ("mask_decoder", "low_res_masks", r"box: logits: relative L2 \S+ > 0.0001"),
+        ("mask_decoder", "iou_predictions", r"box: predicted IoU off by \S+ > 0.0001"),
     ],
 )
 def test_past_tolerance_nothing_is_installed(
@@ -205,11 +204,3 @@ def test_warnings_are_told(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
     lines: list[str] = []
     build_bundle(own_bundle, named("8.9"), lines.append)
     assert sum("warns: it is slow" in line for line in lines) == 2
-
-
-def test_engines_are_not_packed_into_zips(own_bundle: Path, tmp_path: Path) -> None:
-    shutil.copytree(own_bundle, tmp_path / "copy")
-    write_zip(own_bundle, tmp_path / "before.zip")
-    (own_bundle / "engines").mkdir()
-    write_zip(own_bundle, tmp_path / "after.zip")
-    assert (tmp_path / "before.zip").read_bytes() == (tmp_path / "after.zip").read_bytes()

@@ -17,8 +17,8 @@ from seeded import RELEASED_DECODER, conv_vit_state, vit_state
 from uncompared import load_state, write_uncompared
 
 import samrt
+from samrt.bundle.contract import Graph
 from samrt.bundle.folder import open_bundle
-from samrt.bundle.manifest import Graph
 from samrt.engines.builder.bundle import BuildRequest, build_bundle
 from samrt.engines.builder.network import parse
 from samrt.engines.flavours import Flavour
@@ -51,7 +51,7 @@ def check_engines(bundle: Path, built: EngineManifest, scratch_mib: int) -> None
     """Inputs, outputs, ranges and memory of a bundle's engines; the encoder's scratch memory at most `scratch_mib`."""
     manifest = open_bundle(bundle).manifest
     S, L, embedding = manifest.image_size, manifest.low_res_size, manifest.embedding_shape
-    encoder, decoder = built.engines["encoder"], built.engines["decoder"]
+    encoder, decoder = built.engines["image_encoder"], built.engines["mask_decoder"]
     assert encoder.ranges["image"].minimum == encoder.ranges["image"].maximum == (1, 3, S, S)
     assert decoder.ranges["image_embeddings"].maximum == (1, *embedding)
     assert decoder.ranges["point_coords"].minimum == (1, 0, 2)

@@ -46,7 +46,7 @@ def test_round_trip(text: str) -> None:
     built = EngineManifest.from_json(text)
     assert EngineManifest.from_json(built.to_json()) == built
     assert built.name == f"tensorrt_rtx-1.7.1-{platform_name()}-sm86_sm89-fp32-dense"
-    assert built.engines["decoder"].ranges["point_coords"].minimum == (1, 0, 2)
+    assert built.engines["mask_decoder"].ranges["point_coords"].minimum == (1, 0, 2)
     assert replace(built, verification=None) == EngineManifest.from_json(replace(built, verification=None).to_json())
 
 
@@ -62,7 +62,7 @@ def test_every_key_is_required_and_documented(text: str) -> None:
     ("keys", "value", "message"),
     [
         (("format",), "samrt-bundle", "not of the format"),
-        (("format_version",), 2, "not of the format"),
+        (("format_version",), 1, "not of the format"),
         (("backend",), "openvino", "one of tensorrt, tensorrt_rtx"),
         (("version",), "../1", "plain names"),
         (("platform",), "linux/x86", "plain names"),
@@ -76,16 +76,16 @@ def test_every_key_is_required_and_documented(text: str) -> None:
         (("limits", "max_points"), 1, "from 2 to 1024, not 1"),
         (("limits", "max_points"), 8, "limits that are not those of its ranges"),
         (("engines",), {}, "names no decoder, encoder"),
-        (("engines", "encoder", "graph", "file"), "../../x.engine", "plain names"),
-        (("engines", "encoder", "graph", "file"), "engine.json", "not 'encoder.engine'"),
-        (("engines", "encoder", "graph", "file"), "decoder.engine", "not 'encoder.engine'"),
-        (("engines", "encoder", "content", "sha256"), "x", "64 lower-case hexadecimal"),
-        (("engines", "encoder", "ranges", "image", "maximum"), [1, 3, 64], "does not fit its shape"),
-        (("engines", "encoder", "ranges", "image", "maximum"), [1, 3, 64, 65], "does not fit its shape"),
-        (("engines", "encoder", "ranges", "image", "minimum"), [2, 3, 64, 64], "does not fit its shape"),
-        (("engines", "encoder", "ranges"), {}, "does not fit its shape"),
-        (("engines", "encoder", "memory", "scratch_bytes"), -1, "whole number"),
-        (("engines", "encoder", "build_seconds"), float("inf"), "finite number"),
+        (("engines", "image_encoder", "graph", "file"), "../../x.engine", "plain names"),
+        (("engines", "image_encoder", "graph", "file"), "engine.json", "not 'image_encoder.engine'"),
+        (("engines", "image_encoder", "graph", "file"), "mask_decoder.engine", "not 'image_encoder.engine'"),
+        (("engines", "image_encoder", "content", "sha256"), "x", "64 lower-case hexadecimal"),
+        (("engines", "image_encoder", "ranges", "image", "maximum"), [1, 3, 64], "does not fit its shape"),
+        (("engines", "image_encoder", "ranges", "image", "maximum"), [1, 3, 64, 65], "does not fit its shape"),
+        (("engines", "image_encoder", "ranges", "image", "minimum"), [2, 3, 64, 64], "does not fit its shape"),
+        (("engines", "image_encoder", "ranges"), {}, "does not fit its shape"),
+        (("engines", "image_encoder", "memory", "scratch_bytes"), -1, "whole number"),
+        (("engines", "image_encoder", "build_seconds"), float("inf"), "finite number"),
         (("verification",), "fine", "must be dict"),
     ],
 )
@@ -134,13 +134,13 @@ def test_a_bundle_without_engines_has_none(own_bundle: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"not really an engine: ENCODER", None])
 def test_a_damaged_engine_is_noticed(with_engines: Path, damage: bytes | None) -> None:
     (engines,) = find_engine_sets(with_engines)
-    path = engines.path_of("encoder")
+    path = engines.path_of("image_encoder")
     path.unlink()
     if damage is not None:
         path.write_bytes(damage)
     with pytest.raises(BundleError, match=r"encoder\.engine.*build the engines again"):
-        engines.path_of("encoder")
-    assert engines.path_of("decoder").exists()
+        engines.path_of("image_encoder")
+    assert engines.path_of("mask_decoder").exists()
 
 
 def test_a_bundle_with_engines_may_be_replaced(with_engines: Path) -> None:
@@ -276,9 +276,9 @@ def test_info_looks_at_the_engines_too(
     assert main(["info", str(with_engines)]) == 0
     assert "here      can run" in capsys.readouterr().out
     (engines,) = (with_engines / "engines").iterdir()
-    (engines / "encoder.engine").write_text("cut")
+    (engines / "image_encoder.engine").write_text("cut")
     assert main(["info", str(with_engines)]) == 0
-    assert "encoder.engine is not the file that was built" in capsys.readouterr().out
+    assert "image_encoder.engine is not the file that was built" in capsys.readouterr().out
     assert main(["info", str(with_engines), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["engines"]
     assert (found["name"], found["backend"]) == (engines.name, "tensorrt_rtx")

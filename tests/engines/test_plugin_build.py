@@ -19,9 +19,9 @@ from toy_builds import everything_in
 from toy_engines import LAPTOP, ORIN, with_forms, write_engines
 
 from samrt.backends.session import Session, open_onnxruntime
+from samrt.bundle.contract import Graph
 from samrt.bundle.folder import open_bundle
-from samrt.bundle.manifest import Graph
-from samrt.device import cuda
+from samrt.device import driver, gpus
 from samrt.engines import plugin
 from samrt.engines.builder import bundle as building
 from samrt.engines.builder.bundle import BuildRequest, build_bundle
@@ -66,9 +66,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is done, in its order, on a machine with a GPU and stock TensorRT, where ONNX Runtime plays the engines."""
     done: list[str] = []
     flavour = Flavour("tensorrt", Module(done), "10.9.0")
-    for module in (building, cuda):
+    for module in (building, gpus):
         monkeypatch.setattr(module, "find_gpus", lambda: [LAPTOP])
-    monkeypatch.setattr(cuda, "primary_context", lambda index: nullcontext(done.append(f"test on {index}")))
+    monkeypatch.setattr(driver, "primary_context", lambda index: nullcontext(done.append(f"test on {index}")))
     monkeypatch.setattr(building, "import_flavour", lambda _: flavour)
 
     def build(flavour: Flavour, onnx: Path, *_: Any) -> BuiltEngine:
@@ -156,12 +156,12 @@ def test_the_gpu_that_is_built_for_is_the_one_that_is_tested(
 ) -> None:
     rtx = Flavour("tensorrt_rtx", Module(events), "1.7.1.116")
     monkeypatch.setattr(plugin, "make_library_name_known", lambda version, path: events.append(f"name {version}"))
-    monkeypatch.setattr(cuda, "find_gpus", lambda: [ORIN, replace(LAPTOP, index=1)])
+    monkeypatch.setattr(gpus, "find_gpus", lambda: [ORIN, replace(LAPTOP, index=1)])
     said: list[str] = []
     plugin.prepare_plugin(rtx, ("8.9",), said.append)
     assert events == ["test on 1", "name 1.7.1.116", "load libsamrt_plugin.so"]
 
-    monkeypatch.setattr(cuda, "find_gpus", lambda: [ORIN])
+    monkeypatch.setattr(gpus, "find_gpus", lambda: [ORIN])
     events.clear()
     plugin.prepare_plugin(rtx, ("8.9",), said.append)
     assert events == ["name 1.7.1.116"], "it is registered already"
@@ -171,7 +171,7 @@ def test_the_gpu_that_is_built_for_is_the_one_that_is_tested(
 def test_without_a_gpu_that_is_said_and_no_kernel_is_run(
     plugin_bundle: Path, events: list[str], library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (building, cuda):
+    for module in (building, gpus):
         monkeypatch.setattr(module, "find_gpus", list)
     refused(plugin_bundle, r"TensorRT 10\.9\.0 builds for the GPU at hand, and none was found")
     assert events == []

@@ -20,10 +20,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from contracts import sam_graph
 
-import samrt.device.cuda
-from samrt.bundle.manifest import Graph, contract_graph
-from samrt.device.cuda import Gpu
+import samrt.device.gpus
+from samrt.bundle.contract import Graph
+from samrt.device.gpus import Gpu
 from samrt.engines.builder import engine as build_module
 from samrt.engines.builder import progress as progress_module
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
@@ -44,10 +45,10 @@ def silent(_: str) -> None:
 
 
 def toy_ranges(name: str, **limits: int) -> dict[str, Range]:
-    return ranges(contract_graph(name, f"{name}.onnx", 64, (8, 16, 16), 64), Limits(**limits))
+    return ranges(sam_graph(name, f"{name}.onnx", 64, (8, 16, 16)), Limits(**limits))
 
 
-def build_toy(flavour: Flavour, bundle: Path, name: str = "decoder", **options: Any) -> BuiltEngine:
+def build_toy(flavour: Flavour, bundle: Path, name: str = "mask_decoder", **options: Any) -> BuiltEngine:
     return build_engine(flavour, bundle / f"{name}.onnx", toy_ranges(name), BuildOptions(**options), silent)
 
 
@@ -83,7 +84,7 @@ def watched(rtx: Flavour) -> tuple[Flavour, list[Any]]:
 @pytest.fixture
 def stock(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> Flavour:
     """TensorRT-RTX's module in the place of stock TensorRT, on a machine with a GPU."""
-    monkeypatch.setattr(samrt.device.cuda, "find_gpus", lambda: [ADA])
+    monkeypatch.setattr(samrt.device.gpus, "find_gpus", lambda: [ADA])
     return Flavour("tensorrt", rtx.module, rtx.version)
 
 
@@ -111,14 +112,14 @@ def test_what_tensorrt_is_asked_for(watched: tuple[Flavour, list[Any]], toy_bund
     assert asked[0].workspace == 64 << 20
     assert asked[0].tf32 is False
     assert asked[0].shapes == {
-        name: (shapes.minimum, shapes.optimum, shapes.maximum) for name, shapes in toy_ranges("decoder").items()
+        name: (shapes.minimum, shapes.optimum, shapes.maximum) for name, shapes in toy_ranges("mask_decoder").items()
     }
 
 
 def test_more_prompts_take_more_memory(rtx: Flavour, toy_bundle: Path) -> None:
     scratch = [
         build_engine(
-            rtx, toy_bundle / "decoder.onnx", toy_ranges("decoder", max_prompts=n), BuildOptions(), silent
+            rtx, toy_bundle / "decoder.onnx", toy_ranges("mask_decoder", max_prompts=n), BuildOptions(), silent
         ).memory["activation_bytes"]
         for n in (1, 64)
     ]
@@ -127,7 +128,7 @@ def test_more_prompts_take_more_memory(rtx: Flavour, toy_bundle: Path) -> None:
 
 def test_a_path_of_any_letters(rtx: Flavour, toy_bundle: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(toy_bundle, tmp_path / "Ünï códe 模型")
-    assert build_toy(rtx, folder, "encoder").plan.nbytes > 0
+    assert build_toy(rtx, folder, "image_encoder").plan.nbytes > 0
 
 
 def test_two_builds_at_once(rtx: Flavour, toy_bundle: Path) -> None:
@@ -136,12 +137,12 @@ def test_two_builds_at_once(rtx: Flavour, toy_bundle: Path) -> None:
 
     def work(prompts: int) -> BuiltEngine:
         both.wait()
-        return build_engine(rtx, path, toy_ranges("decoder", max_prompts=prompts), BuildOptions(), silent)
+        return build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), silent)
 
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(work, (1, 64)))
     for prompts, one in zip((1, 64), together, strict=True):
-        alone = build_engine(rtx, path, toy_ranges("decoder", max_prompts=prompts), BuildOptions(), silent)
+        alone = build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), silent)
         assert one.warnings == ()
         for figure in ("scratch_bytes", "activation_bytes"):
             assert one.memory[figure] == alone.memory[figure]
@@ -260,14 +261,14 @@ def test_turing_has_no_float32_products(rtx: Flavour, small_encoder: Encoder) ->
 
 
 def test_rtx_builds_for_the_gpu_at_hand(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samrt.device.cuda, "find_gpus", lambda: [ADA])
+    monkeypatch.setattr(samrt.device.gpus, "find_gpus", lambda: [ADA])
     assert choose_targets(rtx, None) == Targets(("8.9",), (rtx.module.ComputeCapability.CURRENT,))
     assert choose_targets(rtx, ("8.6",)) == Targets(("8.6",), (rtx.module.ComputeCapability.SM86,))
 
 
 def test_inputs_that_are_not_the_manifests(rtx: Flavour, toy_bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"encoder\.onnx has the inputs image, the manifest says image_embeddings"):
-        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("decoder"), BuildOptions(), silent)
+        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), silent)
     wrong = {"image": Range((1, 3, 32, 32), (1, 3, 32, 32), (1, 3, 32, 32))}
     with pytest.raises(BundleError, match=r"'image' of .* has the shape \[-1, 3, 64, 64\], which \[1, 3, 32, 32\]"):
         build_engine(rtx, toy_bundle / "encoder.onnx", wrong, BuildOptions(), silent)
@@ -286,7 +287,7 @@ def test_a_failed_builds_error_holds_no_builder(
 
     monkeypatch.setattr(rtx.module, "Builder", Remembered)
     with pytest.raises(BundleError, match="has the inputs image") as caught:
-        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("decoder"), BuildOptions(), silent)
+        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), silent)
     assert [builder() for builder in made] == [None]
     assert caught.value.__traceback__ is not None
 
@@ -361,7 +362,7 @@ def test_the_timing_cache_is_written_and_read(
 
     flavour = Flavour("tensorrt", SimpleNamespace(**{**vars(trt), "Builder": Builder}), stock.version)
     cache = tmp_path / "kernels.cache"
-    path, shapes, lines = toy_bundle / "encoder.onnx", toy_ranges("encoder"), list[str]()
+    path, shapes, lines = toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), list[str]()
     options = BuildOptions(timing_cache=cache)
 
     build_engine(flavour, path, shapes, options, lines.append)
@@ -385,7 +386,7 @@ def test_a_damaged_timing_cache_is_made_anew(stock: Flavour, toy_bundle: Path, t
     cache.write_bytes(b"junk" * 40)
     lines: list[str] = []
     build_engine(
-        stock, toy_bundle / "encoder.onnx", toy_ranges("encoder"), BuildOptions(timing_cache=cache), lines.append
+        stock, toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), BuildOptions(timing_cache=cache), lines.append
     )
     assert f"the timing cache {cache} is damaged" in lines[-1]
     assert not cache.read_bytes().startswith(b"junk")
@@ -395,5 +396,5 @@ def test_a_timing_cache_that_cannot_be_written_is_told_first(stock: Flavour, toy
     lines: list[str] = []
     options = BuildOptions(timing_cache=tmp_path / "nowhere" / "cache")
     with pytest.raises(OutputError, match="does not exist"):
-        build_engine(stock, toy_bundle / "encoder.onnx", toy_ranges("encoder"), options, lines.append)
+        build_engine(stock, toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), options, lines.append)
     assert lines == []

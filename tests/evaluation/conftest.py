@@ -8,7 +8,7 @@ import pytest
 from evaluation_data import IMAGES, write_data_set
 from toy_bundle import MEAN_STD, write_toy_bundle
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from seeded import (
 )
 from torch import Tensor
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.errors import BundleError
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import LoadedModel, conv_vit, lite_medsam, load_model, sam

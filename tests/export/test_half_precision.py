@@ -9,10 +9,11 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from contracts import sam_graph
 from seeded import SMALL_TINY_VIT, SMALL_VIT, seeded_state, tiny_vit_state, vit_decoder
 from torch import Tensor, nn
 
-from samrt.bundle.manifest import Graph, contract_graph
+from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER, Graph
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.network import parse
 from samrt.engines.flavours import import_flavour
@@ -143,17 +144,15 @@ def vit_sam(config: VitConfig, lowering: str) -> Sam:
 
 
 def graph_of(config: VitConfig, name: str) -> Graph:
-    return contract_graph(
-        name, f"{name}.onnx", config.image_size, (config.out_chans, config.grid, config.grid), 4 * config.grid
-    )
+    return sam_graph(name, f"{name}.onnx", config.image_size, (config.out_chans, config.grid, config.grid))
 
 
 def modules_and_graphs(kind: str) -> tuple[nn.Module, Graph]:
     if kind == "tiny_vit":
-        return tiny_vit_graph(), contract_graph("encoder", "encoder.onnx", 256, (SMALL_TINY_VIT.out_chans, 64, 64), 256)
+        return tiny_vit_graph(), sam_graph(IMAGE_ENCODER, "encoder.onnx", 256, (SMALL_TINY_VIT.out_chans, 64, 64))
     if kind == "decoder":
-        return DecoderGraph(vit_sam(SMALL_VIT, "dense"), torch.float16), graph_of(SMALL_VIT, "decoder")
-    return EncoderGraph(vit_sam(SMALL_VIT, kind), torch.float16), graph_of(SMALL_VIT, "encoder")
+        return DecoderGraph(vit_sam(SMALL_VIT, "dense"), torch.float16), graph_of(SMALL_VIT, MASK_DECODER)
+    return EncoderGraph(vit_sam(SMALL_VIT, kind), torch.float16), graph_of(SMALL_VIT, IMAGE_ENCODER)
 
 
 @pytest.fixture(scope="module", params=["dense", "augmented", "tiny_vit", "decoder"])
@@ -215,7 +214,7 @@ def test_attention_of_global_layers_fuses(lowering: str, matrices: tuple[float, 
         window_size=14,
         global_blocks=(1,),
     )
-    module, graph = EncoderGraph(vit_sam(config, lowering), torch.float16), graph_of(config, "encoder")
+    module, graph = EncoderGraph(vit_sam(config, lowering), torch.float16), graph_of(config, IMAGE_ENCODER)
     scratch = build(graph, export_half(module, graph, tmp_path)).memory["scratch_bytes"]
     least, most = matrices
     assert least <= scratch / (config.num_heads * config.grid**4 * 2) < most

@@ -21,11 +21,11 @@ from seeded import PLUGIN_VIT
 from torch import Tensor, nn
 
 import samrt
+from samrt.bundle.contract import Graph
 from samrt.bundle.folder import open_bundle
-from samrt.bundle.manifest import Graph
+from samrt.bundle.precisions import PRECISIONS
 from samrt.engines import plugin as names
 from samrt.errors import BackendError, ExportError, InputError, SamrtError
-from samrt.verification.tolerances import TOLERANCES
 from samrt_export import forms
 from samrt_export.lowering import resolve
 from samrt_export.lowering.plugin import with_definition
@@ -33,7 +33,7 @@ from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.pipeline import ExportOptions, export
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
-HALF_BOUND = TOLERANCES["fp16"].embedding_relative_l2
+HALF_BOUND = PRECISIONS["fp16"].tolerance.embedding_relative_l2
 
 
 # What the parser is given

@@ -10,7 +10,8 @@ import pytest
 from small_graphs import build, doubling
 
 from samrt.backends.tensorrt.engine import TensorRtEngine
-from samrt.device.cuda import DeviceSession, find_gpus
+from samrt.device.gpus import find_gpus
+from samrt.device.session import DeviceSession
 from samrt.engines.flavours import FLAVOURS, Flavour, import_flavour
 from samrt.engines.profiles import Limits
 from samrt.errors import BackendError

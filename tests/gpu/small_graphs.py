@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from samrt.bundle.manifest import Graph, Tensor
+from samrt.bundle.contract import Graph, Tensor
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import Flavour
 from samrt.engines.profiles import Limits, ranges

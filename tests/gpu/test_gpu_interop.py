@@ -13,7 +13,7 @@ import pytest
 from small_graphs import build, doubling
 
 from samrt.backends.tensorrt.engine import TensorRtEngine
-from samrt.device.cuda import DeviceOptions, DeviceSession
+from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.engines.flavours import Flavour
 from samrt.engines.profiles import Limits
 from samrt.errors import InputError

@@ -9,7 +9,8 @@ import numpy as np
 from small_graphs import build, doubling
 
 from samrt.backends.tensorrt.engine import TensorRtEngine
-from samrt.device.cuda import DeviceSession, check
+from samrt.device.driver import check
+from samrt.device.session import DeviceSession
 from samrt.engines.flavours import Flavour
 from samrt.engines.profiles import Limits
 

@@ -50,11 +50,11 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_library_is_loaded_once_and_before_the_plans(bundle: Path, flavour: Flavour, library: Path) -> None:
     write_engines(bundle, "tensorrt", Limits(), PLUGIN)
-    expected = samrt.load(bundle, backend="onnxruntime").encode(IMAGE).features
+    expected = samrt.load(bundle, backend="onnxruntime").encode(IMAGE).features["image_embeddings"]
     for _ in range(2):
         with samrt.load(bundle) as model:
             assert model.backend == "tensorrt"
-            np.testing.assert_array_equal(model.encode(IMAGE).features.numpy(), expected)
+            np.testing.assert_array_equal(model.encode(IMAGE).features["image_embeddings"].numpy(), expected)
     assert flavour.module.registry.libraries == [str(library)]
 
 

@@ -126,7 +126,7 @@ def test_the_command_builds_without_a_gpu(own_bundle: Path, plugin: Path, capsys
     assert found.manifest.plugin == PLUGIN
     assert found.manifest.compute_capabilities == tuple(CAPABILITIES.split(","))
     assert (found.manifest.precision, found.manifest.lowering) == ("fp16", "plugin")
-    memory = found.manifest.engines["encoder"].memory
+    memory = found.manifest.engines["image_encoder"].memory
     show(capsys, "small ViT", {"plugin": memory["scratch_bytes"]})
     assert memory["scratch_bytes"] <= 9.3e6  # what its augmented form takes
 

@@ -16,9 +16,10 @@ from samrt.backends.tensorrt.cache import JitCache
 from samrt.backends.tensorrt.graphs import Captured, GraphCache, Key, capture
 from samrt.backends.tensorrt.plan import Errors, backend_errors, deserialize, runtime_logger
 from samrt.backends.tensorrt.ranges import InputRange, Shape, check_names, check_shapes, limits, named_axes
-from samrt.bundle.manifest import Graph, Tensor
+from samrt.bundle.contract import Graph, Tensor
 from samrt.device.array import DeviceArray, DeviceView, is_device_array, view_device_array
-from samrt.device.cuda import DeviceSession, Memory
+from samrt.device.memory import Memory
+from samrt.device.session import DeviceSession
 from samrt.engines.flavours import Flavour
 from samrt.errors import BackendError, InputError
 
