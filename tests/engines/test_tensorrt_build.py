@@ -21,17 +21,19 @@ from typing import Any
 
 import pytest
 from contracts import sam_graph
+from toy_bundle import FILES
 
 import samrt.device.gpus
 from samrt.bundle.contract import Graph
 from samrt.device.gpus import Gpu
 from samrt.engines.builder import engine as build_module
-from samrt.engines.builder import progress as progress_module
+from samrt.engines.builder import monitor
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.targets import Targets, choose_targets
 from samrt.engines.flavours import Flavour
 from samrt.engines.profiles import Limits, Range, ranges
 from samrt.errors import BackendError, BundleError, InputError, OutputError
+from samrt.progress import SILENT, Lines
 
 pytest_plugins = ("toy_fixtures", "tensorrt_fixtures")
 pytestmark = pytest.mark.usefixtures("without_gpu")
@@ -40,16 +42,12 @@ ADA = Gpu(0, "a GPU", "8.9", 8 << 30)
 Encoder = Callable[[str], tuple[Path, Graph]]
 
 
-def silent(_: str) -> None:
-    pass
-
-
 def toy_ranges(name: str, **limits: int) -> dict[str, Range]:
     return ranges(sam_graph(name, f"{name}.onnx", 64, (8, 16, 16)), Limits(**limits))
 
 
 def build_toy(flavour: Flavour, bundle: Path, name: str = "mask_decoder", **options: Any) -> BuiltEngine:
-    return build_engine(flavour, bundle / f"{name}.onnx", toy_ranges(name), BuildOptions(**options), silent)
+    return build_engine(flavour, bundle / FILES[name], toy_ranges(name), BuildOptions(**options), SILENT)
 
 
 @pytest.fixture
@@ -91,7 +89,7 @@ def stock(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> Flavour:
 def test_a_vit_encoder(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     lines: list[str] = []
-    built = build_engine(rtx, path, ranges(graph, Limits(max_batch=2)), BuildOptions(), lines.append)
+    built = build_engine(rtx, path, ranges(graph, Limits(max_batch=2)), BuildOptions(), Lines(lines.append))
     assert lines[0] == "building encoder: reading encoder.onnx"
     weights = (path.parent / "encoder.weights").stat().st_size
     assert len(built.plan) == built.memory["plan_bytes"] > weights
@@ -119,7 +117,7 @@ def test_what_tensorrt_is_asked_for(watched: tuple[Flavour, list[Any]], toy_bund
 def test_more_prompts_take_more_memory(rtx: Flavour, toy_bundle: Path) -> None:
     scratch = [
         build_engine(
-            rtx, toy_bundle / "decoder.onnx", toy_ranges("mask_decoder", max_prompts=n), BuildOptions(), silent
+            rtx, toy_bundle / "decoder.onnx", toy_ranges("mask_decoder", max_prompts=n), BuildOptions(), SILENT
         ).memory["activation_bytes"]
         for n in (1, 64)
     ]
@@ -137,12 +135,12 @@ def test_two_builds_at_once(rtx: Flavour, toy_bundle: Path) -> None:
 
     def work(prompts: int) -> BuiltEngine:
         both.wait()
-        return build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), silent)
+        return build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), SILENT)
 
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(work, (1, 64)))
     for prompts, one in zip((1, 64), together, strict=True):
-        alone = build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), silent)
+        alone = build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), SILENT)
         assert one.warnings == ()
         for figure in ("scratch_bytes", "activation_bytes"):
             assert one.memory[figure] == alone.memory[figure]
@@ -160,7 +158,7 @@ def slow(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
             return bool(super().step_complete(phase, step))
 
     monkeypatch.setattr(build_module, "build_monitor", lambda _: SlowMonitor())
-    monkeypatch.setattr(progress_module, "_PERIOD", 0.002)
+    monkeypatch.setattr(monitor, "_PERIOD", 0.002)
 
 
 @pytest.mark.usefixtures("slow")
@@ -172,7 +170,7 @@ def test_progress(rtx: Flavour, small_encoder: Encoder) -> None:
         path,
         ranges(graph, Limits()),
         BuildOptions(),
-        lambda line: lines.append((line, threading.current_thread().name)),
+        Lines(lambda line: lines.append((line, threading.current_thread().name))),
     )
     steps = [line for line, _ in lines[1:]]
     assert steps
@@ -212,10 +210,10 @@ def test_ctrl_c_aborts_the_build(rtx: Flavour, small_encoder: Encoder, loggers: 
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), press)
+        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), Lines(press))
     assert any("BuildCanceled" in line for line in loggers[0].errors)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("samrt-build")]
-    assert build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), silent).plan.nbytes > 0
+    assert build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), SILENT).plan.nbytes > 0
 
 
 @pytest.mark.usefixtures("slow")
@@ -229,14 +227,14 @@ def test_an_exception_out_of_progress_aborts_the_build(
             raise BrokenPipeError("nobody reads this")
 
     with pytest.raises(BrokenPipeError):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), fail)
+        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), Lines(fail))
     assert any("BuildCanceled" in line for line in loggers[0].errors)
 
 
 def test_a_workspace_that_is_too_small(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     with pytest.raises(BackendError, match=r"cannot build .*; the workspace of 1 MiB is too small: raise it"):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(workspace_mib=1), silent)
+        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(workspace_mib=1), SILENT)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
@@ -257,7 +255,7 @@ def test_unknown_compute_capabilities(wanted: tuple[str, ...], said: str, rtx: F
 def test_turing_has_no_float32_products(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     with pytest.raises(BackendError, match=r"Turing.*leave 7\.5 out"):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(compute_capabilities=("7.5",)), silent)
+        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(compute_capabilities=("7.5",)), SILENT)
 
 
 def test_rtx_builds_for_the_gpu_at_hand(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,10 +266,10 @@ def test_rtx_builds_for_the_gpu_at_hand(rtx: Flavour, monkeypatch: pytest.Monkey
 
 def test_inputs_that_are_not_the_manifests(rtx: Flavour, toy_bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"encoder\.onnx has the inputs image, the manifest says image_embeddings"):
-        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), silent)
+        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), SILENT)
     wrong = {"image": Range((1, 3, 32, 32), (1, 3, 32, 32), (1, 3, 32, 32))}
     with pytest.raises(BundleError, match=r"'image' of .* has the shape \[-1, 3, 64, 64\], which \[1, 3, 32, 32\]"):
-        build_engine(rtx, toy_bundle / "encoder.onnx", wrong, BuildOptions(), silent)
+        build_engine(rtx, toy_bundle / "encoder.onnx", wrong, BuildOptions(), SILENT)
 
 
 def test_a_failed_builds_error_holds_no_builder(
@@ -287,7 +285,7 @@ def test_a_failed_builds_error_holds_no_builder(
 
     monkeypatch.setattr(rtx.module, "Builder", Remembered)
     with pytest.raises(BundleError, match="has the inputs image") as caught:
-        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), silent)
+        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), SILENT)
     assert [builder() for builder in made] == [None]
     assert caught.value.__traceback__ is not None
 
@@ -365,16 +363,16 @@ def test_the_timing_cache_is_written_and_read(
     path, shapes, lines = toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), list[str]()
     options = BuildOptions(timing_cache=cache)
 
-    build_engine(flavour, path, shapes, options, lines.append)
+    build_engine(flavour, path, shapes, options, Lines(lines.append))
     first = cache.read_bytes()
     assert first
     assert given == [b""]
-    build_engine(flavour, path, shapes, options, lines.append)
+    build_engine(flavour, path, shapes, options, Lines(lines.append))
     assert given == [b"", first]
     assert not any("timing cache" in line for line in lines)
 
     cache.write_bytes(b"of another version")
-    build_engine(flavour, path, shapes, options, lines.append)
+    build_engine(flavour, path, shapes, options, Lines(lines.append))
     assert given[2:] == [b"of another version", b""]
     assert "damaged, or of another TensorRT or GPU; it was made anew" in lines[-1]
     assert cache.read_bytes() == first
@@ -386,7 +384,11 @@ def test_a_damaged_timing_cache_is_made_anew(stock: Flavour, toy_bundle: Path, t
     cache.write_bytes(b"junk" * 40)
     lines: list[str] = []
     build_engine(
-        stock, toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), BuildOptions(timing_cache=cache), lines.append
+        stock,
+        toy_bundle / "encoder.onnx",
+        toy_ranges("image_encoder"),
+        BuildOptions(timing_cache=cache),
+        Lines(lines.append),
     )
     assert f"the timing cache {cache} is damaged" in lines[-1]
     assert not cache.read_bytes().startswith(b"junk")
@@ -396,5 +398,5 @@ def test_a_timing_cache_that_cannot_be_written_is_told_first(stock: Flavour, toy
     lines: list[str] = []
     options = BuildOptions(timing_cache=tmp_path / "nowhere" / "cache")
     with pytest.raises(OutputError, match="does not exist"):
-        build_engine(stock, toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), options, lines.append)
+        build_engine(stock, toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), options, Lines(lines.append))
     assert lines == []
