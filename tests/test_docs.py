@@ -1,4 +1,4 @@
-"""What `make docs` does not check: that every public name is on an API page, and links to files that are not pages."""
+"""What `make docs` does not check: the place of each public name and page, and links to files that are no pages."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def test_every_public_name_is_on_an_api_page() -> None:
     assert "errors" in shown  # the whole module
     public = {*samrt.__all__, *samrt.evaluation.__all__} - {"__version__", *vars(samrt.errors)}
     assert sorted(public - shown) == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [name for page in PAGES if f": {(name := page.relative_to(DOCS).as_posix())}\n" not in navigation] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
