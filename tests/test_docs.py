@@ -1,4 +1,4 @@
-"""What `make docs` does not check: the place of each public name and page, and links to files that are no pages."""
+"""What `make docs` does not check: every public name and page has a place, and links to other files lead somewhere."""
 
 from __future__ import annotations
 

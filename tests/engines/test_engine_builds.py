@@ -31,7 +31,6 @@ from samrt_export.lowering import resolve
 from samrt_export.models.config import ConvVitConfig
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
-from samrt_export.pipeline import ExportOptions, export
 from training.recipes import RECIPES
 
 pytest_plugins = ("tensorrt_fixtures",)
@@ -102,11 +101,6 @@ def test_vit_b(rtx: Flavour, tmp_path: Path) -> None:
     check_engines(bundle, built, scratch_mib=160)
     for graph in open_bundle(bundle).manifest.forms[0].graphs.values():
         check_network(rtx, bundle / graph.file, graph)
-
-
-def test_a_small_vit(rtx: Flavour, small_checkpoint: Path, tmp_path: Path) -> None:
-    export(small_checkpoint, tmp_path / "bundle", ExportOptions(precisions=("fp16",)))
-    check_engines(tmp_path / "bundle", build_bundle(tmp_path / "bundle", HALF), scratch_mib=16)
 
 
 def test_an_encoder_with_a_trunk(rtx: Flavour, tmp_path: Path) -> None:

@@ -155,17 +155,19 @@ def modules_and_graphs(kind: str) -> tuple[nn.Module, Graph]:
     return EncoderGraph(vit_sam(SMALL_VIT, kind), torch.float16), graph_of(SMALL_VIT, IMAGE_ENCODER)
 
 
-KINDS = ["dense", "augmented", "tiny_vit", "decoder"]
+@pytest.fixture(scope="module", params=["dense", "augmented", "tiny_vit", "decoder"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Graph, Path]:
+    """A module, its graph, and the file that it was exported to."""
+    module, graph = modules_and_graphs(request.param)
+    return module, graph, export_half(module, graph, tmp_path_factory.mktemp(request.param))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_layer_norm_stays_one_layer(kind: str, tmp_path: Path) -> None:
+def test_every_layer_norm_stays_one_layer(exported: tuple[nn.Module, Graph, Path]) -> None:
     """Taken to pieces, its squares and their mean would be half precision: of that TensorRT warns."""
     pytest.importorskip("tensorrt_rtx")
     flavour = import_flavour("tensorrt_rtx")
     trt = flavour.module
-    module, graph = modules_and_graphs(kind)
-    path = export_half(module, graph, tmp_path)
+    module, _, path = exported
     norms = sum(isinstance(each, nn.LayerNorm | LayerNorm2d) for each in module.modules())
     assert norms > 0
     operators = [node.op_type for node in onnx.load(path).graph.node]
@@ -187,15 +189,13 @@ def test_every_layer_norm_stays_one_layer(kind: str, tmp_path: Path) -> None:
     assert {layer.get_input(0).dtype for layer in softmaxes} == {trt.float32}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_builder_does_not_warn(kind: str, tmp_path: Path) -> None:
-    module, graph = modules_and_graphs(kind)
-    assert build(module, graph, tmp_path).warnings == ()
+def test_builder_does_not_warn(exported: tuple[nn.Module, Graph, Path]) -> None:
+    _, graph, path = exported
+    assert build(graph, path).warnings == ()
 
 
-def build(module: nn.Module, graph: Graph, folder: Path) -> BuiltEngine:
+def build(graph: Graph, path: Path) -> BuiltEngine:
     pytest.importorskip("tensorrt_rtx")
-    path = export_half(module, graph, folder)
     said: list[Any] = []
     return build_engine(import_flavour("tensorrt_rtx"), path, ranges(graph, Limits()), BUILD, said.append)
 
@@ -215,6 +215,6 @@ def test_attention_of_global_layers_fuses(lowering: str, matrices: tuple[float, 
         global_blocks=(1,),
     )
     module, graph = EncoderGraph(vit_sam(config, lowering), torch.float16), graph_of(config, IMAGE_ENCODER)
-    scratch = build(module, graph, tmp_path).memory["scratch_bytes"]
+    scratch = build(graph, export_half(module, graph, tmp_path)).memory["scratch_bytes"]
     least, most = matrices
     assert least <= scratch / (config.num_heads * config.grid**4 * 2) < most

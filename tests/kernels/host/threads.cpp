@@ -1,5 +1,6 @@
 #include "threads.hpp"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -48,7 +49,6 @@ struct Thread {
   State state = State::kEnded;
   // Of the collective it waits in.
   Kind kind{};
-  uint32_t mask = 0;
   Site site{};
   // Copies under way, the oldest first: those of each group that was committed, then `open` that were not.
   std::deque<Copy> copies;
@@ -66,7 +66,7 @@ struct Warp {
 
 // xorshift64*
 struct Generator {
-  uint64_t state = 1;
+  uint64_t state = 0x2545f4914f6cdd1du;
   void seed(uint64_t seed) { state = seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du; }
   uint32_t next() {
     state ^= state >> 12;
@@ -77,16 +77,9 @@ struct Generator {
   uint32_t below(uint32_t bound) { return static_cast<uint32_t>(uint64_t{next()} * bound >> 32); }
 };
 
-Generator initial_generator() {
-  const char* seed = getenv("SAMRT_HOST_SEED");
-  Generator generator;
-  generator.seed(seed ? strtoull(seed, nullptr, 10) : 0);
-  return generator;
-}
-
 // One launch at a time, one block at a time, one thread at a time.
 std::mutex launching;
-Generator generator = initial_generator();
+Generator generator;
 const std::function<void()>* kernel = nullptr;
 std::vector<std::unique_ptr<Thread>> threads;
 std::vector<Warp> warps;
@@ -121,8 +114,7 @@ bool same(Site a, Site b) { return a.line == b.line && (a.file == b.file || strc
 std::string waits_in(const Thread& thread) {
   if (thread.state == State::kEnded) return "ended";
   char text[512];
-  snprintf(text, sizeof text, "in %s, lanes %08x, at %s:%d", name_of(thread.kind), thread.mask, thread.site.file,
-           thread.site.line);
+  snprintf(text, sizeof text, "in %s at %s:%d", name_of(thread.kind), thread.site.file, thread.site.line);
   return text;
 }
 
@@ -135,7 +127,6 @@ std::string waits_in(const Thread& thread) {
     fprintf(stderr, "  threads %u to %u: %s\n", first, last, waits_in(*threads[first]).c_str());
     first = last + 1;
   }
-  if (thread_count % kWarp) fprintf(stderr, "  the last warp has no lanes from %u on\n", thread_count % kWarp);
   fflush(stderr);
   abort();
 }
@@ -282,13 +273,10 @@ bool valid_launch(dim3 grid, dim3 block) {
          grid.x >= 1 && grid.y >= 1 && grid.z >= 1 && grid.x <= INT32_MAX && grid.y <= 65535 && grid.z <= 65535;
 }
 
-// Are all lanes of `mask`, which wait, in a collective of this kind and mask?
-bool all_wait_alike(unsigned warp, Kind kind, uint32_t mask) {
-  for (uint32_t lanes = mask; lanes; lanes &= lanes - 1) {
-    const Thread& other = *threads[warp * kWarp + __builtin_ctz(lanes)];
-    if (other.kind != kind || other.mask != mask) return false;
-  }
-  return true;
+// Are all lanes of the warp, which wait, in a collective of this kind?
+bool all_wait_alike(unsigned warp, Kind kind) {
+  const auto first = threads.begin() + warp * kWarp;
+  return std::all_of(first, first + kWarp, [kind](const auto& other) { return other->kind == kind; });
 }
 
 // The instructions called .aligned want one and the same of them in all lanes.
@@ -347,31 +335,25 @@ void meet_warp(Kind kind, uint32_t mask, void* operands, Site site) {
   Thread& me = *running;
   const unsigned number = me.number / kWarp, lane = me.number % kWarp;
   Warp& warp = warps[number];
-  if (!(mask >> lane & 1u)) {
-    fail("%s at %s:%d: this lane is not in its own mask %08x", name_of(kind), site.file, site.line, mask);
-  }
+  if (mask != kFullWarp) fail("%s at %s:%d: mask %08x is not the whole warp's", name_of(kind), site.file, site.line, mask);
   me.kind = kind;
-  me.mask = mask;
   me.site = warp.sites[lane] = site;
   warp.operands[lane] = operands;
   stop(me, State::kAtWarp);
   warp.waiting |= 1u << lane;
-  if ((warp.waiting & mask) != mask || !all_wait_alike(number, kind, mask)) return yield();
+  if (warp.waiting != kFullWarp || !all_wait_alike(number, kind)) return yield();
 
   check_aligned(warp, kind, site);
-  execute(kind, mask, warp.operands, warp.sites);
-  if (kind == Kind::kSyncWarp && mask == kFullWarp) ++warp.barrier;
-  warp.waiting &= ~mask;
-  make_runnable(number, mask);
-  for (uint32_t lanes = mask; lanes; lanes &= lanes - 1) {
-    threads[number * kWarp + __builtin_ctz(lanes)]->state = State::kRunnable;
-  }
+  execute(kind, warp.operands, warp.sites);
+  if (kind == Kind::kSyncWarp) ++warp.barrier;
+  warp.waiting = 0;
+  make_runnable(number, kFullWarp);
+  for (unsigned i = 0; i < kWarp; ++i) threads[number * kWarp + i]->state = State::kRunnable;
 }
 
 void meet_block(Site site) {
   Thread& me = *running;
   me.kind = Kind::kSyncThreads;
-  me.mask = kFullWarp;
   me.site = site;
   for (unsigned i = 0; at_barrier && i < thread_count; ++i) {
     const Thread& other = *threads[i];

@@ -36,19 +36,17 @@ enum class Kind {
   kLoadMatricesTransposed,
   kMultiplyAddHalf,
   kMultiplyAddBfloat16,
-  kShuffle,
   kShuffleUp,
-  kShuffleDown,
   kShuffleXor,
-  kBallot,
+  kVote,
 };
 const char* name_of(Kind kind);
 
 // Call `kernel` in each thread of each block.
 cudaError_t run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);
 
-// Wait until all lanes of `mask`, this one among them, came here with the same kind and mask. The last to come executes
-// the collective for all of them.
+// Wait until all lanes of the warp came here with the same kind. The last to come executes the collective for all of
+// them. `mask` has to be the whole warp's: kernels use no other.
 void meet_warp(Kind kind, uint32_t mask, void* operands, Site site);
 // Wait for all threads of the block that have not ended.
 void meet_block(Site site);
@@ -78,7 +76,7 @@ Clock now();
 }  // namespace host
 }  // namespace samrt
 
-// The order in which threads run; the environment variable SAMRT_HOST_SEED gives the first.
+// The order in which threads run.
 extern "C" __attribute__((visibility("default"))) void samrt_host_set_seed(uint64_t seed);
 
 inline void __syncthreads(samrt::host::Site site = samrt::host::here()) { samrt::host::meet_block(site); }
