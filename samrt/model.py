@@ -174,7 +174,8 @@ class Model:
         Embeddings of one call of the encoder share their memory: it is freed with the last of them.
 
         Raises:
-            InputError, BackendError: as `encode`.
+            InputError: an image cannot be used.
+            BackendError: the encoder failed, or its result is not finite.
         """
         geometry = self.geometry
         at_once = self._encoder.images_per_call
@@ -223,8 +224,7 @@ class Model:
                 embedding is of another model.
             BackendError: the decoder failed, or its result is not finite.
         """
-        self.decoder.check_embedding(embedding)
-        prompts = self._prompts(embedding, point_coords, point_labels, box, mask_input, scribble=scribble)
+        prompts = self.prompts_for(embedding, point_coords, point_labels, box, mask_input, scribble=scribble)
         if scribble is not None:
             scribble = crop_scribble(scribble, embedding.original_size, embedding.region)
             prompts = replace(prompts, mask_input=self._mask_prompt(embedding, prompts, scribble, multimask_output))
@@ -254,6 +254,26 @@ class Model:
         check_geometry(prompts, original_size, region)
         return prompts
 
+    def prompts_for(
+        self,
+        embedding: Embedding,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        *,
+        scribble: Scribble | None = None,
+    ) -> Prompts:
+        """The prompts of `predict`, checked and moved to the prompts' frame, as `decoder` takes them.
+
+        Raises:
+            InputError: as `predict`.
+        """
+        self.decoder.check_embedding(embedding)
+        given = point_coords, point_labels, box, mask_input
+        checked = self.check_prompts(embedding.original_size, *given, scribble=scribble, region=embedding.region)
+        return to_input_frame(checked, embedding)
+
     def predict_low_res(
         self,
         embedding: Embedding,
@@ -272,7 +292,7 @@ class Model:
         Raises:
             InputError, BackendError: as `predict`.
         """
-        return self.decoder.low_res(embedding, self._prompts(embedding, point_coords, point_labels, box, mask_input))
+        return self.decoder.low_res(embedding, self.prompts_for(embedding, point_coords, point_labels, box, mask_input))
 
     def predict_low_res_on_device(
         self,
@@ -293,7 +313,7 @@ class Model:
             InputError: as `predict`; or the prompts are too many for one call.
             BackendError: as `predict`.
         """
-        prompts = self._prompts(embedding, point_coords, point_labels, box, mask_input)
+        prompts = self.prompts_for(embedding, point_coords, point_labels, box, mask_input)
         return self.decoder.low_res_on_device(embedding, prompts, check_finite)
 
     def close(self) -> None:
@@ -307,12 +327,6 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _prompts(self, embedding: Embedding, *prompts: ArrayLike | None, scribble: Scribble | None = None) -> Prompts:
-        """Prompts as `predict` takes them, checked and moved to the prompts' frame."""
-        self.decoder.check_embedding(embedding)
-        checked = self.check_prompts(embedding.original_size, *prompts, scribble=scribble, region=embedding.region)
-        return to_input_frame(checked, embedding)
 
     def _mask_prompt(
         self, embedding: Embedding, prompts: Prompts, scribble: Scribble, multimask_output: bool

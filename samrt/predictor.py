@@ -28,10 +28,12 @@ class SamPredictor:
     torch. As with Meta's class a prompt may be empty or lie outside the image; `Model.predict` is stricter.
 
     Attributes:
-        model, transform: the model and the resizing for its input, with the methods of Meta's `ResizeLongestSide`.
-        is_image_set, features, original_size, input_size: the current image's embedding, float32 [1, C, h, w] (a
-            mapping of names where the model has several features), and its sizes (height, width) before and after
-            resizing; they may be set to those of an earlier image.
+        model: what encodes and predicts.
+        transform: the resizing for the model's input, with the methods of Meta's `ResizeLongestSide`.
+        is_image_set: whether there is a current image. The next three describe it and may be set to an earlier one's.
+        features: its embedding, float32 [1, C, h, w]; a mapping of names where the model has several features.
+        original_size: its (height, width).
+        input_size: its (height, width) as resized for the model.
     """
 
     def __init__(self, sam_model: Model) -> None:

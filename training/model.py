@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from samrt.errors import BundleError, InputError
 from samrt_export.families import build_model
-from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
+from samrt_export.families.vit_blocks import PIXEL_MEAN, PIXEL_STD
 from samrt_export.models.config import ConvVitConfig
 from samrt_export.models.conv_vit import ConvViT
 from samrt_export.models.image_encoder_vit import ImageEncoderViT

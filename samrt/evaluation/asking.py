@@ -15,7 +15,6 @@ from samrt.evaluation.metrics import iou
 from samrt.evaluation.protocol import Point, first_point, next_point, prompt_box
 from samrt.evaluation.truths import Mask, Truth
 from samrt.model import Model
-from samrt.prompts import to_input_frame
 
 _MOST_AT_ONCE = 32
 # For the four masks of each prompt at the size of the image.
@@ -97,8 +96,7 @@ def _ask(
     if points[0]:
         given = np.array(points)
         prompts |= {"point_coords": given[..., :2], "point_labels": given[..., 2]}
-    checked = model.check_prompts(embedding.original_size, **prompts)
-    low_res, predicted = model.decoder.answers(embedding, to_input_frame(checked, embedding))
+    low_res, predicted = model.decoder.answers(embedding, model.prompts_for(embedding, **prompts))
     masks = model.decoder.full_size(embedding, low_res)
     answers = []
     for index, truth in enumerate(truths):

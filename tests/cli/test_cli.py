@@ -65,7 +65,10 @@ def test_info_prints_what_the_bundle_is(run: Run, tmp_path: Path) -> None:
 
     assert status == 0
     assert "model toy toy, 24 parameters" in lines
-    assert "image 64 x 64, RGB mean 123.675 116.28 103.53, deviation 58.395 57.12 57.375" in lines
+    normalization = "RGB mean 123.675 116.28 103.53, deviation 58.395 57.12 57.375"
+    assert f"image 64 x 64, longest side, padded; {normalization}" in lines
+    assert "feature image_embeddings, 8 x 16 x 16" in lines
+    assert "masks 4 of 64 x 64 logits, mask above 0; one by token" in lines
     assert "checkpoint toy.pth, 24 B" in lines
     assert "exported by samrt 1.2.3, opset 18" in lines
     assert "in image float32 [batch, 3, 64, 64]" in lines

@@ -25,7 +25,7 @@ def test_the_command(own_bundle: Path, capsys: pytest.CaptureFixture[str]) -> No
     out, _ = capsys.readouterr()
     assert f"engines {manifest.name}" in out
     assert "2 images, 3 prompts of 4 points at once" in out
-    assert "compared  not with the bundle yet" in out
+    assert "compared not with the bundle yet" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
