@@ -25,6 +25,7 @@ from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import Flavour, import_flavour
 from samrt.engines.plugin import prepare_plugin
 from samrt.engines.profiles import Limits, ranges
+from samrt.progress import SILENT, Lines
 from samrt_export.lowering import lower
 from samrt_export.lowering.augmented import AugmentedAttention
 from samrt_export.models.common import softmax
@@ -139,7 +140,7 @@ def scratch_mb(encoder: nn.Module, size: int, flavour: Flavour) -> float:
             Path(folder, "encoder.onnx"),
             ranges(graph, Limits()),
             BuildOptions(compute_capabilities=CAPABILITIES),
-            lambda _: None,
+            SILENT,
         )
     if built.warnings:
         sys.exit(f"the builder warns: {'; '.join(built.warnings)}")
@@ -202,7 +203,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="write the results here, as JSON")
     arguments = parser.parse_args()
     flavour = import_flavour("tensorrt_rtx")
-    prepare_plugin(flavour, CAPABILITIES, print)
+    prepare_plugin(flavour, CAPABILITIES, Lines(print))
     layers: dict[str, Any] = {}
     for model in (VIT_B, VIT_B_512, VIT_H):
         for kind in ("global", "window"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import import_flavour
 from samrt.engines.profiles import Limits, ranges
+from samrt.progress import SILENT
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import load_model
 from samrt_export.families.sam import RELEASED
@@ -48,7 +49,7 @@ def main() -> None:
         for name, cases in CASES.items():
             graph = form.graphs[name]
             for limits in cases:
-                built = build_engine(flavour, Path(folder, graph.file), ranges(graph, limits), TARGET, lambda _: None)
+                built = build_engine(flavour, Path(folder, graph.file), ranges(graph, limits), TARGET, SILENT)
                 shapes = {tensor: list(each.maximum) for tensor, each in ranges(graph, limits).items()}
                 figures.append({"engine": name, "largest_inputs": shapes, **built.memory})
                 print(f"{name} {vars(limits)}: {built.memory['scratch_bytes'] / 1e6:.0f} MB of scratch", flush=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def prepare(cache: Path) -> None:
     from seeded import RELEASED_DECODER, seeded_checkpoint
 
     from samrt.files import replacing_file
+    from samrt.progress import Lines
     from samrt_export.families.sam import RELEASED
     from samrt_export.pipeline import export
 
@@ -57,7 +59,7 @@ def prepare(cache: Path) -> None:
         return
     stamp.unlink(missing_ok=True)
     seeded_checkpoint(cache / CHECKPOINT, RELEASED["vit_b"], decoder=RELEASED_DECODER)
-    export(cache / CHECKPOINT, cache / BUNDLE, progress=lambda line: print(line, file=sys.stderr, flush=True))
+    export(cache / CHECKPOINT, cache / BUNDLE, progress=Lines(partial(print, file=sys.stderr, flush=True)))
     print("exporting Meta's decoder and encoder", file=sys.stderr, flush=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -21,6 +21,7 @@ from samrt.engines.plugin import PLUGIN_LOWERING, PLUGIN_NAME
 from samrt.engines.sets import ENGINES_FOLDER
 from samrt.errors import ExportError, InputError, OutputError, SamrtError
 from samrt.files import replacing_folder
+from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, compare
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import LoadedModel, load_model
@@ -48,7 +49,7 @@ def export(
     checkpoint: str | os.PathLike[str],
     output: str | os.PathLike[str],
     options: ExportOptions | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Manifest:
     """Export a checkpoint to a bundle, compared with torch before it appears under its name.
 
@@ -70,7 +71,7 @@ def export(
     if output.suffix == ".zip":
         raise OutputError(f"cannot write {output}: a bundle is a folder; name it {output.with_suffix('').name}")
     check_replaceable(output)
-    progress(f"reading {checkpoint}")
+    progress.say(f"reading {checkpoint}")
     read = read_checkpoint(checkpoint)
 
     def load() -> LoadedModel:
@@ -82,12 +83,12 @@ def export(
     }
     parameters = sum(parameter.numel() for parameter in loaded.sam.parameters())
     forms = ", ".join(f"{precision} {lowering}" for precision, lowering in lowerings.items())
-    progress(
+    progress.say(
         f"recognised {loaded.family} {loaded.variant}: {parameters / 1e6:.1f} M parameters, "
         f"image size {loaded.image_size}, to {forms}"
     )
     if (output / ENGINES_FOLDER).is_dir():
-        progress("the engines of the bundle there go with it, as they are of its graphs; build them again")
+        progress.say("the engines of the bundle there go with it, as they are of its graphs; build them again")
     source = Source(read.path.name, read.sha256, read.bytes, parameters)
     with replacing_folder(output) as folder:
         try:
@@ -98,7 +99,7 @@ def export(
             raise ExportError(
                 f"torch failed: {error}. If memory ran out, choose a smaller --image-size; else please report it"
             ) from error
-    progress(f"wrote {output}")
+    progress.say(f"wrote {output}")
     return manifest
 
 
@@ -128,19 +129,19 @@ def _fill(
     reload: Callable[[], LoadedModel],
     source: Source,
     lowerings: dict[str, str],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Manifest:
     """Write the bundle's files: a form for each precision and its lowering."""
-    progress("running the checkpoint in torch, to compare with")
+    progress.say("running the checkpoint in torch, to compare with")
     reference = checkpoint_reference(loaded)
     forms: list[Form] = []
     for precision, lowering in lowerings.items():
         # A form changes the model's attention and number format, so the next one starts from the checkpoint again.
         model = reload() if forms else loaded
         form = form_of(model, precision, lowering)
-        progress(f"tracing the {precision} encoder")
+        progress.say(f"tracing the {precision} encoder")
         encoder = export_encoder(model, form, folder)
-        progress(f"tracing the {precision} decoder")
+        progress.say(f"tracing the {precision} decoder")
         decoder = export_decoder(model, form, folder)
         draft = describe(folder, loaded, source, (form,))
         verification = _verify(folder, draft, reference, {IMAGE_ENCODER: encoder, MASK_DECODER: decoder}, progress)
@@ -155,13 +156,13 @@ def _verify(
     draft: Manifest,
     reference: Reference,
     modules: dict[str, nn.Module],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Compare the one form of `draft` with the checkpoint; past tolerance, raise."""
     (form,) = draft.forms
     precision = PRECISIONS[form.precision]
     tolerance = precision.tolerance
-    progress(f"comparing the {form.precision} graphs with torch, in ONNX Runtime")
+    progress.say(f"comparing the {form.precision} graphs with torch, in ONNX Runtime")
     figures = _compare_bundle(folder, draft, reference, tolerance)
     check(figures, tolerance)
     verification: dict[str, Any] = {
@@ -173,7 +174,7 @@ def _verify(
         verification["attention"] = f"{PLUGIN_NAME} as defined in standard operators; no kernel was run"
     if precision.float32_on_cpu:
         # Torch computes in the precision itself: here an overflow shows.
-        progress("comparing half precision arithmetic, in torch")
+        progress.say("comparing half precision arithmetic, in torch")
         runs = {name: in_torch(module, form.graphs[name]) for name, module in modules.items()}
         verification["figures_in_half_arithmetic"] = compare(
             reference, runs[IMAGE_ENCODER], runs[MASK_DECODER], tolerance

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from samrt.evaluation import Listener
 from samrt.evaluation.truths import Truth, cut_out
 
 HEIGHT, WIDTH = 60, 90
@@ -67,7 +66,7 @@ def rectangle(x0: int, y0: int, x1: int, y1: int, size: tuple[int, int] = (HEIGH
     return mask
 
 
-class Heard(Listener):
+class Heard:
     """Keeps what it is told; interrupts when it is told that so many images of the model are done."""
 
     def __init__(self, interrupt_at: int | None = None) -> None:

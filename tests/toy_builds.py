@@ -15,6 +15,7 @@ from samrt.engines.flavours import Flavour
 from samrt.engines.manifest import EngineManifest
 from samrt.engines.profiles import Limits, Range, ranges
 from samrt.engines.sets import find_engine_sets
+from samrt.progress import SILENT
 
 FULL = BuildRequest("tensorrt_rtx", "fp32", Limits(max_batch=2, max_prompts=3, max_points=4))
 
@@ -34,13 +35,9 @@ def everything_in(folder: Path) -> list[tuple[str, int]]:
     return sorted((str(path.relative_to(folder)), path.stat().st_mtime_ns) for path in folder.rglob("*.*"))
 
 
-def silent(_: str) -> None:
-    pass
-
-
 def toy_ranges(name: str, **limits: int) -> dict[str, Range]:
     return ranges(sam_graph(name, f"{name}.onnx", 64, (8, 16, 16)), Limits(**limits))
 
 
 def build_toy(flavour: Flavour, bundle: Path, name: str = "mask_decoder", **options: Any) -> BuiltEngine:
-    return build_engine(flavour, bundle / FILES[name], toy_ranges(name), BuildOptions(**options), silent)
+    return build_engine(flavour, bundle / FILES[name], toy_ranges(name), BuildOptions(**options), SILENT)

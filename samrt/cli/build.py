@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
-from samrt.cli.progress import timed_progress
+from samrt.cli.terminal import Terminal
 
 DESCRIPTION = """\
 Build TensorRT engines from a bundle's graphs and put them into the bundle's folder, where `samrt segment` finds them.
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         limits=Limits(arguments.max_batch, arguments.max_prompts, arguments.max_points),
         options=BuildOptions(arguments.compute_capability, arguments.workspace, arguments.timing_cache),
     )
-    build_bundle(arguments.bundle, request, timed_progress())
+    build_bundle(arguments.bundle, request, Terminal(sys.stderr))
     return 0
 
 

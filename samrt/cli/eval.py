@@ -72,8 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, with progress on stderr, and print the tables."""
-    from samrt.cli.eval_progress import Progress
+    from samrt.cli.terminal import Terminal
     from samrt.evaluation import Contender, Options, evaluate
+    from samrt.evaluation.evaluate import IMAGES
     from samrt.evaluation.report import terminal_report
 
     arguments.bundle = arguments.bundle or default_bundle()
@@ -88,12 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
     other = None
     if arguments.compare is not None or arguments.compare_backend is not None:
         other = Contender(arguments.compare or arguments.bundle, arguments.compare_backend or arguments.backend)
-    progress = Progress(sys.stderr)
+    progress = Terminal(sys.stderr)
     try:
         contender = Contender(arguments.bundle, arguments.backend)
         evaluation = evaluate(arguments.data, contender, folder, options, other, progress)
     except (KeyboardInterrupt, SamrtError):
-        if progress.kept:
+        if any(done and what.startswith(IMAGES) for what, done in progress.done.items()):
             same = "the same command without --restart" if arguments.restart else "the same command"
             progress.say(f"the images that were done are kept in {folder}; {same} goes on from there")
         raise

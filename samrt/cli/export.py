@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 
-from samrt.cli.progress import timed_progress
+from samrt.cli.terminal import Terminal
 from samrt.errors import SamrtError
 
 DESCRIPTION = """\
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         lowering=arguments.lowering,
         precisions=tuple(arguments.precision.split(",")),
     )
-    export(arguments.checkpoint, arguments.output, options, timed_progress())
+    export(arguments.checkpoint, arguments.output, options, Terminal(sys.stderr))
     return 0
 
 

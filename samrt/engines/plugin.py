@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from samrt.engines.logger import log_error
 from samrt.engines.rtx_plugins import make_library_name_known, why_untried
 from samrt.errors import BackendError
 from samrt.kernels.library import KERNELS_VERSION, PLUGIN_VARIABLE, Kernels, find_plugin_library, load_kernels
+from samrt.progress import Progress
 
 if TYPE_CHECKING:
     from samrt.device.gpus import Gpu
@@ -72,14 +73,14 @@ def find_plugin() -> Kernels:
     return kernels
 
 
-def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progress: Callable[[str], None]) -> None:
+def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progress: Progress) -> None:
     """All that comes before building a graph with the plugin's node: find the library, test its kernels, load it.
 
     The test runs on the first GPU that is one to build for; TensorRT for RTX builds without a GPU too.
 
     Args:
         compute_capabilities: what is built for, as "8.9".
-        progress: called with one line per step.
+        progress: is told each step, in one line: `samrt.Lines(print)` prints it.
 
     Raises:
         BackendError: the library is missing, of another version or not for one of these GPUs, a kernel computes
@@ -96,9 +97,9 @@ def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progre
     gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in compute_capabilities), None)
     if gpu is None:
         wanted = ", ".join(compute_capabilities)
-        progress(f"kernels not tested: no usable GPU of compute capability {wanted} was found; see `samrt doctor`")
+        progress.say(f"kernels not tested: no usable GPU of compute capability {wanted} was found; see `samrt doctor`")
     else:
-        progress(f"testing the kernels in {kernels.path} on {gpu.name}")
+        progress.say(f"testing the kernels in {kernels.path} on {gpu.name}")
         _test(kernels, gpu)
     if flavour.is_rtx:
         make_library_name_known(flavour.version, kernels.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -17,6 +17,7 @@ from samrt.evaluation.coco import open_coco
 from samrt.evaluation.reading import as_input_errors, read_frame, read_id_map, read_json
 from samrt.evaluation.truths import DataSet, Item, Truths, instances_of
 from samrt.files import sha256_of
+from samrt.progress import SILENT, Progress
 
 INDEX = "index.json"
 _REMEDY = 'write it as {"images": [{"file": "a.jpg", "masks": ["a.png"]}]}'
@@ -75,7 +76,7 @@ def open_data_sets(
     return [replace(each, items=each.items[:limit]) for each in found]
 
 
-def survey(data_set: DataSet, progress: Callable[[int], None] = lambda done: None) -> Survey:
+def survey(data_set: DataSet, progress: Progress = SILENT) -> Survey:
     """Read every annotation once, so that what is missing or damaged is found before hours of work.
 
     Raises:
@@ -85,6 +86,8 @@ def survey(data_set: DataSet, progress: Callable[[int], None] = lambda done: Non
     areas: list[int] = []
     left_out: Counter[str] = Counter()
     turned = 0
+    what, total = f"annotations of {data_set.name}", len(data_set.items)
+    progress.step(what, 0, total)
     for done, item in enumerate(data_set.items, start=1):
         frame = read_frame(item.image)
         truths = item.read(frame.size)
@@ -94,7 +97,7 @@ def survey(data_set: DataSet, progress: Callable[[int], None] = lambda done: Non
         turned += frame.turned
         areas += [truth.area for truth in truths.instances]
         left_out += truths.left_out
-        progress(done)
+        progress.step(what, done, total)
     if not areas:
         raise InputError(f"{data_set.index} has no instance in {len(data_set.items)} images; nothing can be evaluated")
     return Survey(len(areas), float(np.median(areas)), dict(sorted(left_out.items())), turned)

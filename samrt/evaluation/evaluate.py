@@ -26,11 +26,12 @@ from samrt.evaluation.truths import DataSet, Item
 from samrt.images import read_image
 from samrt.model import Model, load
 from samrt.overlay import write_png
+from samrt.progress import SILENT, Progress, Silent
 
 _RESULTS, _REPORT = "results.json", "results.md"
 _JOURNALS = ("instances.jsonl", "other.jsonl")
-# Ends what a listener is told of while annotations are read, which keeps nothing.
-ANNOTATIONS = "annotations"
+# Begins the name under which images are counted whose scores are on the disk.
+IMAGES = "images of "
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,8 @@ class Options:
     restart: bool = False
 
 
-class Listener:
-    """What is told of the progress: nothing. Override both to show it."""
-
-    def step(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` images of `what` are done; the first call for `what` tells how many were done before.
-
-        `what` ends in `ANNOTATIONS` while those are read, and is of a model else.
-        """
-
-    def say(self, line: str) -> None:
-        """Something to know about what is evaluated."""
+# The name that evaluation's progress had before `samrt.progress`.
+Listener = Silent
 
 
 def evaluate(
@@ -79,7 +71,7 @@ def evaluate(
     output: str | os.PathLike[str],
     options: Options | None = None,
     other: Contender | None = None,
-    listener: Listener | None = None,
+    progress: Progress = SILENT,
 ) -> Evaluation:
     """Prompt a model with the truths of data sets, score its masks, and write what came out.
 
@@ -92,7 +84,7 @@ def evaluate(
         output: the folder for results.json, results.md, pictures and journals; made if need be.
         options: prompts, limits and folders.
         other: a second model, for the same prompts, to compare with the first.
-        listener: is told of the progress.
+        progress: is told what is done; counts "annotations of" and "images of" each data set.
 
     Raises:
         InputError: the data, a prompt or a journal in `output` cannot be used.
@@ -100,7 +92,7 @@ def evaluate(
         BackendError: a backend cannot be used, or failed.
         OutputError: a file cannot be written, or `output` is no place for results. The images that were done are kept.
     """
-    options, listener = options or Options(), listener or Listener()
+    options = options or Options()
     if options.limit is not None and options.limit < 1:
         raise InputError(f"the limit must be at least 1 image, not {options.limit}; leave it out to take all")
     plan = parse_prompts(options.prompts)
@@ -116,16 +108,16 @@ def evaluate(
     headers = [{"prompts": plan.names, "data_set": fingerprint(each)} for each in data_sets]
     for run in runs:
         for reason in run.choice.passed_over:
-            listener.say(f"not used: {reason}")
+            progress.say(f"not used: {reason}")
         if str(run.choice) != run.description.backend:
-            listener.say(str(run.choice))
+            progress.say(str(run.choice))
         for data_set, header in zip(data_sets, headers, strict=True):
             if not options.restart:
                 check_journal(run.journal(data_set), run.header(header))
-    surveys = [_survey(each, listener) for each in data_sets]
+    surveys = [survey(each, progress) for each in data_sets]
     summaries = tuple(_summary(*pair) for pair in zip(data_sets, surveys, strict=True))
     for summary, found in zip(summaries, surveys, strict=True):
-        _tell(summary, found, listener)
+        _tell(summary, found, progress)
     _make_folder(folder)
     if options.restart:
         _remove_results(folder, data_sets)
@@ -135,7 +127,7 @@ def evaluate(
                 _make_folder(run.journal(data_set).parent)
                 with Journal(run.journal(data_set), run.header(header)) as journal:
                     work = _Work(model, plan, summary.disc_radius)
-                    _fill(journal, data_set, work, run.title(data_set, len(runs)), listener)
+                    _fill(journal, data_set, work, run.title(data_set, len(runs)), progress)
     evaluation = _results(runs, data_sets, summaries, plan)
     write_text(folder / _RESULTS, evaluation.to_json())
     pictures = list(_write_sheets(folder, runs[0], data_sets, plan, evaluation.rows))
@@ -168,7 +160,7 @@ class _Run:
 
     def title(self, data_set: DataSet, runs: int) -> str:
         which = "first" if self.file_name == _JOURNALS[0] else "second"
-        return data_set.name if runs == 1 else f"{data_set.name}, {which} model"
+        return f"{IMAGES}{data_set.name}" + (f", {which} model" if runs > 1 else "")
 
     def records(self, data_set: DataSet) -> Iterator[Record]:
         return read_records(self.journal(data_set), [item.name for item in data_set.items])
@@ -195,20 +187,14 @@ class _Work:
         return {"image": item.name, "instances": instances}
 
 
-def _fill(journal: Journal, data_set: DataSet, work: _Work, title: str, listener: Listener) -> None:
+def _fill(journal: Journal, data_set: DataSet, work: _Work, title: str, progress: Progress) -> None:
     """Add what is missing to the journal."""
     total = len(data_set.items)
-    listener.step(title, len(journal.done), total)
+    progress.step(title, len(journal.done), total)
     for item in data_set.items:
         if item.name not in journal.done:
             journal.add(work.record(item))
-            listener.step(title, len(journal.done), total)
-
-
-def _survey(data_set: DataSet, listener: Listener) -> Survey:
-    what, total = f"{data_set.name}, {ANNOTATIONS}", len(data_set.items)
-    listener.step(what, 0, total)
-    return survey(data_set, lambda done: listener.step(what, done, total))
+            progress.step(title, len(journal.done), total)
 
 
 def _summary(data_set: DataSet, found: Survey) -> DataSetSummary:
@@ -223,12 +209,12 @@ def _summary(data_set: DataSet, found: Survey) -> DataSetSummary:
     )
 
 
-def _tell(summary: DataSetSummary, found: Survey, listener: Listener) -> None:
+def _tell(summary: DataSetSummary, found: Survey, progress: Progress) -> None:
     left_out = describe_left_out(summary)
     if left_out:
-        listener.say(f"{summary.name}: left out {left_out}")
+        progress.say(f"{summary.name}: left out {left_out}")
     if found.turned:
-        listener.say(
+        progress.say(
             f"{summary.name}: {found.turned} of {summary.images} images are turned as their EXIF orientation says; "
             "their truths must be of the turned image"
         )

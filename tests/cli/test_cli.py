@@ -22,6 +22,7 @@ from toy_bundle import rewrite_manifest, write_toy_bundle
 import samrt
 from samrt.bundle.folder import open_bundle
 from samrt.cli import main
+from samrt.progress import Progress
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -132,9 +133,9 @@ def test_doctor_fails_with_the_remedy_where_the_runtime_is_broken(run: Run, monk
 def test_export_hands_the_options_on_and_shows_progress(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def export(checkpoint: Path, output: Path, options: object, progress: Callable[[str], None]) -> None:
+    def export(checkpoint: Path, output: Path, options: object, progress: Progress) -> None:
         calls.append((checkpoint, output, options))
-        progress("tracing")
+        progress.say("tracing")
 
     pipeline = ModuleType("samrt_export.pipeline")
     pipeline.__dict__.update(ExportOptions=SimpleNamespace, export=export)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -13,8 +12,7 @@ from pathlib import Path
 import pytest
 from evaluation_data import write_data_set
 
-from samrt.cli import eval_progress, main
-from samrt.cli.eval_progress import Progress
+from samrt.cli import main
 from samrt.model import Model
 
 pytest_plugins = ("toy_fixtures",)
@@ -43,7 +41,7 @@ def test_eval_prints_a_table_and_says_where_the_rest_is(run: Run, toy_bundle: Pa
     lines = out.splitlines()
     assert [line.split("|")[2].strip() for line in lines[:4]] == ["prompt", "-------", "box", "1 point"]
     assert lines[-1] == "wrote eval_bundle_shapes"
-    assert "shapes: 3 of 3 images, " in err
+    assert "images of shapes: 3 of 3, " in err
     assert json.loads(Path("eval_bundle_shapes/results.json").read_text())["prompts"] == ["box", "points:1"]
     assert lines[:4] == [
         line for line in Path("eval_bundle_shapes/results.md").read_text().splitlines() if line[:1] == "|"
@@ -51,7 +49,7 @@ def test_eval_prints_a_table_and_says_where_the_rest_is(run: Run, toy_bundle: Pa
 
     status, again, err = run("shapes", "--bundle", toy_bundle, "--prompts", "box,point")
     assert (status, again) == (0, out)
-    assert "shapes: 3 of 3 images were done before" in err
+    assert "images of shapes: 3 of 3 were done before" in err
 
 
 def test_eval_compares_with_a_bundle_or_a_backend(run: Run, toy_bundle: Path) -> None:
@@ -106,7 +104,7 @@ def test_an_interruption_says_where_it_goes_on(run: Run, toy_bundle: Path, monke
 
     status, _, err = run(*words)
     assert status == 0
-    assert "shapes: 1 of 3 images were done before" in err
+    assert "images of shapes: 1 of 3 were done before" in err
 
     calls.clear()
     status, _, err = run(*words, "--restart")
@@ -141,42 +139,6 @@ def test_the_table_begins_on_a_line_of_its_own(run: Run, toy_bundle: Path, monke
     assert status == 0
     assert "\r" in err
     assert err.endswith("\n")
-
-
-class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 100.0
-        monkeypatch.setattr(eval_progress.time, "monotonic", lambda: self.now)
-
-
-def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, stream = Clock(monkeypatch), io.StringIO()
-    progress = Progress(stream)
-    progress.step("shapes", 10, 100)
-    for done in range(11, 101):
-        clock.now += 4
-        progress.step("shapes", done, 100)
-
-    lines = stream.getvalue().splitlines()
-    assert lines[0] == "samrt: shapes: 10 of 100 images were done before"
-    assert lines[1] == "shapes: 13 of 100 images, 5 min 48 s left"
-    assert lines[-1] == "shapes: 100 of 100 images, 360 s"
-    assert len(lines) == 31
-
-
-def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, stream = Clock(monkeypatch), io.StringIO()
-    stream.isatty = lambda: True  # type: ignore[method-assign]
-    progress = Progress(stream)
-    progress.step("shapes", 0, 2)
-    for done in (1, 2):
-        clock.now += 3000
-        progress.step("shapes", done, 2)
-    progress.say("over")
-
-    assert stream.getvalue() == (
-        "\rshapes: 1 of 2 images, 50 min 00 s left\x1b[K\rshapes: 2 of 2 images, 6000 s\x1b[K\nsamrt: over\n"
-    )
 
 
 def test_the_help_of_eval_loads_nothing_heavy() -> None:

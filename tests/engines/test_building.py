@@ -23,6 +23,7 @@ from samrt.engines.profiles import Limits
 from samrt.engines.selection import Choice
 from samrt.engines.sets import find_engine_sets
 from samrt.errors import BackendError
+from samrt.progress import Lines
 
 pytest_plugins = ("tensorrt_fixtures", "toy_fixtures")
 CARD = Gpu(1, "RTX 4060", "8.9", 8 << 30)
@@ -67,7 +68,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
 @pytest.mark.usefixtures("without_gpu")
 def test_what_is_built_without_a_gpu(own_bundle: Path, rtx: Flavour) -> None:
     lines: list[str] = []
-    manifest = build_bundle(own_bundle, FULL, lines.append)
+    manifest = build_bundle(own_bundle, FULL, Lines(lines.append))
     assert the_set(own_bundle) == manifest
     assert (manifest.backend, manifest.version, manifest.platform) == ("tensorrt_rtx", rtx.version, platform_name())
     assert (manifest.precision, manifest.lowering, manifest.limits) == ("fp32", "dense", FULL.limits)
@@ -118,7 +119,7 @@ def test_axes_of_any_name(own_bundle: Path) -> None:
 
 def test_on_a_gpu_the_engines_are_compared_first(own_bundle: Path, stand_in: list[Choice]) -> None:
     lines: list[str] = []
-    manifest = build_bundle(own_bundle, named("8.6", "8.9"), lines.append)
+    manifest = build_bundle(own_bundle, named("8.6", "8.9"), Lines(lines.append))
     assert manifest.device == "RTX 4060"
     assert [str(choice.form.name) for choice in stand_in] == ["fp32-dense"]
     assert manifest.verification is not None
@@ -202,5 +203,5 @@ def test_warnings_are_told(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
     real = building.build_engine
     monkeypatch.setattr(building, "build_engine", lambda *given: replace(real(*given), warnings=("it is slow",)))
     lines: list[str] = []
-    build_bundle(own_bundle, named("8.9"), lines.append)
+    build_bundle(own_bundle, named("8.9"), Lines(lines.append))
     assert sum("warns: it is slow" in line for line in lines) == 2

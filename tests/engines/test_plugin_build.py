@@ -34,6 +34,7 @@ from samrt.engines.selection import Choice
 from samrt.engines.sets import find_engine_sets
 from samrt.errors import BackendError, BundleError
 from samrt.kernels.library import PLUGIN_VARIABLE
+from samrt.progress import SILENT, Lines
 
 pytest_plugins = ("tensorrt_fixtures", "toy_fixtures")
 STOCK = BuildRequest("tensorrt", "fp16")
@@ -101,7 +102,7 @@ def test_the_kernels_are_tested_and_loaded_before_anything_is_built(
     plugin_bundle: Path, events: list[str], library: Path
 ) -> None:
     said: list[str] = []
-    built = build_bundle(plugin_bundle, STOCK, said.append)
+    built = build_bundle(plugin_bundle, STOCK, Lines(said.append))
     assert said[0] == f"testing the kernels in {library} on {LAPTOP.name}"
     assert events == ["test on 0", "load libsamrt_plugin.so", "build encoder", "build decoder", "open fp16-plugin"]
     assert built.plugin == PLUGIN
@@ -158,12 +159,12 @@ def test_the_gpu_that_is_built_for_is_the_one_that_is_tested(
     monkeypatch.setattr(plugin, "make_library_name_known", lambda version, path: events.append(f"name {version}"))
     monkeypatch.setattr(gpus, "find_gpus", lambda: [ORIN, replace(LAPTOP, index=1)])
     said: list[str] = []
-    plugin.prepare_plugin(rtx, ("8.9",), said.append)
+    plugin.prepare_plugin(rtx, ("8.9",), Lines(said.append))
     assert events == ["test on 1", "name 1.7.1.116", "load libsamrt_plugin.so"]
 
     monkeypatch.setattr(gpus, "find_gpus", lambda: [ORIN])
     events.clear()
-    plugin.prepare_plugin(rtx, ("8.9",), said.append)
+    plugin.prepare_plugin(rtx, ("8.9",), Lines(said.append))
     assert events == ["name 1.7.1.116"], "it is registered already"
     assert "no usable GPU of compute capability 8.9 was found" in said[-1]
 
@@ -200,7 +201,7 @@ def test_the_node_is_refused_by_name_where_no_plugin_is_loaded(
     with pytest.raises(
         BackendError, match=r"\(SamrtRelPosAttention\).*samrt's plugin, which has to be loaded"
     ) as caught:
-        build_engine(rtx, path, ranges(graph, Limits()), options, lambda _: None)
+        build_engine(rtx, path, ranges(graph, Limits()), options, SILENT)
     assert "--lowering auto,augmented" in str(caught.value)
 
 

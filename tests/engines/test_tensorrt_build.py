@@ -16,18 +16,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from toy_builds import build_toy, silent, toy_ranges
+from toy_builds import build_toy, toy_ranges
 
 import samrt.device.gpus
 from samrt.bundle.contract import Graph
 from samrt.device.gpus import Gpu
 from samrt.engines.builder import engine as build_module
-from samrt.engines.builder import progress as progress_module
+from samrt.engines.builder import monitor
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.targets import Targets, choose_targets
 from samrt.engines.flavours import Flavour
 from samrt.engines.profiles import Limits, Range, ranges
 from samrt.errors import BackendError, BundleError, InputError
+from samrt.progress import SILENT, Lines
 
 pytest_plugins = ("toy_fixtures", "tensorrt_fixtures")
 pytestmark = pytest.mark.usefixtures("without_gpu")
@@ -67,7 +68,7 @@ def watched(rtx: Flavour) -> tuple[Flavour, list[Any]]:
 def test_a_vit_encoder(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     lines: list[str] = []
-    built = build_engine(rtx, path, ranges(graph, Limits(max_batch=2)), BuildOptions(), lines.append)
+    built = build_engine(rtx, path, ranges(graph, Limits(max_batch=2)), BuildOptions(), Lines(lines.append))
     assert lines[0] == "building encoder: reading encoder.onnx"
     weights = (path.parent / "encoder.weights").stat().st_size
     assert len(built.plan) == built.memory["plan_bytes"] > weights
@@ -95,7 +96,7 @@ def test_what_tensorrt_is_asked_for(watched: tuple[Flavour, list[Any]], toy_bund
 def test_more_prompts_take_more_memory(rtx: Flavour, toy_bundle: Path) -> None:
     scratch = [
         build_engine(
-            rtx, toy_bundle / "decoder.onnx", toy_ranges("mask_decoder", max_prompts=n), BuildOptions(), silent
+            rtx, toy_bundle / "decoder.onnx", toy_ranges("mask_decoder", max_prompts=n), BuildOptions(), SILENT
         ).memory["activation_bytes"]
         for n in (1, 64)
     ]
@@ -113,12 +114,12 @@ def test_two_builds_at_once(rtx: Flavour, toy_bundle: Path) -> None:
 
     def work(prompts: int) -> BuiltEngine:
         both.wait()
-        return build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), silent)
+        return build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), SILENT)
 
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(work, (1, 64)))
     for prompts, one in zip((1, 64), together, strict=True):
-        alone = build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), silent)
+        alone = build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), SILENT)
         assert one.warnings == ()
         for figure in ("scratch_bytes", "activation_bytes"):
             assert one.memory[figure] == alone.memory[figure]
@@ -136,7 +137,7 @@ def slow(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
             return bool(super().step_complete(phase, step))
 
     monkeypatch.setattr(build_module, "build_monitor", lambda _: SlowMonitor())
-    monkeypatch.setattr(progress_module, "_PERIOD", 0.002)
+    monkeypatch.setattr(monitor, "_PERIOD", 0.002)
 
 
 @pytest.mark.usefixtures("slow")
@@ -148,7 +149,7 @@ def test_progress(rtx: Flavour, small_encoder: Encoder) -> None:
         path,
         ranges(graph, Limits()),
         BuildOptions(),
-        lambda line: lines.append((line, threading.current_thread().name)),
+        Lines(lambda line: lines.append((line, threading.current_thread().name))),
     )
     steps = [line for line, _ in lines[1:]]
     assert steps
@@ -188,10 +189,10 @@ def test_ctrl_c_aborts_the_build(rtx: Flavour, small_encoder: Encoder, loggers: 
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), press)
+        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), Lines(press))
     assert any("BuildCanceled" in line for line in loggers[0].errors)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("samrt-build")]
-    assert build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), silent).plan.nbytes > 0
+    assert build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), SILENT).plan.nbytes > 0
 
 
 @pytest.mark.usefixtures("slow")
@@ -205,14 +206,14 @@ def test_an_exception_out_of_progress_aborts_the_build(
             raise BrokenPipeError("nobody reads this")
 
     with pytest.raises(BrokenPipeError):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), fail)
+        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), Lines(fail))
     assert any("BuildCanceled" in line for line in loggers[0].errors)
 
 
 def test_a_workspace_that_is_too_small(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     with pytest.raises(BackendError, match=r"cannot build .*; the workspace of 1 MiB is too small: raise it"):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(workspace_mib=1), silent)
+        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(workspace_mib=1), SILENT)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
@@ -233,7 +234,7 @@ def test_unknown_compute_capabilities(wanted: tuple[str, ...], said: str, rtx: F
 def test_turing_has_no_float32_products(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     with pytest.raises(BackendError, match=r"Turing.*leave 7\.5 out"):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(compute_capabilities=("7.5",)), silent)
+        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(compute_capabilities=("7.5",)), SILENT)
 
 
 def test_rtx_builds_for_the_gpu_at_hand(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,10 +245,10 @@ def test_rtx_builds_for_the_gpu_at_hand(rtx: Flavour, monkeypatch: pytest.Monkey
 
 def test_inputs_that_are_not_the_manifests(rtx: Flavour, toy_bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"encoder\.onnx has the inputs image, the manifest says image_embeddings"):
-        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), silent)
+        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), SILENT)
     wrong = {"image": Range((1, 3, 32, 32), (1, 3, 32, 32), (1, 3, 32, 32))}
     with pytest.raises(BundleError, match=r"'image' of .* has the shape \[-1, 3, 64, 64\], which \[1, 3, 32, 32\]"):
-        build_engine(rtx, toy_bundle / "encoder.onnx", wrong, BuildOptions(), silent)
+        build_engine(rtx, toy_bundle / "encoder.onnx", wrong, BuildOptions(), SILENT)
 
 
 def test_a_failed_builds_error_holds_no_builder(
@@ -263,6 +264,6 @@ def test_a_failed_builds_error_holds_no_builder(
 
     monkeypatch.setattr(rtx.module, "Builder", Remembered)
     with pytest.raises(BundleError, match="has the inputs image") as caught:
-        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), silent)
+        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), SILENT)
     assert [builder() for builder in made] == [None]
     assert caught.value.__traceback__ is not None

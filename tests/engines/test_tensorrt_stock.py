@@ -18,6 +18,7 @@ from samrt.device.gpus import Gpu
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import Flavour
 from samrt.errors import BackendError, InputError, OutputError
+from samrt.progress import Lines
 
 pytest_plugins = ("toy_fixtures", "tensorrt_fixtures")
 pytestmark = pytest.mark.usefixtures("without_gpu")
@@ -104,16 +105,16 @@ def test_the_timing_cache_is_written_and_read(
     path, shapes, lines = toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), list[str]()
     options = BuildOptions(timing_cache=cache)
 
-    build_engine(flavour, path, shapes, options, lines.append)
+    build_engine(flavour, path, shapes, options, Lines(lines.append))
     first = cache.read_bytes()
     assert first
     assert given == [b""]
-    build_engine(flavour, path, shapes, options, lines.append)
+    build_engine(flavour, path, shapes, options, Lines(lines.append))
     assert given == [b"", first]
     assert not any("timing cache" in line for line in lines)
 
     cache.write_bytes(b"of another version")
-    build_engine(flavour, path, shapes, options, lines.append)
+    build_engine(flavour, path, shapes, options, Lines(lines.append))
     assert given[2:] == [b"of another version", b""]
     assert "damaged, or of another TensorRT or GPU; it was made anew" in lines[-1]
     assert cache.read_bytes() == first
@@ -125,7 +126,11 @@ def test_a_damaged_timing_cache_is_made_anew(stock: Flavour, toy_bundle: Path, t
     cache.write_bytes(b"junk" * 40)
     lines: list[str] = []
     build_engine(
-        stock, toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), BuildOptions(timing_cache=cache), lines.append
+        stock,
+        toy_bundle / "encoder.onnx",
+        toy_ranges("image_encoder"),
+        BuildOptions(timing_cache=cache),
+        Lines(lines.append),
     )
     assert f"the timing cache {cache} is damaged" in lines[-1]
     assert not cache.read_bytes().startswith(b"junk")
@@ -135,5 +140,5 @@ def test_a_timing_cache_that_cannot_be_written_is_told_first(stock: Flavour, toy
     lines: list[str] = []
     options = BuildOptions(timing_cache=tmp_path / "nowhere" / "cache")
     with pytest.raises(OutputError, match="does not exist"):
-        build_engine(stock, toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), options, lines.append)
+        build_engine(stock, toy_bundle / "encoder.onnx", toy_ranges("image_encoder"), options, Lines(lines.append))
     assert lines == []

@@ -13,6 +13,7 @@ from PIL import Image
 
 from samrt import InputError
 from samrt.evaluation.datasets import fingerprint, open_data_sets, survey
+from samrt.progress import Lines
 
 SIZE = HEIGHT, WIDTH
 
@@ -72,13 +73,13 @@ def test_the_survey_counts_and_takes_the_median(folder: Path) -> None:
     (data_set,) = open_data_sets(folder)
     ids = [random_ids(seed) for seed in (0, 1, 2, 102)]
     areas = [int((each == i).sum()) for each in ids for i in np.unique(each) if i]
-    steps: list[int] = []
-    found = survey(data_set, steps.append)
+    lines: list[str] = []
+    found = survey(data_set, Lines(lines.append))
 
     assert found.instances == len(areas)
     assert found.median_area == np.median(areas)
     assert found.left_out == {}
-    assert steps == [1, 2, 3]
+    assert lines == [f"annotations of {data_set.name}: {done} of 3" for done in range(4)]
 
 
 @pytest.mark.parametrize("kind", ["16 bit", "palette", "1 bit"])

@@ -71,7 +71,7 @@ def _boundary_iou(mask: np.ndarray, truth: np.ndarray) -> float:
 
 def test_everything_is_written_and_can_be_read(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
     heard = Heard()
-    found = evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(prompts="box,points:3"), listener=heard)
+    found = evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(prompts="box,points:3"), progress=heard)
 
     names = ["box", "points:1", "points:2", "points:3"]
     assert [(row.data_set, row.prompt) for row in found.rows] == [(s, p) for s in ("first", "second") for p in names]
@@ -90,8 +90,8 @@ def test_everything_is_written_and_can_be_read(toy_bundle: Path, data: Path, tmp
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == sorted(pictures)
     for name in pictures:
         assert f"![{name}]({name})" in (tmp_path / "out" / "results.md").read_text()
-    assert ("first", 0, IMAGES) in heard.steps
-    assert ("second", 2, 2) in heard.steps
+    assert ("images of first", 0, IMAGES) in heard.steps
+    assert ("images of second", 2, 2) in heard.steps
 
     # The kept masks are the answers, and pycocotools reads them.
     truths = {
@@ -131,7 +131,7 @@ def test_engines_that_were_never_compared_are_said(
     choice = evaluation.choose
     monkeypatch.setattr(evaluation, "choose", lambda *words: replace(choice(*words), engines=engines))
     heard = Heard()
-    evaluate(data / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), listener=heard)
+    evaluate(data / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), progress=heard)
 
     (line,) = heard.lines
     assert "never compared with the bundle" in line
@@ -144,7 +144,7 @@ def test_turned_images_are_said_once(toy_bundle: Path, data: Path, tmp_path: Pat
     path = tmp_path / "second" / "images" / "0.png"
     Image.open(path).save(path, exif=exif)
     heard = Heard()
-    evaluate(tmp_path / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), listener=heard)
+    evaluate(tmp_path / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), progress=heard)
 
     (line,) = heard.lines
     assert line.startswith("second: 1 of 2 images are turned as their EXIF orientation says; their truths must be")
@@ -167,7 +167,7 @@ def test_a_data_set_may_have_a_name_that_is_no_text(toy_bundle: Path, data: Path
 def test_a_limit_is_said(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
     heard = Heard()
     found = evaluate(
-        data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box", limit=3), listener=heard
+        data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box", limit=3), progress=heard
     )
 
     assert (found.data_sets[0].images, found.data_sets[0].available) == (3, IMAGES)

@@ -10,9 +10,10 @@ import pytest
 from evaluation_data import IMAGES, Heard, read_results
 
 from samrt import InputError, OutputError
-from samrt.evaluation import Contender, Listener, Options, evaluate
+from samrt.evaluation import Contender, Options, evaluate
 from samrt.evaluation.journal import read_records
 from samrt.model import Model
+from samrt.progress import Silent
 
 pytest_plugins = ("toy_fixtures",)
 
@@ -26,7 +27,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
     encode = Model.encode
     monkeypatch.setattr(Model, "encode", lambda *words: encoded.append(words) or encode(*words))
     with pytest.raises(KeyboardInterrupt):
-        evaluate(data, Contender(toy_bundle), tmp_path / "parts", options, listener=Heard(interrupt_at=2))
+        evaluate(data, Contender(toy_bundle), tmp_path / "parts", options, progress=Heard(interrupt_at=2))
     assert len(encoded) == 2
     assert not (tmp_path / "parts" / "results.json").exists()
     # As if the power had failed in the middle of a line.
@@ -34,10 +35,10 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
         file.write(b'{"image": "2.pn')
 
     heard = Heard()
-    evaluate(data, Contender(toy_bundle), tmp_path / "parts", options, listener=heard)
+    evaluate(data, Contender(toy_bundle), tmp_path / "parts", options, progress=heard)
 
     assert len(encoded) == IMAGES + 2  # each image once in all
-    assert next(step for step in heard.steps if step[0] == "first") == ("first", 2, IMAGES)
+    assert next(step for step in heard.steps if step[0] == "images of first") == ("images of first", 2, IMAGES)
     for path in (tmp_path / "whole").rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes()
@@ -51,14 +52,14 @@ def test_an_image_that_breaks_on_the_way_loses_nothing(toy_bundle: Path, data: P
     victim = tmp_path / "first" / "images" / "2.png"
     whole = victim.read_bytes()
 
-    class Breaking(Listener):
+    class Breaking(Silent):
         def step(self, what: str, done: int, total: int) -> None:
-            if (what, done) == ("first", 2):
+            if (what, done) == ("images of first", 2):
                 victim.write_bytes(whole[:200] + b"\xff" * (len(whole) - 200))
 
     options = Options(prompts="box")
     with pytest.raises(InputError, match=r"images/2\.png"):
-        evaluate(tmp_path / "first", Contender(toy_bundle), tmp_path / "out", options, listener=Breaking())
+        evaluate(tmp_path / "first", Contender(toy_bundle), tmp_path / "out", options, progress=Breaking())
     assert len(list(read_records(tmp_path / "out" / "first" / "instances.jsonl", ["0.png", "1.png"]))) == 2
     victim.write_bytes(whole)
     found = evaluate(tmp_path / "first", Contender(toy_bundle), tmp_path / "out", options)
@@ -78,7 +79,7 @@ def test_another_evaluation_in_the_same_folder_needs_restart(
         evaluate(*arguments, Options(prompts="box", limit=1))
     assert (tmp_path / "out" / "results.json").read_text() == before
     with pytest.raises(KeyboardInterrupt):
-        evaluate(*arguments, Options(prompts="point", restart=True), listener=Heard(interrupt_at=1))
+        evaluate(*arguments, Options(prompts="point", restart=True), progress=Heard(interrupt_at=1))
     assert not (tmp_path / "out" / "results.json").exists()  # they were of other scores than are kept now
     again = evaluate(*arguments, Options(prompts="point", restart=True))
     assert [row.prompt for row in again.rows] == ["points:1"]
@@ -93,7 +94,7 @@ def test_an_interrupted_restart_goes_on_without_it(toy_bundle: Path, data: Path,
     heard = Heard()
     found = evaluate(*words, Options(prompts="box"), Contender(toy_bundle), heard)
     assert [row.prompt for row in found.other_rows] == ["box", "box"]
-    assert ("first, first model", 2, IMAGES) in heard.steps
+    assert ("images of first, first model", 2, IMAGES) in heard.steps
 
 
 def test_a_line_that_was_lost_does_not_mix_up_a_comparison(

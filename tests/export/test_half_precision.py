@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -19,6 +18,7 @@ from samrt.engines.builder.network import parse
 from samrt.engines.flavours import import_flavour
 from samrt.engines.logger import collecting_logger
 from samrt.engines.profiles import Limits, ranges
+from samrt.progress import SILENT
 from samrt_export.lowering import lower
 from samrt_export.models.common import LayerNorm2d, softmax
 from samrt_export.models.config import VitConfig
@@ -196,8 +196,7 @@ def test_builder_does_not_warn(exported: tuple[nn.Module, Graph, Path]) -> None:
 
 def build(graph: Graph, path: Path) -> BuiltEngine:
     pytest.importorskip("tensorrt_rtx")
-    said: list[Any] = []
-    return build_engine(import_flavour("tensorrt_rtx"), path, ranges(graph, Limits()), BUILD, said.append)
+    return build_engine(import_flavour("tensorrt_rtx"), path, ranges(graph, Limits()), BUILD, SILENT)
 
 
 @pytest.mark.parametrize(("lowering", "matrices"), [("augmented", (0, 0.5)), ("dense", (1, 2))])

@@ -27,6 +27,7 @@ from samrt.bundle.manifest import Manifest
 from samrt.bundle.precisions import PRECISIONS, Tolerance
 from samrt.errors import ExportError, InputError, OutputError
 from samrt.files import sha256_of
+from samrt.progress import Lines
 from samrt_export import forms, onnx_export, pipeline
 from samrt_export.models.sam import DecoderGraph
 from samrt_export.onnx_export import OPSET
@@ -330,7 +331,7 @@ def test_replaces_an_older_bundle(
     shutil.copyfile(small_checkpoint, renamed)
     reuse(small_bundle, monkeypatch)
     lines: list[str] = []
-    manifest = export(renamed, target, progress=lines.append)
+    manifest = export(renamed, target, progress=Lines(lines.append))
     assert before.source.name == "small.pth"
     assert open_bundle(target).manifest == manifest
     assert manifest.source.name == "renamed.pth"

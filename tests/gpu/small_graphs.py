@@ -12,13 +12,14 @@ from samrt.bundle.contract import Graph, Tensor
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import Flavour
 from samrt.engines.profiles import Limits, ranges
+from samrt.progress import SILENT
 
 
 def build(flavour: Flavour, model: tuple[Path, Graph], limits: Limits) -> tuple[Path, Graph]:
     """The plan of an ONNX graph, beside it."""
     path, graph = model
     plan = path.with_suffix(f".{flavour.name}.plan")
-    plan.write_bytes(build_engine(flavour, path, ranges(graph, limits), BuildOptions(), lambda _: None).plan)
+    plan.write_bytes(build_engine(flavour, path, ranges(graph, limits), BuildOptions(), SILENT).plan)
     return plan, graph
 
 

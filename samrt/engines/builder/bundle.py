@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,9 +35,8 @@ from samrt.engines.selection import Choice, source_hashes
 from samrt.engines.sets import ENGINES_FOLDER, EngineSet, remove_leftovers
 from samrt.errors import BackendError, InputError, OutputError
 from samrt.files import check_target, replacing_folder, sha256_of
+from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, Run, compare, make_reference, past_tolerance
-
-Progress = Callable[[str], None]
 
 # Its Scan is made for caches of a CPU, and TensorRT's parser does not take it.
 _CPU_LOWERING = "chunked"
@@ -54,7 +53,7 @@ class BuildRequest:
 
 
 def build_bundle(
-    path: str | os.PathLike[str], request: BuildRequest | None = None, progress: Progress = lambda _: None
+    path: str | os.PathLike[str], request: BuildRequest | None = None, progress: Progress = SILENT
 ) -> EngineManifest:
     """Build the encoder's and the decoder's engine and put them into the bundle, replacing the same set of before.
 
@@ -63,7 +62,7 @@ def build_bundle(
 
     Args:
         path: the bundle's folder.
-        progress: called with one line per step.
+        progress: is told each step, in one line: `samrt.Lines(print)` prints it.
 
     Raises:
         BundleError: the bundle is missing or damaged.
@@ -87,7 +86,7 @@ def build_bundle(
     _make_writable(engines)  # before minutes of building
     remove_leftovers(bundle.path)
     plugin = _plugin(form, flavour, request.options, progress)
-    progress(f"building {form.name} engines with {flavour.title}")
+    progress.say(f"building {form.name} engines with {flavour.title}")
     contract = bundle.manifest.contract
     # With the format's own names of the dynamic axes, which a manifest may call otherwise.
     graphs = {role: contract.graph(role, form.graphs[role].file) for role in ROLES}
@@ -96,7 +95,7 @@ def build_bundle(
         onnx, shapes = bundle.path_of(graph.file), ranges(graph, request.limits)
         built[name] = build_engine(flavour, onnx, shapes, request.options, progress)
         for warning in built[name].warnings:
-            progress(f"building {name}: {flavour.title} warns: {warning}")
+            progress.say(f"building {name}: {flavour.title} warns: {warning}")
     capabilities = built[IMAGE_ENCODER].compute_capabilities
     gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in capabilities), None)
     draft = EngineManifest(
@@ -117,13 +116,13 @@ def build_bundle(
         files = {name: _write_engine(folder, name, graphs[name], one, request.limits) for name, one in built.items()}
         manifest = replace(draft, engines=files)
         if gpu is None:
-            progress("not compared with the bundle: no GPU here can run these engines")
+            progress.say("not compared with the bundle: no GPU here can run these engines")
         else:
-            progress(f"comparing with the bundle's graphs in ONNX Runtime, on {gpu.name}")
+            progress.say(f"comparing with the bundle's graphs in ONNX Runtime, on {gpu.name}")
             built_set = EngineSet(folder, manifest)
             manifest = replace(manifest, verification=_verify(bundle, form, standard, built_set, gpu.index))
         (folder / ENGINE_MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    progress(f"wrote {engines / manifest.name}")
+    progress.say(f"wrote {engines / manifest.name}")
     return manifest
 
 

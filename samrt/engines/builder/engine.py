@@ -6,19 +6,20 @@ import gc
 import re
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from samrt.engines.builder.monitor import build_monitor, run_watched
 from samrt.engines.builder.network import parse
-from samrt.engines.builder.progress import build_monitor, run_watched
 from samrt.engines.builder.targets import Targets, choose_targets, set_targets
 from samrt.engines.flavours import Flavour
 from samrt.engines.logger import collecting_logger, log_here
 from samrt.engines.profiles import Range
 from samrt.errors import BackendError, BundleError, InputError
 from samrt.files import check_target, replacing_file
+from samrt.progress import Progress
 
 # An engine cannot be asked before it is on a GPU, so its figures are read where the builder prints them.
 _FIGURES = {
@@ -72,7 +73,7 @@ class BuiltEngine:
 
 
 def build_engine(
-    flavour: Flavour, onnx: Path, ranges: Mapping[str, Range], options: BuildOptions, progress: Callable[[str], None]
+    flavour: Flavour, onnx: Path, ranges: Mapping[str, Range], options: BuildOptions, progress: Progress
 ) -> BuiltEngine:
     """Build the graph at `onnx` for inputs in `ranges` (`samrt.engines.profiles.ranges`).
 
@@ -94,7 +95,7 @@ def build_engine(
     targets = choose_targets(flavour, options.compute_capabilities)
     # "encoder" of encoder.fp16-augmented.onnx
     title = f"building {onnx.name.split('.')[0]}"
-    progress(f"{title}: reading {onnx.name}")
+    progress.say(f"{title}: reading {onnx.name}")
     # Python's side of both must outlive whatever TensorRT holds them.
     logger, monitor = collecting_logger(flavour), build_monitor(flavour)
     build = _Build(flavour, logger, monitor, options, targets)
@@ -106,7 +107,7 @@ def build_engine(
         _forget_frames(error)
         raise
     for note in notes:
-        progress(f"{title}: {note}")
+        progress.say(f"{title}: {note}")
     return BuiltEngine(
         plan=plan,
         memory={**_figures(logger.info), "plan_bytes": plan.nbytes},

@@ -1,60 +1,59 @@
-"""How far an evaluation is: one line that changes on a terminal, a line now and then elsewhere."""
+"""Progress of long commands: lines that stay, and a count that changes in place on a terminal."""
 
 from __future__ import annotations
 
 import time
 from typing import TextIO
 
-from samrt.evaluation import Listener
-from samrt.evaluation.evaluate import ANNOTATIONS
-
-# Seconds between lines where they stay, in a log.
-_PAUSE = 10.0
+# Seconds between lines of a count where they stay, in a log; and on a terminal.
+_PAUSE, _TERMINAL_PAUSE = 10.0, 0.1
 
 
-class Progress(Listener):
-    """Shows the images that are done, and the time that is left, on `stream`.
+class Terminal:
+    """The `samrt.progress.Progress` of the command line.
 
     Attributes:
-        kept: whether an image's scores are on the disk, of this run or of one before.
+        done: the last count of each thing that was counted.
     """
 
     def __init__(self, stream: TextIO) -> None:
+        """Seconds are counted from here."""
+        self.done: dict[str, int] = {}
         self._stream = stream
         self._terminal = stream.isatty()
+        self._began = time.monotonic()
         self._what = ""
         self._started = self._shown = 0.0
         self._before = 0
         self._line_open = False
-        self.kept = False
+
+    def say(self, line: str) -> None:
+        """Show a line that stays, with the seconds since the beginning."""
+        self.end_line()
+        self._stream.write(f"[{time.monotonic() - self._began:6.1f} s] {line}\n")
+        self._stream.flush()
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Show a count, unless the last one was shown a moment ago."""
-        self.kept |= done > 0 and not what.endswith(ANNOTATIONS)
+        """Show a count and the time that is left, unless the last one was shown a moment ago."""
+        self.done[what] = done
         now = time.monotonic()
         if what != self._what:
             self.end_line()
             self._what, self._started, self._before, self._shown = what, now, done, now
-            # Nothing to say yet, except of what an earlier run did.
+            # Nothing to show yet, except what an earlier run did.
             if done:
-                self.say(f"{what}: {done} of {total} images were done before")
+                self.say(f"{what}: {done} of {total} were done before")
             return
-        if done < total and now - self._shown < (0.1 if self._terminal else _PAUSE):
+        if done < total and now - self._shown < (_TERMINAL_PAUSE if self._terminal else _PAUSE):
             return
         self._shown = now
-        line = f"{what}: {done} of {total} images{self._left(done, total, now)}"
+        line = f"{what}: {done} of {total}{self._left(done, total, now)}"
         if self._terminal:
             # Clears what a longer line before left on the right.
             self._stream.write(f"\r{line}\x1b[K")
             self._line_open = True
         else:
             self._stream.write(f"{line}\n")
-        self._stream.flush()
-
-    def say(self, line: str) -> None:
-        """Show a line that stays."""
-        self.end_line()
-        self._stream.write(f"samrt: {line}\n")
         self._stream.flush()
 
     def end_line(self) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from samrt.engines.flavours import Flavour
+from samrt.progress import Progress
 
 # Between two messages, in seconds.
 _PERIOD = 1.0
@@ -51,7 +52,7 @@ def build_monitor(flavour: Flavour) -> Any:
     return BuildMonitor()
 
 
-def run_watched(work: Callable[[], T], monitor: Any, title: str, progress: Callable[[str], None]) -> T:
+def run_watched(work: Callable[[], T], monitor: Any, title: str, progress: Progress) -> T:
     """What `work()` returns, computed in another thread, with "`title`: <status of the monitor>" to `progress`.
 
     Python handles signals in the main thread between two of its own instructions, so a build in that thread could not
@@ -66,7 +67,7 @@ def run_watched(work: Callable[[], T], monitor: Any, title: str, progress: Calla
                 status = monitor.status()
                 if status and status != told:
                     told = status
-                    progress(f"{title}: {status}")
+                    progress.say(f"{title}: {status}")
         except BaseException:
             monitor.cancel()
             raise
