@@ -99,6 +99,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs the model: onnxruntime, tensorrt, tensorrt_rtx, or auto, the best of the bundle's engines that "
         "fits the GPU, else onnxruntime (default: auto)",
     )
+    parser.add_argument(
+        "--precision",
+        metavar="P",
+        help="of the bundle's forms, fp32 or fp16 (default: the best for the backend, fp32 on a CPU)",
+    )
+    parser.add_argument(
+        "--threads", metavar="N", type=int, help="threads of onnxruntime (default: one per core); GPUs ignore it"
+    )
     parser.set_defaults(refuse=parser.error)
 
 
@@ -119,7 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
         if path is not None:
             check_target(path)
     started = time.perf_counter()
-    with load(arguments.bundle, backend=arguments.backend) as model:
+    running = {"precision": arguments.precision, "threads": arguments.threads}
+    with load(arguments.bundle, arguments.backend, **running) as model:
         loaded = time.perf_counter()
         # Here rather than after the encoder, which can take a minute.
         model.check_prompts(image.shape[:2], **prompts.keywords, region=region)
