@@ -296,7 +296,7 @@ def test_what_cannot_succeed_ends_before_the_image_is_encoded(
 
 
 def test_a_region_is_seen_alone(run: Run, folder: Path, bundle: Path, pixels: np.ndarray) -> None:
-    words = "segment", "photo.png", "--bundle", bundle, "--json", "out.json", "-o", "out.png"
+    words = "segment", "photo.png", "--bundle", bundle, "--json", "out.json"
     status, _, _ = run(*words, "--region", "20,10,80,50", "--point", "40,30")
     with samrt.load(bundle) as model:
         embedding = model.encode(pixels, region=(20, 10, 80, 50))
@@ -306,9 +306,6 @@ def test_a_region_is_seen_alone(run: Run, folder: Path, bundle: Path, pixels: np
     (mask,) = _masks()
     _assert_same(mask, expected.masks[0], expected.iou_predictions[0])
     assert json.loads(Path("out.json").read_text())["region"] == [20, 10, 80, 50]
-    picture = np.asarray(Image.open("out.png")).astype(int)
-    white = (picture[9:11, 22:78].max(axis=0) > 230).all(axis=-1)
-    assert white.mean() > 0.8  # its frame, where no mask is
 
 
 @pytest.mark.parametrize("region", ["20,10,80", "2.5,1,8,8", "a"])
