@@ -2,16 +2,19 @@
 PYTHON ?= python3
 TEST_PYTHON := .venv/bin/python
 
-.PHONY: help demo test lint bench wheel clean
+.PHONY: help demo test pytest lint coverage docs bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    install samrt and segment a photograph; writes demo/overlay.png"
-	@echo "make test    linter, types and tests, in an environment of its own"
-	@echo "make lint    linter and types only"
-	@echo "make wheel   a wheel for Linux with the CUDA kernels and the TensorRT plugin inside, in dist/; takes minutes"
-	@echo "make bench   encoder and decoder beside Meta's, on all cores; takes minutes"
-	@echo "make clean   remove everything that these made"
+	@echo "make demo      install samrt and segment a photograph; writes demo/overlay.png"
+	@echo "make test      linter, types and tests, in an environment of its own"
+	@echo "make pytest    the tests only"
+	@echo "make lint      linter and types only"
+	@echo "make coverage  the tests again, and how much of samrt/ and export/ they run; pages in build/coverage/html"
+	@echo "make docs      the documentation as a site, with the Python API, in build/docs/site"
+	@echo "make wheel     a wheel for Linux with the CUDA kernels and the TensorRT plugin inside, in dist/; takes minutes"
+	@echo "make bench     encoder and decoder beside Meta's, on all cores; takes minutes"
+	@echo "make clean     remove everything that these made"
 	@echo "Another Python: make demo PYTHON=python3.12"
 
 define check_python
@@ -25,7 +28,9 @@ demo:
 	@SAMRT_CUDA_ARCHITECTURES=none "$(PYTHON)" examples/demo.py
 
 # The released weights are a few tests' only; without them those are skipped, with the reason.
-test: lint
+test: lint pytest
+
+pytest: .venv/installed
 	-@$(TEST_PYTHON) training/lite_medsam.py
 	$(TEST_PYTHON) -m pytest
 
@@ -33,6 +38,32 @@ lint: .venv/installed
 	$(TEST_PYTHON) -m ruff check .
 	$(TEST_PYTHON) -m ruff format --check .
 	$(TEST_PYTHON) -m mypy
+
+coverage: .venv/installed
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	$(TEST_PYTHON) -m coverage run -m pytest
+	$(TEST_PYTHON) -m coverage combine -q
+	$(TEST_PYTHON) -m coverage xml -q
+	$(TEST_PYTHON) -m coverage html -q
+	$(TEST_PYTHON) -m coverage report --skip-covered
+
+# In a folder of its own: Zensical empties .cache beside mkdocs.yml, where released weights are kept. What griffe says of a
+# docstring is not counted by --strict.
+docs: .venv-docs/installed
+	rm -rf build/docs
+	mkdir -p build/docs
+	cp -r mkdocs.yml docs build/docs
+	ln -s ../../samrt build/docs/samrt
+	cd build/docs && ../../.venv-docs/bin/zensical build --strict >log 2>&1 || { cat log; exit 1; }
+	@cat build/docs/log
+	@! grep -q "^griffe:" build/docs/log
+
+.venv-docs/installed: pyproject.toml setup.py
+	$(check_python)
+	"$(PYTHON)" -m venv --clear .venv-docs
+	SAMRT_CUDA_ARCHITECTURES=none .venv-docs/bin/python -m pip install --disable-pip-version-check -q -e ".[docs]"
+	touch $@
 
 bench: .venv/bench
 	$(TEST_PYTHON) benchmarks/cpu_encoder.py
@@ -62,5 +93,5 @@ wheel: .venv-wheel/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .venv-wheel .cache/lite_medsam.pth demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-demo .venv-docs .venv-wheel .cache/lite_medsam.pth demo benchmarks/.cache build dist samrt/lib samrt.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

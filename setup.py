@@ -1,10 +1,12 @@
-"""What pyproject.toml cannot say: `pip install .` compiles the CUDA kernels where it can (kernels/build.py)."""
+"""What pyproject.toml cannot say: which packages there are, and that `pip install .` compiles the CUDA kernels where it
+can (kernels/build.py).
+"""
 
 import os
 import sys
 from pathlib import Path
 
-from setuptools import Command, Distribution, setup
+from setuptools import Command, Distribution, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 
@@ -78,7 +80,14 @@ class KernelWheel(bdist_wheel):
         return ("py3", "none", platform) if self.distribution.has_libraries else (python, abi, platform)
 
 
+def packages() -> list[str]:
+    """Every folder with an `__init__.py` in samrt/ and in export/, which is installed as samrt_export."""
+    found = find_packages(str(ROOT), include=("samrt", "samrt.*", "export", "export.*"))
+    return [f"samrt_{name}" if name.startswith("export") else name for name in found]
+
+
 setup(
+    packages=packages(),
     distclass=KernelDistribution,
     cmdclass={"build": BuildWithKernels, "build_kernels": BuildKernels, "bdist_wheel": KernelWheel},
     setup_requires=build_requirements(),

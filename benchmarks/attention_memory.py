@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samrt.bundle.manifest import contract_graph
+from samrt.bundle.contract import Graph
+from samrt.bundle.contract import Tensor as TensorOf
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import Flavour, import_flavour
 from samrt.engines.plugin import prepare_plugin
-from samrt.engines.profiles import EngineLimits, ranges
-from samrt.progress import SILENT
+from samrt.engines.profiles import BuildLimits, ranges
+from samrt.progress import SILENT, Lines
 from samrt_export.lowering import lower
 from samrt_export.lowering.augmented import AugmentedAttention
 from samrt_export.models.common import softmax
@@ -127,13 +128,17 @@ def encoder_of(model: Model, depth: int, global_blocks: tuple[int, ...]) -> Imag
 def scratch_mb(encoder: nn.Module, size: int, flavour: Flavour) -> float:
     """Scratch memory in MB (1e6 bytes), one image."""
     side = size // PATCH
-    graph = contract_graph("encoder", "encoder.onnx", size, (OUT_CHANS, side, side), 4 * side)
+    graph = Graph(
+        "encoder.onnx",
+        inputs=(TensorOf("image", "float32", ("batch", 3, size, size)),),
+        outputs=(TensorOf("image_embeddings", "float32", ("batch", OUT_CHANS, side, side)),),
+    )
     with tempfile.TemporaryDirectory() as folder:
         export_graph(InHalf(encoder), graph, (torch.zeros(2, 3, size, size),), Path(folder), "encoder.weights")
         built = build_engine(
             flavour,
             Path(folder, "encoder.onnx"),
-            ranges(graph, EngineLimits()),
+            ranges(graph, BuildLimits()),
             BuildOptions(compute_capabilities=CAPABILITIES),
             SILENT,
         )
@@ -198,7 +203,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="write the results here, as JSON")
     arguments = parser.parse_args()
     flavour = import_flavour("tensorrt_rtx")
-    prepare_plugin(flavour, CAPABILITIES, print)
+    prepare_plugin(flavour, CAPABILITIES, Lines(print))
     layers: dict[str, Any] = {}
     for model in (VIT_B, VIT_B_512, VIT_H):
         for kind in ("global", "window"):

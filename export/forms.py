@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from samrt.bundle.manifest import MANIFEST_NAME, FileEntry, Form, Graph, Manifest, Source, contract_graph
+from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER, Graph
+from samrt.bundle.manifest import MANIFEST_NAME, FileEntry, Form, Manifest, Source
 from samrt.files import sha256_of
 from samrt_export.families import LoadedModel
 from samrt_export.lowering import lower
-from samrt_export.models.sam import DecoderGraph, EncoderGraph
 from samrt_export.onnx_export import OPSET, export_graph
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -21,36 +21,36 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 def form_of(loaded: LoadedModel, precision: str, lowering: str) -> Form:
     """What a form consists of. Lowerings of one precision share the decoder, as they differ in the encoder only."""
-    sizes = loaded.image_size, loaded.embedding_shape, loaded.low_res_size
-    files = {"encoder": f"encoder.{precision}-{lowering}.onnx", "decoder": f"decoder.{precision}.onnx"}
-    graphs = {name: contract_graph(name, file, *sizes) for name, file in files.items()}
+    encoder, decoder = f"{IMAGE_ENCODER}.{precision}-{lowering}.onnx", f"{MASK_DECODER}.{precision}.onnx"
+    contract = loaded.contract
+    graphs = {IMAGE_ENCODER: contract.image_encoder(encoder), MASK_DECODER: contract.mask_decoder(decoder)}
     return Form(precision, lowering, graphs, verification={})
 
 
 def export_encoder(loaded: LoadedModel, form: Form, folder: Path) -> nn.Module:
     """Trace the encoder into `folder`; returns the module. The model's attention and number format are changed."""
-    graph = form.graphs["encoder"]
+    graph = form.graphs[IMAGE_ENCODER]
     lower(loaded.sam.image_encoder, form.lowering)
-    encoder = EncoderGraph(loaded.sam, DTYPES[form.precision])
-    # Two of everything: a dynamic axis of length 1 in a sample would be fixed.
-    image = torch.zeros(2, 3, loaded.image_size, loaded.image_size)
-    export_graph(encoder, graph, (image,), folder, weights_name(graph))
+    encoder = loaded.module(IMAGE_ENCODER, DTYPES[form.precision])
+    export_graph(encoder, graph, _samples(graph), folder, weights_name(graph))
     return encoder
 
 
 def export_decoder(loaded: LoadedModel, form: Form, folder: Path) -> nn.Module:
     """Trace the decoder into `folder`; returns the module. The model's number format is changed."""
-    side = loaded.low_res_size
-    decoder = DecoderGraph(loaded.sam, DTYPES[form.precision])
-    samples = (
-        torch.zeros(1, *loaded.embedding_shape),
-        torch.zeros(2, 3, 2),
-        torch.zeros(2, 3, dtype=torch.int32),
-        torch.zeros(2, 1, side, side),
-        torch.zeros(2),
-    )
-    export_graph(decoder, form.graphs["decoder"], samples, folder)
+    graph = form.graphs[MASK_DECODER]
+    decoder = loaded.module(MASK_DECODER, DTYPES[form.precision])
+    export_graph(decoder, graph, _samples(graph), folder)
     return decoder
+
+
+def _samples(graph: Graph) -> tuple[torch.Tensor, ...]:
+    """Zeros of the graph's inputs. No dynamic axis has length 1, which would be taken for fixed."""
+    lengths = {"batch": 2, "prompts": 2, "points": 3}
+    return tuple(
+        torch.zeros([n if isinstance(n, int) else lengths[n] for n in tensor.shape], dtype=getattr(torch, tensor.dtype))
+        for tensor in graph.inputs
+    )
 
 
 def weights_name(graph: Graph) -> str:
@@ -64,11 +64,9 @@ def describe(folder: Path, loaded: LoadedModel, source: Source, forms: Sequence[
     return Manifest(
         family=loaded.family,
         variant=loaded.variant,
-        image_size=loaded.image_size,
-        embedding_shape=loaded.embedding_shape,
-        low_res_size=loaded.low_res_size,
-        mask_threshold=0.0,
-        normalization=loaded.normalization,
+        geometry=loaded.contract.geometry,
+        features=loaded.contract.features,
+        masks=loaded.contract.masks,
         forms=tuple(forms),
         files={path.name: FileEntry(sha256_of(path), path.stat().st_size) for path in files},
         source=source,

@@ -12,7 +12,7 @@ import onnx_ir
 import torch
 from torch import Tensor, nn
 
-from samrt.bundle.manifest import Graph
+from samrt.bundle.contract import Graph
 from samrt_export.lowering.chunked import ChunkedAttention
 from samrt_export.lowering.stepwise import DOMAIN, onnx_function
 

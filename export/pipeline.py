@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,15 +13,16 @@ from torch import nn
 
 from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.backends.session import open_session
-from samrt.bundle.folder import check_replaceable, open_bundle, write_zip
-from samrt.bundle.manifest import PRECISIONS, Form, Manifest, Source
+from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER
+from samrt.bundle.folder import check_replaceable, open_bundle
+from samrt.bundle.manifest import Form, Manifest, Source
+from samrt.bundle.precisions import PRECISIONS, Tolerance
 from samrt.engines.plugin import PLUGIN_LOWERING, PLUGIN_NAME
-from samrt.engines.sets import ENGINES_FOLDER
+from samrt.engines.sets import ENGINES_FOLDER, is_engines_folder
 from samrt.errors import ExportError, InputError, OutputError, Remedy, SamrtError
-from samrt.files import replacing_file, replacing_folder
+from samrt.files import replacing_folder
 from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, compare
-from samrt.verification.tolerances import TOLERANCES, Tolerance
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import LoadedModel, load_model
 from samrt_export.forms import describe, export_decoder, export_encoder, form_of, write_manifest
@@ -60,8 +59,8 @@ def export(
 
     Args:
         checkpoint: a .pth file of the SAM family.
-        output: the bundle's folder, or a file ending in .zip. What is there is replaced only when all went well;
-            a folder only if it is empty or holds a bundle and nothing else.
+        output: the bundle's folder. A folder that is there is replaced only when all went well, and only if it is empty
+            or holds a bundle and nothing else.
         options: what to make of it; by default one form in fp32.
         progress: is told each step, in one line: `samrt.Lines(print)` prints it.
 
@@ -77,7 +76,9 @@ def export(
     options, output = options or ExportOptions(), Path(output)
     _check_precisions(options.precisions)
     asked = _lowering_of_each(options)
-    check_replaceable(output)
+    if output.suffix == ".zip":
+        raise OutputError(f"cannot write {output}: a bundle is a folder; name it {output.with_suffix('').name}")
+    check_replaceable(output, is_engines_folder)
     progress.say(f"reading {checkpoint}")
     read = read_checkpoint(checkpoint)
 
@@ -97,8 +98,7 @@ def export(
     if (output / ENGINES_FOLDER).is_dir():
         progress.say("the engines of the bundle there go with it, as they are of its graphs; build them again")
     source = Source(read.path.name, read.sha256, read.bytes, parameters)
-    writing = zipped if output.suffix == ".zip" else replacing_folder
-    with writing(output) as folder:
+    with replacing_folder(output) as folder:
         try:
             manifest = _fill(folder, loaded, load, source, lowerings, progress)
         except (RuntimeError, MemoryError) as error:
@@ -132,19 +132,6 @@ def _lowering_of_each(options: ExportOptions) -> dict[str, str]:
     return dict(zip(options.precisions, given, strict=True))
 
 
-@contextmanager
-def zipped(target: Path) -> Iterator[Path]:
-    """Yield a folder beside `target` that becomes a zip under that name."""
-    if target.is_dir():
-        raise OutputError(f"cannot write {target}: a folder of that name exists; choose another name")
-    with (
-        replacing_file(target) as fresh,
-        tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem[:64]}.") as folder,
-    ):
-        yield Path(folder)
-        write_zip(folder, fresh)
-
-
 def _fill(
     folder: Path,
     loaded: LoadedModel,
@@ -166,7 +153,7 @@ def _fill(
         progress.say(f"tracing the {precision} decoder")
         decoder = export_decoder(model, form, folder)
         draft = describe(folder, loaded, source, (form,))
-        verification = _verify(folder, draft, reference, {"encoder": encoder, "decoder": decoder}, progress)
+        verification = _verify(folder, draft, reference, {IMAGE_ENCODER: encoder, MASK_DECODER: decoder}, progress)
         forms.append(replace(form, verification=verification))
     manifest = describe(folder, loaded, source, forms)
     write_manifest(folder, manifest)
@@ -182,7 +169,8 @@ def _verify(
 ) -> dict[str, Any]:
     """Compare the one form of `draft` with the checkpoint; past tolerance, raise."""
     (form,) = draft.forms
-    tolerance = TOLERANCES[form.precision]
+    precision = PRECISIONS[form.precision]
+    tolerance = precision.tolerance
     progress.say(f"comparing the {form.precision} graphs with torch, in ONNX Runtime")
     figures = _compare_bundle(folder, draft, reference, tolerance)
     check(figures, tolerance)
@@ -193,11 +181,13 @@ def _verify(
     }
     if form.lowering == PLUGIN_LOWERING:
         verification["attention"] = f"{PLUGIN_NAME} as defined in standard operators; no kernel was run"
-    if form.precision == "fp16":
-        # On a CPU, ONNX Runtime computes fp16 graphs in float32. Torch does not: here an overflow shows.
+    if precision.float32_on_cpu:
+        # Torch computes in the precision itself: here an overflow shows.
         progress.say("comparing half precision arithmetic, in torch")
         runs = {name: in_torch(module, form.graphs[name]) for name, module in modules.items()}
-        verification["figures_in_half_arithmetic"] = compare(reference, runs["encoder"], runs["decoder"], tolerance)
+        verification["figures_in_half_arithmetic"] = compare(
+            reference, runs[IMAGE_ENCODER], runs[MASK_DECODER], tolerance
+        )
         check(verification["figures_in_half_arithmetic"], tolerance)
     return {**verification, "tolerance": asdict(tolerance)}
 
@@ -206,8 +196,8 @@ def _compare_bundle(folder: Path, draft: Manifest, reference: Reference, toleran
     """Run the bundle as its users will; where they will need a plugin, with the definition of its node."""
     (form,) = draft.forms
     if form.lowering == PLUGIN_LOWERING:
-        with with_definition(folder / form.graphs["encoder"].file) as encoder:
-            decoder = folder / form.graphs["decoder"].file
+        with with_definition(folder / form.graphs[IMAGE_ENCODER].file) as encoder:
+            decoder = folder / form.graphs[MASK_DECODER].file
             return compare(reference, OnnxRuntimeEngine(encoder).run, OnnxRuntimeEngine(decoder).run, tolerance)
     write_manifest(folder, draft)
     with open_session(open_bundle(folder), "onnxruntime") as session:

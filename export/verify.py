@@ -8,27 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from samrt.bundle.manifest import Graph, contract_graph
+from samrt.bundle.contract import ROLES, Graph
+from samrt.bundle.precisions import Tolerance
 from samrt.errors import ExportError, Remedy
 from samrt.verification.compare import Arrays, Reference, Run, make_reference, past_tolerance
-from samrt.verification.tolerances import Tolerance
 from samrt_export.families import LoadedModel
-from samrt_export.models.sam import DecoderGraph, EncoderGraph
 
 
 def checkpoint_reference(loaded: LoadedModel) -> Reference:
     """What the checkpoint's float32 model in torch makes of the seeded scene."""
-    encoder, decoder = (
-        contract_graph(name, "", loaded.image_size, loaded.embedding_shape, loaded.low_res_size)
-        for name in ("encoder", "decoder")
-    )
-    return make_reference(
-        loaded.image_size,
-        loaded.low_res_size,
-        loaded.normalization,
-        in_torch(EncoderGraph(loaded.sam), encoder),
-        in_torch(DecoderGraph(loaded.sam), decoder),
-    )
+    encoder, decoder = (in_torch(loaded.module(role), loaded.contract.graph(role, "")) for role in ROLES)
+    return make_reference(loaded.contract.geometry, encoder, decoder)
 
 
 def in_torch(module: nn.Module, graph: Graph) -> Run:

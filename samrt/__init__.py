@@ -17,15 +17,16 @@ from samrt.errors import BackendError, BundleError, ExportError, InputError, Out
 if TYPE_CHECKING:
     from samrt.bundle.default import default_bundle
     from samrt.bundle.folder import Bundle, open_bundle
+    from samrt.decoding import Prediction
     from samrt.device.array import DeviceArray
-    from samrt.device.cuda import DeviceOptions
+    from samrt.device.session import DeviceOptions
     from samrt.embedding import Embedding
     from samrt.engines.builder.bundle import BuildRequest, build_bundle
     from samrt.engines.builder.engine import BuildOptions
-    from samrt.engines.profiles import EngineLimits
+    from samrt.engines.profiles import BuildLimits
     from samrt.engines.selection import Choice
     from samrt.geometry import ResizeLongestSide
-    from samrt.model import Model, Prediction, load
+    from samrt.model import Model, load
     from samrt.predictor import SamPredictor
     from samrt.progress import Lines, Progress, Silent
     from samrt.scribble import Scribble
@@ -33,17 +34,17 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "BuildLimits": "samrt.engines.profiles",
     "BuildOptions": "samrt.engines.builder.engine",
     "BuildRequest": "samrt.engines.builder.bundle",
     "Bundle": "samrt.bundle.folder",
     "Choice": "samrt.engines.selection",
     "DeviceArray": "samrt.device.array",
-    "DeviceOptions": "samrt.device.cuda",
+    "DeviceOptions": "samrt.device.session",
     "Embedding": "samrt.embedding",
-    "EngineLimits": "samrt.engines.profiles",
     "Lines": "samrt.progress",
     "Model": "samrt.model",
-    "Prediction": "samrt.model",
+    "Prediction": "samrt.decoding",
     "Progress": "samrt.progress",
     "ResizeLongestSide": "samrt.geometry",
     "SamPredictor": "samrt.predictor",
@@ -57,6 +58,7 @@ _HOMES = {
 
 __all__ = [
     "BackendError",
+    "BuildLimits",
     "BuildOptions",
     "BuildRequest",
     "Bundle",
@@ -65,7 +67,6 @@ __all__ = [
     "DeviceArray",
     "DeviceOptions",
     "Embedding",
-    "EngineLimits",
     "ExportError",
     "InputError",
     "Lines",

@@ -4,60 +4,82 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.bundle.contract import Size
 from samrt.device.array import DeviceArray
 from samrt.errors import BundleError, InputError
 from samrt.files import replacing_file
-from samrt.geometry import Size
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+# Before the name of a feature in a saved file.
+_FEATURE = "feature:"
+
+Region = tuple[int, int, int, int]  # x0, y0, x1, y1; the last column and row are x1 - 1 and y1 - 1
+WHOLE: Region = (0, 0, 0, 0)  # stands for the whole image, until its size is known
+Features = Mapping[str, NDArray[np.float32] | DeviceArray]
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """One encoded image.
+    """One encoded image, or a region of one.
 
     Attributes:
-        features: float32 [1, C, h, w]; a `DeviceArray` where a GPU made it, which np.asarray copies to the host.
+        features: by name, float32 [1, ...]; `DeviceArray` where a GPU made them, which np.asarray copies to the host.
         original_size: (H, W) of the image.
-        input_size: (h, w) of the image as resized for the model, without padding.
+        input_size: (h, w) of the image, or its region, in the frame that the decoder takes prompts in, without
+            padding: the longer side is the model's prompt side.
         model_id: which checkpoint at which input size made it; bundles of other precisions share it.
+        region: x0, y0, x1, y1 in pixels of the original image, what of it was seen; the whole image when left out.
 
     Raises:
         InputError: the attributes are not of these forms.
     """
 
-    features: NDArray[np.float32] | DeviceArray
+    features: Features
     original_size: Size
     input_size: Size
     model_id: str
+    region: Region = WHOLE
 
     def __post_init__(self) -> None:
-        features = self.features
-        if (
-            not isinstance(features, np.ndarray | DeviceArray)
-            or features.dtype != np.float32
-            or len(features.shape) != 4
-            or features.shape[0] != 1
-        ):
-            raise InputError(
-                "features of an embedding must be a float32 array [1, C, h, w]; use what Model.encode returned"
-            )
+        if not isinstance(self.features, Mapping) or not self.features:
+            raise InputError("features of an embedding must be a mapping of names; use what Model.encode returned")
+        for name, feature in self.features.items():
+            if (
+                not isinstance(feature, np.ndarray | DeviceArray)
+                or feature.dtype != np.float32
+                or len(feature.shape) < 2
+                or feature.shape[0] != 1
+            ):
+                raise InputError(
+                    f"the feature {name} of an embedding must be a float32 array [1, ...]; use what Model.encode "
+                    "returned"
+                )
+        # Lists and numpy's integers become what comparisons expect; the class is frozen.
         for name in ("original_size", "input_size"):
-            given = getattr(self, name)
-            try:
-                size = tuple(map(operator.index, given))
-            except TypeError:
-                size = ()
-            if len(size) != 2 or min(size) < 1:
-                raise InputError(f"{name} of an embedding must be (height, width) of at least 1x1, not {given}")
-            # Lists and numpy's integers become what comparisons expect; the class is frozen.
-            object.__setattr__(self, name, size)
+            object.__setattr__(self, name, _size(name, getattr(self, name)))
+        height, width = self.original_size
+        region = (0, 0, width, height) if self.region == WHOLE else self.region
+        object.__setattr__(self, "region", check_region(region, self.original_size))
+        object.__setattr__(self, "features", dict(self.features))
+
+    @property
+    def region_size(self) -> Size:
+        """(H, W) of the region."""
+        x0, y0, x1, y1 = self.region
+        return y1 - y0, x1 - x0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the region is the whole image."""
+        return self.region_size == self.original_size
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a NumPy .npz file (of the name given) that `load` reads.
@@ -66,14 +88,15 @@ class Embedding:
             OutputError: it cannot be written; a file that was there is untouched.
         """
         with replacing_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                format_version=np.int64(_FORMAT_VERSION),
-                features=np.asarray(self.features),
-                original_size=np.array(self.original_size, np.int64),
-                input_size=np.array(self.input_size, np.int64),
-                model_id=np.array(self.model_id),
-            )
+            content: dict[str, Any] = {
+                "format_version": np.int64(_FORMAT_VERSION),
+                "original_size": np.array(self.original_size, np.int64),
+                "input_size": np.array(self.input_size, np.int64),
+                "region": np.array(self.region, np.int64),
+                "model_id": np.array(self.model_id),
+                **{f"{_FEATURE}{name}": np.asarray(feature) for name, feature in self.features.items()},
+            }
+            np.savez(file, **content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embedding:
@@ -93,16 +116,50 @@ class Embedding:
                         f"the embedding {path} has format version {version}, this samrt reads {_FORMAT_VERSION}; "
                         "encode the image again"
                     )
+                names = [name for name in content.files if name.startswith(_FEATURE)]
                 height, width = content["original_size"].tolist()
                 input_height, input_width = content["input_size"].tolist()
+                x0, y0, x1, y1 = content["region"].tolist()
                 return cls(
-                    features=content["features"],
+                    features={name.removeprefix(_FEATURE): content[name] for name in names},
                     original_size=(int(height), int(width)),
                     input_size=(int(input_height), int(input_width)),
                     model_id=str(content["model_id"]),
+                    region=(int(x0), int(y0), int(x1), int(y1)),
                 )
         except BundleError:
             raise
         except Exception as error:
             # For a damaged file numpy raises anything, from BadZipFile to tokenize's errors and MemoryError.
             raise BundleError(f"{path} is not a whole embedding ({error}); encode and save the image again") from error
+
+
+def check_region(region: object, original_size: Size) -> Region:
+    """A region of an image of `original_size` (H, W) as four integers.
+
+    Raises:
+        InputError: it is not x0, y0, x1, y1, it is empty or inverted, or it leaves the image.
+    """
+    height, width = original_size
+    try:
+        x0, y0, x1, y1 = map(operator.index, region)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"region must be four whole numbers x0, y0, x1, y1 in pixels of the image, not {region!r}"
+        ) from None
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise InputError(
+            f"the region {x0},{y0},{x1},{y1} is not a part of the image of {width}x{height} (width x height); give "
+            f"0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}"
+        )
+    return x0, y0, x1, y1
+
+
+def _size(name: str, given: Size) -> Size:
+    try:
+        height, width = map(operator.index, given)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise InputError(f"{name} of an embedding must be (height, width) of at least 1x1, not {given}")
+    return height, width

@@ -1,7 +1,8 @@
 """Pure functions between the frame of the original image and the frames of the model.
 
-Three frames: the *original* image H x W; the *input*, the image resized so that its longer side is S (the model then
-sees it padded to S x S, right and below); the *low-res* masks L x L, which cover the padded square.
+Four frames: the *original* image H x W; the *encoder's*, the image resized into a square of `Geometry.encoder_side`;
+the *prompts'*, the same square with the side S = `Geometry.prompt_side`, in which the image has its `input_size`; the
+*low-res* masks L x L, over the same square. Where only a region of an image is seen, the original is that region.
 """
 
 from __future__ import annotations
@@ -15,43 +16,33 @@ import numpy as np
 import PIL.Image
 from numpy.typing import ArrayLike, NDArray
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Geometry, Normalization, Size, resize_shape
 
-Size = tuple[int, int]  # (height, width)
 _Range = tuple[int, int]  # first, one past the last
 
 
-def resize_shape(height: int, width: int, long_side: int) -> Size:
-    """Height and width with the longer side `long_side` and the same aspect ratio, rounded as Meta's SAM does.
-
-    Where Meta's `ResizeLongestSide.get_preprocess_shape` returns 0 for the shorter side (an image more than 2
-    `long_side` times longer than wide), this returns 1.
-    """
-    scale = long_side * 1.0 / max(height, width)
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-
-def resize_longest_side(image: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
-    """Resize uint8 [H, W] or [H, W, C] to the longer side `long_side` with Pillow's antialiased bilinear filter.
+def resize_image(image: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+    """Resize uint8 [H, W] or [H, W, C] for the encoder, with Pillow's antialiased bilinear filter.
 
     The filter of Meta's `ResizeLongestSide.apply_image`; OpenCV's bilinear filter does not antialias.
     """
-    height, width = resize_shape(image.shape[0], image.shape[1], long_side)
-    resized = PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR)
-    return np.array(resized)
+    height, width = geometry.encoder_size(*image.shape[:2])
+    return np.array(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
 
 
-def normalize_and_pad(image: NDArray[Any], image_size: int, normalization: Normalization) -> NDArray[np.float32]:
+def normalize_and_pad(image: NDArray[Any], geometry: Geometry) -> NDArray[np.float32]:
     """Turn a resized image into model input: normalise, then pad with zeros right and below.
 
+    The normalisation "mean_std" is Meta's `Sam.preprocess`; "min_max" is LiteMedSAM's, over the three channels.
+
     Args:
-        image: uint8 or float32 [h, w, 3] RGB in 0..255, h and w at most `image_size`.
-        image_size: side S of the model's input.
-        normalization: "mean_std" is Meta's `Sam.preprocess`; "min_max" is LiteMedSAM's, over the three channels.
+        image: uint8 or float32 [h, w, 3] RGB in 0..255, h and w at most the encoder's side E.
+        geometry: the model's.
 
     Returns:
-        float32 [1, 3, S, S].
+        float32 [1, 3, E, E].
     """
+    side, normalization = geometry.encoder_side, geometry.normalization
     if normalization.mean is not None and normalization.std is not None:
         shift = np.array(normalization.mean, np.float32)
         scale = np.array(normalization.std, np.float32)
@@ -60,7 +51,7 @@ def normalize_and_pad(image: NDArray[Any], image_size: int, normalization: Norma
         shift = np.full(3, low)
         scale = np.full(3, max(high - low, np.float32(1e-8)))
     height, width = image.shape[:2]
-    padded = np.zeros((1, 3, image_size, image_size), np.float32)
+    padded = np.zeros((1, 3, side, side), np.float32)
     for channel in range(3):
         plane = padded[0, channel, :height, :width]
         np.subtract(image[:, :, channel], shift[channel], out=plane)
@@ -69,7 +60,7 @@ def normalize_and_pad(image: NDArray[Any], image_size: int, normalization: Norma
 
 
 def scale_coords(coords: ArrayLike, original_size: Size, input_size: Size) -> NDArray[np.float64]:
-    """Move float [..., 2] (x, y) from pixels of the original image to pixels of the input (Meta's `apply_coords`)."""
+    """Move float [..., 2] (x, y) from pixels of the original image to the prompts' frame (Meta's `apply_coords`)."""
     scaled = np.array(coords, np.float64)
     scaled[..., 0] *= input_size[1] / original_size[1]
     scaled[..., 1] *= input_size[0] / original_size[0]
@@ -77,21 +68,23 @@ def scale_coords(coords: ArrayLike, original_size: Size, input_size: Size) -> ND
 
 
 def upscale_masks(
-    low_res: NDArray[np.float32], image_size: int, input_size: Size, original_size: Size
+    low_res: NDArray[np.float32], geometry: Geometry, input_size: Size, original_size: Size
 ) -> NDArray[np.float32]:
     """Logits at the size of the original image: bilinearly from L to S, the padding cut off, then to the original.
 
-    Meta's `Sam.postprocess_masks`. float32 [..., L, L] to float32 [..., H, W].
+    Meta's `Sam.postprocess_masks`. Where the image fills the square, straight from L to the original, as SAM 2's
+    `SAM2Transforms.postprocess_masks` does. float32 [..., L, L] to float32 [..., H, W].
     """
     masks = np.empty((*low_res.shape[:-2], *original_size), np.float32)
     everything = (0, original_size[0]), (0, original_size[1])
+    side, input_size = _between(low_res, geometry, input_size)
     for plane, mask in _planes(low_res, masks):
-        _upscale_window(plane, everything, image_size, input_size, original_size, buffer=mask.reshape(-1))
+        _upscale_window(plane, everything, side, input_size, original_size, buffer=mask.reshape(-1))
     return masks
 
 
 def threshold_masks(
-    low_res: NDArray[np.float32], image_size: int, input_size: Size, original_size: Size, threshold: float
+    low_res: NDArray[np.float32], geometry: Geometry, input_size: Size, original_size: Size, threshold: float
 ) -> NDArray[np.bool_]:
     """`upscale_masks(...) > threshold`, without keeping the logits and without upscaling where no mask can be.
 
@@ -100,14 +93,23 @@ def threshold_masks(
     masks = np.zeros((*low_res.shape[:-2], *original_size), np.bool_)
     # One buffer for all masks: to get fresh memory of this size costs more than the resize that fills it.
     buffer = np.empty(original_size[0] * original_size[1], np.float32)
+    side, input_size = _between(low_res, geometry, input_size)
     for plane, mask in _planes(low_res, masks):
         above = plane > threshold
-        rows = _reached(np.any(above, axis=1), image_size, input_size[0], original_size[0])
-        columns = _reached(np.any(above, axis=0), image_size, input_size[1], original_size[1])
+        rows = _reached(np.any(above, axis=1), side, input_size[0], original_size[0])
+        columns = _reached(np.any(above, axis=0), side, input_size[1], original_size[1])
         if rows[0] < rows[1] and columns[0] < columns[1]:
-            logits = _upscale_window(plane, (rows, columns), image_size, input_size, original_size, buffer=buffer)
+            logits = _upscale_window(plane, (rows, columns), side, input_size, original_size, buffer=buffer)
             np.greater(logits, threshold, out=mask[slice(*rows), slice(*columns)])
     return masks
+
+
+def _between(low_res: NDArray[np.float32], geometry: Geometry, input_size: Size) -> tuple[int, Size]:
+    """The side of the square that masks pass through on their way to the original, and the image's size in it."""
+    if geometry.resize == "square":
+        side = low_res.shape[-1]
+        return side, (side, side)
+    return geometry.prompt_side, input_size
 
 
 def _planes(low_res: NDArray[np.float32], masks: NDArray[Any]) -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
@@ -176,26 +178,26 @@ def _resize(
     return cast("NDArray[np.float32]", resized)
 
 
-class ResizeLongestSide:
-    """Resizing of images, points and boxes, with the methods of Meta's class of this name.
+class Resize:
+    """Resizing of images, points and boxes for a model, with the methods of Meta's `ResizeLongestSide`.
 
     The `_torch` methods compute with the tensor they are given, so that samrt needs no torch. Meta's
     `apply_image_torch` is absent: it needs torch's own interpolation, whose pixels differ from those of `apply_image`.
     """
 
-    def __init__(self, target_length: int) -> None:
-        self.target_length = target_length
+    def __init__(self, geometry: Geometry) -> None:
+        self._geometry = geometry
 
     def apply_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 [H, W, C] to uint8 [h, w, C] with the longer side `target_length`."""
-        return resize_longest_side(image, self.target_length)
+        """uint8 [H, W, C] to uint8 [h, w, C], resized for the encoder."""
+        return resize_image(image, self._geometry)
 
     def apply_coords(self, coords: ArrayLike, original_size: Size) -> NDArray[np.float64]:
-        """[..., 2] (x, y) in pixels of the original image (H, W) to pixels of the resized one."""
+        """[..., 2] (x, y) in pixels of the original image (H, W) to the prompts' frame."""
         return scale_coords(coords, original_size, self._input_size(original_size))
 
     def apply_boxes(self, boxes: ArrayLike, original_size: Size) -> NDArray[np.float64]:
-        """Boxes x0, y0, x1, y1, [B, 4] or [4], to [B, 4] in pixels of the resized image."""
+        """Boxes x0, y0, x1, y1, [B, 4] or [4], to [B, 4] in the prompts' frame."""
         corners = np.asarray(boxes).reshape(-1, 2, 2)
         return self.apply_coords(corners, original_size).reshape(-1, 4)
 
@@ -211,10 +213,19 @@ class ResizeLongestSide:
         """As `apply_boxes`, from a torch tensor to a new one of float32."""
         return self.apply_coords_torch(boxes.reshape(-1, 2, 2), original_size).reshape(-1, 4)
 
+    def _input_size(self, original_size: Size) -> Size:
+        return self._geometry.input_size(*original_size)
+
+
+class ResizeLongestSide(Resize):
+    """Meta's class of this name: the longer side becomes `target_length`."""
+
+    def __init__(self, target_length: int) -> None:
+        # Neither the low-res side nor the normalisation takes part in resizing.
+        super().__init__(Geometry(target_length, target_length, target_length, Normalization("min_max")))
+        self.target_length = target_length
+
     @staticmethod
     def get_preprocess_shape(oldh: int, oldw: int, long_side_length: int) -> Size:
         """`resize_shape` under Meta's name."""
         return resize_shape(oldh, oldw, long_side_length)
-
-    def _input_size(self, original_size: Size) -> Size:
-        return resize_shape(original_size[0], original_size[1], self.target_length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -12,63 +12,51 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samrt.backends.session import open_session
+from samrt.bundle.contract import Geometry, Size
 from samrt.bundle.default import default_bundle
 from samrt.bundle.folder import Bundle, open_bundle
 from samrt.bundle.manifest import Manifest
-from samrt.device.cuda import DeviceOptions
-from samrt.embedding import Embedding
+from samrt.decoding import Decoder, DeviceLowResPrediction, LowResPrediction, Prediction
+from samrt.device.session import DeviceOptions
+from samrt.embedding import WHOLE, Embedding, Region, check_region
+from samrt.encoding import Encoder
 from samrt.engines.selection import Choice, check_backend
-from samrt.errors import BackendError, InputError, Remedy
-from samrt.geometry import Size, normalize_and_pad, resize_longest_side, threshold_masks, upscale_masks
+from samrt.errors import InputError
+from samrt.geometry import normalize_and_pad, resize_image
 from samrt.images import ImageSource, read_image
-from samrt.prompts import Prompts, add_points, check_geometry, decoder_inputs, read_prompts, to_input_frame
-from samrt.scribble import Scribble, correct_logits, scribble_points
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """Masks of one prompt, or of B prompts with a first axis B in each array.
-
-    C is 3 with `multimask_output`, else 1. (H, W) is the size of the original image, L the side of low-res masks.
-
-    Attributes:
-        masks: bool [C, H, W] or [B, C, H, W]; float32 logits with `return_logits`.
-        iou_predictions: float32 [C] or [B, C], the model's own estimate of each mask's quality, about 0..1.
-        low_res_masks: float32 [C, L, L] or [B, C, L, L] logits; `low_res_masks[i : i + 1]` is a `mask_input`.
-    """
-
-    masks: NDArray[Any]
-    iou_predictions: NDArray[np.float32]
-    low_res_masks: NDArray[np.float32]
+from samrt.masks import ambiguous_masks, single_mask
+from samrt.prompts import Prompts, add_points, check_geometry, read_prompts, to_input_frame
+from samrt.scribble import Scribble, correct_logits, crop_scribble, scribble_points
 
 
 def load(
     bundle: str | os.PathLike[str] | Bundle | None = None,
     backend: str = "auto",
     device_options: DeviceOptions | None = None,
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
 ) -> Model:
-    """Open a bundle, a folder or a zip, check its hashes and load its graphs or engines.
+    """Open a bundle's folder, check its hashes and load its graphs or engines.
 
     Args:
-        bundle: a bundle's path, or what `open_bundle` made of it. Closing the model closes what was
-            opened here; an open `Bundle` stays open, and must until then. None: the model that comes with samrt.
+        bundle: a bundle's path, or what `open_bundle` made of it. None: the model that comes with samrt.
         backend: "onnxruntime", "tensorrt" or "tensorrt_rtx"; or "auto", the best of the bundle's engines that fits
             this machine's GPU, else ONNX Runtime. `Model.choice` says what was chosen, and why not others.
-        device_options: which GPU, whose stream, CUDA graphs or not; without meaning for ONNX Runtime.
+        device_options: which GPU, whose stream, CUDA graphs or not; ignored by ONNX Runtime.
+        precision: "fp32" or "fp16", of the bundle's forms; None: the best for the backend, which is fp32 on a CPU.
+        threads: that ONNX Runtime computes with; None: one per core. Ignored by the GPU backends.
 
     Raises:
         BundleError: the bundle is missing, damaged, tampered with, or contradicts itself.
-        BackendError: the backend is unknown, not installed, has no engines that fit, or cannot load the graphs.
+        InputError: `threads` is not a positive whole number.
+        BackendError: the backend or the precision is unknown, not installed or not in the bundle, has no engines that
+            fit, or cannot load the graphs.
     """
     check_backend(backend)
-    if isinstance(bundle, Bundle):
-        return Model(bundle, backend, device_options)
-    opened = open_bundle(default_bundle() if bundle is None else bundle)
-    try:
-        return Model(opened, backend, device_options, close_bundle=True)
-    except BaseException:
-        opened.close()
-        raise
+    if not isinstance(bundle, Bundle):
+        bundle = open_bundle(default_bundle() if bundle is None else bundle)
+    return Model(bundle, backend, device_options, precision=precision, threads=threads)
 
 
 class Model:
@@ -80,11 +68,13 @@ class Model:
         backend: str = "auto",
         device_options: DeviceOptions | None = None,
         *,
-        close_bundle: bool = False,
+        precision: str | None = None,
+        threads: int | None = None,
     ) -> None:
         self._bundle = bundle
-        self._close_bundle = close_bundle
-        self._session = open_session(bundle, backend, device_options)
+        self._session = open_session(bundle, backend, device_options, precision=precision, threads=threads)
+        self._encoder = Encoder(self._session, bundle.manifest)
+        self._decoder = Decoder(self._session, bundle.manifest)
 
     @property
     def manifest(self) -> Manifest:
@@ -92,9 +82,19 @@ class Model:
         return self._bundle.manifest
 
     @property
+    def geometry(self) -> Geometry:
+        """The model's frames, and how images get into them."""
+        return self.manifest.geometry
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder alone, for prompts that are checked and in the prompts' frame already."""
+        return self._decoder
+
+    @property
     def image_size(self) -> int:
-        """Side S of the square model input in pixels."""
-        return self.manifest.image_size
+        """Side of the square that the image encoder takes, in pixels."""
+        return self.geometry.encoder_side
 
     @property
     def backend(self) -> str:
@@ -103,77 +103,95 @@ class Model:
 
     @property
     def choice(self) -> Choice:
-        """Backend, precision, lowering and engines that were chosen, and which engines were passed over, and why."""
+        """Backend, precision, lowering and engines that were chosen, and which engines were skipped, and why."""
         return self._session.choice
 
-    def encode(self, image: ImageSource, image_format: str = "RGB") -> Embedding:
+    def encode(self, image: ImageSource, image_format: str = "RGB", *, region: Region | None = None) -> Embedding:
         """Encode an image, the slow step that all prompts on it share.
 
         Args:
             image: a path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], uint8 in 0..255 or
                 floating in 0..1.
             image_format: the order of an array's channels: "RGB", "BGR", "RGBA", "BGRA" or "GREY".
+            region: x0, y0, x1, y1, whole numbers in pixels of the image: only that part is seen, at the model's full
+                resolution. Prompts and masks stay in pixels of the whole image; prompts must lie in the region.
 
         Raises:
-            InputError: the image cannot be used.
+            InputError: the image or the region cannot be used.
             BackendError: the encoder failed, or its result is not finite.
         """
         pixels = read_image(image, image_format)
-        height, width = pixels.shape[:2]
-        return self.encode_resized(resize_longest_side(pixels, self.image_size), (height, width))
+        size = (pixels.shape[0], pixels.shape[1])
+        if region is not None:
+            x0, y0, x1, y1 = region = check_region(region, size)
+            pixels = pixels[y0:y1, x0:x1]
+        input_size = self.geometry.input_size(*pixels.shape[:2])
+        prepared = normalize_and_pad(resize_image(pixels, self.geometry), self.geometry)
+        return self.encode_prepared(prepared, size, input_size, region=region)
 
     def encode_resized(self, image: NDArray[Any], original_size: Size) -> Embedding:
-        """Encode an image that is resized already: uint8 or float32 [h, w, 3] RGB in 0..255, longer side `image_size`.
+        """Encode an image that is resized already, as `Geometry.encoder_size` says: the longer side is `image_size`.
 
-        `original_size` is (H, W) before resizing, the size that masks will have.
+        Args:
+            image: uint8 or float32 [h, w, 3] RGB in 0..255.
+            original_size: (H, W) before resizing, the size that masks will have.
 
         Raises:
-            InputError: the longer side is another.
+            InputError: the image has another size than the encoder's.
             BackendError: as `encode`.
         """
-        pixels = normalize_and_pad(image, self.image_size, self.manifest.normalization)
-        return self.encode_prepared(pixels, original_size, (image.shape[0], image.shape[1]))
+        geometry, size = self.geometry, (image.shape[0], image.shape[1])
+        self._encoder.check_resized(*size)
+        # Where both frames are one, what was resized counts, however it was rounded.
+        same = geometry.encoder_side == geometry.prompt_side
+        input_size = size if same else geometry.input_size(*original_size)
+        return self.encode_prepared(normalize_and_pad(image, geometry), original_size, input_size)
 
-    def encode_prepared(self, image: Any, original_size: Size, input_size: Size) -> Embedding:
-        """Encode an image that is normalised and padded already: float32 [1, 3, S, S] RGB.
+    def encode_prepared(
+        self, image: Any, original_size: Size, input_size: Size, *, region: Region | None = None
+    ) -> Embedding:
+        """Encode an image that is normalised and padded already: float32 [1, 3, S, S] RGB, S the encoder's side.
 
         Args:
             image: a NumPy array; or, with a TensorRT backend, anything on the GPU that has `__cuda_array_interface__`
                 or DLPack (a tensor of torch or CuPy, PyCUDA's GPUArray), contiguous: it never passes through the host.
             original_size: (H, W) of the image before resizing, the size that masks will have.
-            input_size: (h, w) of the image as resized, without the padding.
+            input_size: (h, w) of the image, or its region, in the prompts' frame, without the padding:
+                `Geometry.input_size`.
+            region: what of the original the image shows, x0, y0, x1, y1; None: all of it.
 
         Raises:
-            InputError: the array is of another shape, or `input_size` of another longer side than S; with a TensorRT
-                backend also, the array is of another dtype or on another GPU.
+            InputError: the array is of another shape, or `input_size` is none that the model's resizing gives; with a
+                TensorRT backend also, the array is of another dtype or on another GPU.
             BackendError: the encoder failed, or its result is not finite.
         """
-        self._check_prepared(image, input_size)
-        features = self._session.encoder.run({"image": image}, on_device=("image_embeddings",))["image_embeddings"]
-        self._check_features(features)
-        return Embedding(features, original_size, input_size, self.manifest.model_id)
+        self._encoder.check_prepared(image, input_size)
+        return Embedding(self._encoder.run(image), original_size, input_size, self.manifest.model_id, region or WHOLE)
 
     def encode_batch(self, images: Sequence[ImageSource], image_format: str = "RGB") -> list[Embedding]:
-        """Encode several images, as many at once as the encoder takes (`max_batch` of its engines).
+        """Encode several images, as many at once as the encoder takes (`BuildLimits.max_batch`).
 
         Embeddings of one call of the encoder share their memory: it is freed with the last of them.
 
         Raises:
-            InputError, BackendError: as `encode`.
+            InputError: an image cannot be used.
+            BackendError: the encoder failed, or its result is not finite.
         """
-        at_once = self._session.encoder.max_lengths.get("batch", 1)
+        geometry = self.geometry
+        at_once = self._encoder.images_per_call
         embeddings: list[Embedding] = []
         for start in range(0, len(images), at_once):
             pixels = [read_image(image, image_format) for image in images[start : start + at_once]]
-            resized = [resize_longest_side(each, self.image_size) for each in pixels]
-            batch = np.concatenate(
-                [normalize_and_pad(each, self.image_size, self.manifest.normalization) for each in resized]
-            )
-            features = self._session.encoder.run({"image": batch}, on_device=("image_embeddings",))["image_embeddings"]
-            self._check_features(features)
+            prepared = [normalize_and_pad(resize_image(each, geometry), geometry) for each in pixels]
+            features = self._encoder.run(np.concatenate(prepared))
             embeddings += [
-                Embedding(features[i : i + 1], each.shape[:2], small.shape[:2], self.manifest.model_id)
-                for i, (each, small) in enumerate(zip(pixels, resized, strict=True))
+                Embedding(
+                    {name: feature[i : i + 1] for name, feature in features.items()},
+                    each.shape[:2],
+                    geometry.input_size(*each.shape[:2]),
+                    self.manifest.model_id,
+                )
+                for i, each in enumerate(pixels)
             ]
         return embeddings
 
@@ -198,20 +216,19 @@ class Model:
             box: [4] or [B, 4], x0, y0, x1, y1 in pixels of the original image.
             mask_input: float [1, L, L] or [B, 1, L, L], low-res logits of an earlier prediction.
             scribble: strokes, for one prompt; the decoder runs twice, see `samrt.scribble`.
-            multimask_output: three masks for an ambiguous prompt instead of one.
+            multimask_output: the masks of an ambiguous prompt, three for SAM, instead of one.
             return_logits: leave the masks unthresholded.
 
         Raises:
-            InputError: the prompt is empty, malformed or outside the image, or the embedding is of another model.
+            InputError: the prompt is empty, malformed or outside the image or the region that was encoded, or the
+                embedding is of another model.
             BackendError: the decoder failed, or its result is not finite.
         """
-        self._check_embedding(embedding)
-        size = embedding.original_size
-        prompts = self.check_prompts(size, point_coords, point_labels, box, mask_input, scribble=scribble)
-        prompts = to_input_frame(prompts, size, embedding.input_size)
+        prompts = self.prompts_for(embedding, point_coords, point_labels, box, mask_input, scribble=scribble)
         if scribble is not None:
+            scribble = crop_scribble(scribble, embedding.original_size, embedding.region)
             prompts = replace(prompts, mask_input=self._mask_prompt(embedding, prompts, scribble, multimask_output))
-        return self.decode(embedding, prompts, multimask_output, return_logits)
+        return self.decoder.predict(embedding, prompts, multimask_output, return_logits)
 
     def check_prompts(
         self,
@@ -222,40 +239,43 @@ class Model:
         mask_input: ArrayLike | None = None,
         *,
         scribble: Scribble | None = None,
+        region: Region | None = None,
     ) -> Prompts:
         """Check the prompts of `predict` for an image of `original_size` (H, W), before the long work of encoding it.
 
         Raises:
-            InputError: a prompt is empty, malformed or outside the image.
+            InputError: a prompt is empty, malformed or outside the image or its `region`.
         """
-        prompts = read_prompts(point_coords, point_labels, box, mask_input, self.manifest.low_res_size)
+        prompts = read_prompts(point_coords, point_labels, box, mask_input, self.geometry.low_res_side)
         if scribble is not None:
             if prompts.batched:
                 raise InputError("a scribble is one prompt and cannot join a batch; predict them one by one")
-            prompts = add_points(prompts, *scribble_points(scribble, original_size))
-        check_geometry(prompts, original_size)
+            x0, y0, x1, y1 = region = region or (0, 0, original_size[1], original_size[0])
+            cropped = crop_scribble(scribble, original_size, region)
+            coords, labels = scribble_points(cropped, (y1 - y0, x1 - x0))
+            prompts = add_points(prompts, coords + np.array([x0, y0]), labels)
+        check_geometry(prompts, original_size, region)
         return prompts
 
-    def decode(
-        self, embedding: Embedding, prompts: Prompts, multimask_output: bool = True, return_logits: bool = False
-    ) -> Prediction:
-        """`predict` for prompts in pixels of the resized image, wherever they lie.
+    def prompts_for(
+        self,
+        embedding: Embedding,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        *,
+        scribble: Scribble | None = None,
+    ) -> Prompts:
+        """The prompts of `predict`, checked and moved to the prompts' frame, as `decoder` takes them.
 
         Raises:
-            InputError: the embedding is of another model.
-            BackendError: the decoder failed, or its result is not finite.
+            InputError: as `predict`.
         """
-        self._check_embedding(embedding)
-        low_res, scores = self._run_decoder(embedding, prompts, _kept(multimask_output))
-        frames = self.image_size, embedding.input_size, embedding.original_size
-        masks: NDArray[Any]
-        if return_logits:
-            masks = upscale_masks(low_res, *frames)
-        else:
-            masks = threshold_masks(low_res, *frames, self.manifest.mask_threshold)
-        if not prompts.batched:
-            return Prediction(masks[0], scores[0], low_res[0])
-        return Prediction(masks, scores, low_res)
+        self.decoder.check_embedding(embedding)
+        given = point_coords, point_labels, box, mask_input
+        checked = self.check_prompts(embedding.original_size, *given, scribble=scribble, region=embedding.region)
+        return to_input_frame(checked, embedding)
 
     def predict_low_res(
         self,
@@ -264,45 +284,44 @@ class Model:
         point_labels: ArrayLike | None = None,
         box: ArrayLike | None = None,
         mask_input: ArrayLike | None = None,
-        *,
-        on_device: bool = False,
-    ) -> tuple[Any, Any]:
+    ) -> LowResPrediction:
         """What the decoder itself returns for the prompts of `predict`, for code that goes on from there.
 
-        Args:
-            embedding, point_coords, point_labels, box, mask_input: as `predict`.
-            on_device: with a TensorRT backend, leave both results on the GPU, as `DeviceArray`; B is then limited to
-                what one call takes (`max_prompts` of its engines), and nothing is checked for NaN.
-
         Returns:
-            float32 [B, 4, L, L] logits over the padded input, and float32 [B, 4] predicted IoU; B is 1 for one prompt.
-            Mask 0 is the single mask, 1 to 3 are the three of an ambiguous prompt.
+            All masks of the decoder: float32 [B, M, L, L] logits over the padded square, and float32 [B, M] predicted
+            IoU; B is 1 for one prompt. For SAM, M is 4: mask 0 is the single mask, 1 to 3 are those of an ambiguous
+            prompt; `manifest.masks` says which they are.
+
+        Raises:
+            InputError, BackendError: as `predict`.
+        """
+        return self.decoder.low_res(embedding, self.prompts_for(embedding, point_coords, point_labels, box, mask_input))
+
+    def predict_low_res_on_device(
+        self,
+        embedding: Embedding,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        *,
+        check_finite: bool = True,
+    ) -> LowResPrediction | DeviceLowResPrediction:
+        """`predict_low_res`, whose results stay on the GPU with a TensorRT backend.
+
+        B is limited to what one call takes (`BuildLimits.max_prompts`). For the check that all is finite, results are
+        copied to the host, which waits for the GPU: `check_finite=False` leaves it out.
 
         Raises:
             InputError: as `predict`; or the prompts are too many for one call.
-            BackendError: the decoder failed, or its result is not finite.
+            BackendError: as `predict`.
         """
-        self._check_embedding(embedding)
-        size = embedding.original_size
-        prompts = self.check_prompts(size, point_coords, point_labels, box, mask_input)
-        prompts = to_input_frame(prompts, size, embedding.input_size)
-        if not on_device:
-            return self._run_decoder(embedding, prompts, slice(0, 4))
-        if prompts.count > self._prompts_per_call:
-            raise InputError(
-                f"with on_device, {self._prompts_per_call} prompts go at once, not {prompts.count}; split them"
-            )
-        inputs = {"image_embeddings": embedding.features, **decoder_inputs(prompts, self.manifest.low_res_size)}
-        outputs = self._session.decoder.run(inputs, on_device=("low_res_masks", "iou_predictions"))
-        return outputs["low_res_masks"], outputs["iou_predictions"]
+        prompts = self.prompts_for(embedding, point_coords, point_labels, box, mask_input)
+        return self.decoder.low_res_on_device(embedding, prompts, check_finite)
 
     def close(self) -> None:
-        """Give memory and temporary files back. May be called again; the model cannot be used afterwards."""
-        try:
-            self._session.close()
-        finally:
-            if self._close_bundle:
-                self._bundle.close()
+        """Give all memory back. May be called again; the model cannot be used afterwards."""
+        self._session.close()
 
     def __enter__(self) -> Model:
         return self
@@ -312,89 +331,18 @@ class Model:
     ) -> None:
         self.close()
 
-    def _check_embedding(self, embedding: Embedding) -> None:
-        if not isinstance(embedding, Embedding):
-            raise InputError(f"embedding must come from Model.encode, not {type(embedding).__name__}; encode the image")
-        if embedding.model_id != self.manifest.model_id:
-            problem = f"was made by model {embedding.model_id}, this model is {self.manifest.model_id}"
-        elif embedding.features.shape[1:] != self.manifest.embedding_shape:
-            expected = [1, *self.manifest.embedding_shape]
-            problem = f"has features {list(embedding.features.shape)}, this model's are {expected}"
-        elif max(embedding.input_size) != self.image_size:
-            problem = f"has the input_size {embedding.input_size}, whose longer side should be {self.image_size}"
-        else:
-            return
-        raise InputError(f"the embedding {problem}; encode the image with this model")
-
-    def _check_prepared(self, image: Any, input_size: Size) -> None:
-        S = self.image_size
-        shape = getattr(image, "shape", None)  # what has none is the engine's to check
-        if shape is not None and tuple(shape) != (1, 3, S, S):
-            raise InputError(
-                f"a prepared image must have the shape [1, 3, {S}, {S}], not {list(shape)}; pad it to that"
-            )
-        try:
-            longest = max(input_size)
-        except (TypeError, ValueError):
-            longest = None
-        if longest != S:
-            raise InputError(
-                f"input_size must be (height, width) of the image as resized, the longer side {S}, not {input_size}"
-            )
-
-    def _check_features(self, features: Any) -> None:
-        # What stays on the device is not fetched for this: a NaN in it is one in the masks.
-        if isinstance(features, np.ndarray) and not np.isfinite(features).all():
-            raise self._not_finite("encoder")
-
     def _mask_prompt(
         self, embedding: Embedding, prompts: Prompts, scribble: Scribble, multimask_output: bool
     ) -> NDArray[np.float32]:
         """The best mask for the points of the scribble, corrected under its strokes, [1, 1, L, L]."""
-        low_res, scores = self._run_decoder(embedding, prompts, _kept(multimask_output))
+        choose = ambiguous_masks if multimask_output else single_mask
+        low_res, scores = self.decoder.answers(embedding, prompts, choose)
         corrected = correct_logits(
             low_res[0, int(np.argmax(scores[0]))],
             scribble,
-            embedding.original_size,
+            embedding.region_size,
             embedding.input_size,
-            self.image_size,
-            threshold=self.manifest.mask_threshold,
+            self.geometry.prompt_side,
+            threshold=self.manifest.masks.threshold,
         )
         return corrected[None, None]
-
-    def _run_decoder(
-        self, embedding: Embedding, prompts: Prompts, kept: slice
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Low-res logits [B, C, L, L] and scores [B, C] of the masks `kept`, with bounded memory for any B."""
-        side = self.manifest.low_res_size
-        inputs = decoder_inputs(prompts, side)
-        masks = kept.stop - kept.start
-        low_res = np.empty((prompts.count, masks, side, side), np.float32)
-        scores = np.empty((prompts.count, masks), np.float32)
-        for start in range(0, prompts.count, self._prompts_per_call):
-            piece = slice(start, start + self._prompts_per_call)
-            outputs = self._session.decoder.run(
-                {"image_embeddings": embedding.features, **{name: array[piece] for name, array in inputs.items()}}
-            )
-            low_res[piece] = outputs["low_res_masks"][:, kept]
-            scores[piece] = outputs["iou_predictions"][:, kept]
-        if not (np.isfinite(scores).all() and np.isfinite(low_res).all()):
-            raise self._not_finite("decoder")
-        return low_res, scores
-
-    @property
-    def _prompts_per_call(self) -> int:
-        return self._session.decoder.max_lengths["prompts"]
-
-    def _not_finite(self, graph: str) -> BackendError:
-        precision = self.choice.form.precision
-        if precision == "fp32":
-            remedy = Remedy("look for extreme values in what it was given, else export again from a sound checkpoint")
-        else:
-            remedy = Remedy("export it with {precisions}", {"precisions": ("fp32",)})
-        return BackendError(f"the {graph} returned NaN or infinity in {precision}", remedy)
-
-
-def _kept(multimask_output: bool) -> slice:
-    """Of the decoder's four masks: the three of an ambiguous prompt, or the single-mask output before them."""
-    return slice(1, 4) if multimask_output else slice(0, 1)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from samrt.bundle.contract import Size
 from samrt.device.array import DeviceArray
 from samrt.embedding import Embedding
+from samrt.encoding import described
 from samrt.errors import InputError
-from samrt.geometry import ResizeLongestSide, Size
+from samrt.geometry import Resize, ResizeLongestSide
 from samrt.images import read_image
 from samrt.model import Model
 from samrt.prompts import read_prompts, to_input_frame
@@ -25,14 +28,17 @@ class SamPredictor:
     torch. As with Meta's class a prompt may be empty or lie outside the image; `Model.predict` is stricter.
 
     Attributes:
-        model, transform: the model and the `ResizeLongestSide` for its input.
-        is_image_set, features, original_size, input_size: the current image's embedding, float32 [1, C, h, w], and its
-            sizes (height, width) before and after resizing; they may be set to those of an earlier image.
+        model: what encodes and predicts.
+        transform: the resizing for the model's input, with the methods of Meta's `ResizeLongestSide`.
+        is_image_set: whether there is a current image. The next three describe it and may be set to an earlier one's.
+        features: its embedding, float32 [1, C, h, w]; a mapping of names where the model has several features.
+        original_size: its (height, width).
+        input_size: its (height, width) as resized for the model.
     """
 
     def __init__(self, sam_model: Model) -> None:
         self.model = sam_model
-        self.transform = ResizeLongestSide(sam_model.image_size)
+        self.transform = _transform(sam_model)
         self.is_image_set = False
         self.features: Any = None
         self.original_size: Size | None = None
@@ -49,25 +55,32 @@ class SamPredictor:
         Raises:
             InputError: the image or the format cannot be used; the current image stays set.
         """
+        # If the encoder fails, no image is set, rather than the one before.
         pixels = read_image(image, image_format)
-        height, width = pixels.shape[:2]
-        self._set(self.transform.apply_image(pixels), (height, width))
+        self.reset_image()
+        self._set(self.model.encode(pixels))
 
     def set_torch_image(self, transformed_image: Any, original_image_size: Size) -> None:
         """Encode an image that `transform` resized already.
 
         Args:
-            transformed_image: tensor or array [1, 3, h, w] RGB in 0..255, longer side equal to the model's input size.
+            transformed_image: tensor or array [1, 3, h, w] RGB in 0..255, of the size that `transform` gives.
             original_image_size: (H, W) before resizing.
 
         Raises:
             InputError: another shape, no pixels, NaN or infinity; the current image stays set.
         """
         pixels = _to_numpy(transformed_image)
-        side = self.model.image_size
-        if pixels.ndim != 4 or pixels.shape[:2] != (1, 3) or max(pixels.shape[2:]) != side or 0 in pixels.shape:
+        geometry = self.model.geometry
+        side = geometry.encoder_side
+        if (
+            pixels.ndim != 4
+            or pixels.shape[:2] != (1, 3)
+            or 0 in pixels.shape
+            or not geometry.fills(pixels.shape[2:], side)
+        ):
             raise InputError(
-                f"set_torch_image needs [1, 3, h, w] with the longer side {side}, not {list(pixels.shape)}; "
+                f"set_torch_image needs [1, 3, h, w] with {described(geometry, side)}, not {list(pixels.shape)}; "
                 "resize the image with predictor.transform"
             )
         with np.errstate(over="ignore"):
@@ -75,9 +88,10 @@ class SamPredictor:
         if not np.isfinite(pixels).all():
             raise InputError("the image contains NaN or infinity; replace those pixels, e.g. with torch.nan_to_num")
         height, width = original_image_size
-        self._set(pixels[0].transpose(1, 2, 0), (int(height), int(width)))
+        self.reset_image()
+        self._set(self.model.encode_resized(pixels[0].transpose(1, 2, 0), (int(height), int(width))))
         if _is_torch(transformed_image):
-            self.features = _to_torch(np.asarray(self.features))
+            self.features = _each(lambda feature: _to_torch(np.asarray(feature)), self.features)
 
     def predict(
         self,
@@ -110,11 +124,11 @@ class SamPredictor:
             box = np.asarray(box)[0]
         labels = None if point_coords is None else point_labels
         masks = _bool_as_float(mask_input)
-        prompts = read_prompts(point_coords, labels, box, masks, self.model.manifest.low_res_size)
+        prompts = read_prompts(point_coords, labels, box, masks, self.model.geometry.low_res_side)
         if prompts.batched:
             raise InputError("predict takes one prompt; use predict_torch, or Model.predict, for a batch")
-        prompts = to_input_frame(prompts, embedding.original_size, embedding.input_size)
-        prediction = self.model.decode(embedding, prompts, multimask_output, return_logits)
+        prompts = to_input_frame(prompts, embedding)
+        prediction = self.model.decoder.predict(embedding, prompts, multimask_output, return_logits)
         return prediction.masks, prediction.iou_predictions, prediction.low_res_masks
 
     def predict_torch(
@@ -155,17 +169,18 @@ class SamPredictor:
         leader = corners if coords is None else coords
         if masks is not None and masks.ndim == 4 and len(masks) == 1 and leader is not None and leader.ndim > 1:
             masks = np.broadcast_to(masks, (len(leader), *masks.shape[1:]))
-        prompts = read_prompts(coords, labels, corners, masks, self.model.manifest.low_res_size)
+        prompts = read_prompts(coords, labels, corners, masks, self.model.geometry.low_res_side)
         if not prompts.batched and any(each is not None for each in given):
             raise InputError("predict_torch takes batches with a first axis B; use predict for one prompt")
-        prediction = self.model.decode(embedding, replace(prompts, batched=True), multimask_output, return_logits)
+        prompts = replace(prompts, batched=True)
+        prediction = self.model.decoder.predict(embedding, prompts, multimask_output, return_logits)
         results = prediction.masks, prediction.iou_predictions, prediction.low_res_masks
-        if any(map(_is_torch, (*given, self.features))):
+        if any(map(_is_torch, (*given, *self._by_name().values()))):
             return _to_torch(results[0]), _to_torch(results[1]), _to_torch(results[2])
         return results
 
     def get_image_embedding(self) -> Any:
-        """The current image's embedding, float32 [1, C, h, w]; a torch tensor if the image was one.
+        """The current image's embedding, as `features`: float32 [1, C, h, w]; a torch tensor if the image was one.
 
         Where a GPU made it, it is a `DeviceArray`, which np.asarray and torch.from_dlpack take.
 
@@ -180,11 +195,9 @@ class SamPredictor:
         self.is_image_set = False
         self.features = self.original_size = self.input_size = None
 
-    def _set(self, resized: NDArray[Any], original_size: Size) -> None:
-        # If the encoder fails, no image is set, rather than the one before.
-        self.reset_image()
-        embedding = self.model.encode_resized(resized, original_size)
-        self.features = embedding.features
+    def _set(self, embedding: Embedding) -> None:
+        features = dict(embedding.features)
+        self.features = features if len(features) > 1 else next(iter(features.values()))
         self.original_size = embedding.original_size
         self.input_size = embedding.input_size
         self.is_image_set = True
@@ -192,8 +205,29 @@ class SamPredictor:
     def _embedding(self, purpose: str) -> Embedding:
         if not self.is_image_set or self.original_size is None or self.input_size is None:
             raise RuntimeError(f"an image must be set with .set_image(...) before {purpose}")
-        features = self.features if isinstance(self.features, DeviceArray) else _to_numpy(self.features)
+        features = {
+            name: feature if isinstance(feature, DeviceArray) else _to_numpy(feature)
+            for name, feature in self._by_name().items()
+        }
         return Embedding(features, self.original_size, self.input_size, self.model.manifest.model_id)
+
+    def _by_name(self) -> dict[str, Any]:
+        if isinstance(self.features, Mapping):
+            return dict(self.features)
+        return {self.model.manifest.features[0].name: self.features}
+
+
+def _transform(model: Model) -> Resize:
+    geometry = model.geometry
+    if geometry.resize == "longest_side" and geometry.encoder_side == geometry.prompt_side:
+        return ResizeLongestSide(geometry.encoder_side)
+    return Resize(geometry)
+
+
+def _each(function: Callable[[Any], Any], features: Any) -> Any:
+    if isinstance(features, Mapping):
+        return {name: function(feature) for name, feature in features.items()}
+    return function(features)
 
 
 def _is_torch(value: object) -> bool:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from samrt.bundle.contract import Size
+from samrt.embedding import Embedding, Region
 from samrt.errors import InputError
-from samrt.geometry import Size, scale_coords
+from samrt.geometry import scale_coords
 
 BACKGROUND, FOREGROUND, PADDING = 0, 1, -1
 # The decoder knows a box by its two corners.
@@ -105,28 +107,33 @@ def add_points(prompts: Prompts, coords: NDArray[np.float64], labels: NDArray[np
     return replace(prompts, point_coords=coords[None], point_labels=labels[None])
 
 
-def check_geometry(prompts: Prompts, original_size: Size) -> None:
-    """Check that there is something to find, and that it lies in the image of `original_size`.
+def check_geometry(prompts: Prompts, original_size: Size, region: Region | None = None) -> None:
+    """Check that there is something to find, and that it lies in the image of `original_size`, or in its `region`.
 
     Raises:
-        InputError: an empty prompt, a point or a box outside the image, an inverted box or one without area.
+        InputError: an empty prompt, a point or a box outside the image or the region, an inverted box or one without
+            area.
     """
     height, width = original_size
-    extent = np.array([width, height])
-    inside = f"the image of {width}x{height} (width x height)"
+    x0, y0, x1, y1 = region or (0, 0, width, height)
+    if (x1 - x0, y1 - y0) == (width, height):
+        inside = f"the image of {width}x{height} (width x height)"
+    else:
+        inside = f"the region {x0},{y0},{x1},{y1} that was encoded"
+    low, high = np.array([x0, y0]), np.array([x1, y1])
     used = np.zeros((prompts.count, 0), bool)
     if prompts.point_coords is not None and prompts.point_labels is not None:
         used = prompts.point_labels != PADDING
-        within = ((prompts.point_coords >= 0) & (prompts.point_coords <= extent)).all(axis=2)
+        within = ((prompts.point_coords >= low) & (prompts.point_coords <= high)).all(axis=2)
         for x, y in prompts.point_coords[used & ~within][:1]:
             raise InputError(
                 f"the point ({x:g}, {y:g}) lies outside {inside}; give (x, y) in pixels of the original image"
             )
     if prompts.boxes is not None:
         corners = prompts.boxes.reshape(-1, 2, 2)
-        within = ((corners >= 0) & (corners <= extent)).all(axis=(1, 2))
+        within = ((corners >= low) & (corners <= high)).all(axis=(1, 2))
         for box in prompts.boxes[~within][:1]:
-            raise InputError(f"the box {_listed(box)} reaches outside {inside}; clip it to the image")
+            raise InputError(f"the box {_listed(box)} reaches outside {inside}; clip it to that")
         for box in prompts.boxes[(corners[:, 0] > corners[:, 1]).any(axis=1)][:1]:
             raise InputError(f"the box {_listed(box)} is inverted; order it as x0, y0, x1, y1 with x0 < x1 and y0 < y1")
         for box in prompts.boxes[(corners[:, 0] == corners[:, 1]).any(axis=1)][:1]:
@@ -137,18 +144,20 @@ def check_geometry(prompts: Prompts, original_size: Size) -> None:
         )
 
 
-def to_input_frame(prompts: Prompts, original_size: Size, input_size: Size) -> Prompts:
-    """Move points and boxes from pixels of the original image to pixels of the resized one."""
+def to_input_frame(prompts: Prompts, embedding: Embedding) -> Prompts:
+    """Move points and boxes from pixels of the original image to the prompts' frame of what was encoded."""
+    x0, y0, _, _ = embedding.region
     coords, boxes = prompts.point_coords, prompts.boxes
+    sizes = embedding.region_size, embedding.input_size
     if coords is not None:
-        coords = scale_coords(coords, original_size, input_size)
+        coords = scale_coords(coords - (x0, y0), *sizes)
     if boxes is not None:
-        boxes = scale_coords(boxes.reshape(-1, 2, 2), original_size, input_size).reshape(-1, 4)
+        boxes = scale_coords(boxes.reshape(-1, 2, 2) - (x0, y0), *sizes).reshape(-1, 4)
     return replace(prompts, point_coords=coords, boxes=boxes)
 
 
 def decoder_inputs(prompts: Prompts, low_res_size: int) -> dict[str, NDArray[Any]]:
-    """The decoder's inputs without the image's; `prompts` are in pixels of the resized image.
+    """The decoder's inputs without the image's; `prompts` are in the prompts' frame.
 
     The tokens are those of Meta's `PromptEncoder`: the points, then one padding point if there is no box, then the
     corners of the box. A prompt of a mask alone has no tokens.

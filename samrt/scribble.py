@@ -8,20 +8,24 @@ with them, and its logits go back in as the mask prompt, with the same points.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from samrt.bundle.contract import Size
+from samrt.embedding import Region
 from samrt.errors import InputError
-from samrt.geometry import Size
 from samrt.prompts import BACKGROUND, FOREGROUND
 
 # How far from the threshold logits under a stroke are moved at least; the decoder's own are mostly 5 to 20 from it.
 STROKE_LOGIT = 10.0
 # Points closer than this along a stroke, in pixels, say the same thing twice.
 _MIN_SPACING = 1.0
+
+_NAMES = {FOREGROUND: "foreground", BACKGROUND: "background"}
 
 Strokes = tuple[NDArray[np.float64], ...]
 Paint = NDArray[np.bool_]
@@ -52,6 +56,34 @@ class Scribble:
             raise InputError("the scribble's foreground is empty; draw at least one stroke on the object")
         if self.background is not None:
             _read_strokes("background", self.background)
+
+
+def crop_scribble(scribble: Scribble, original_size: Size, region: Region) -> Scribble:
+    """The scribble in pixels of a region of the image.
+
+    Raises:
+        InputError: as `scribble_points`; or a stroke leaves the region.
+    """
+    sides: dict[int, Any] = {FOREGROUND: None, BACKGROUND: None}
+    for label, drawn in _sides(scribble, original_size):
+        sides[label] = _within(drawn, region)
+        if sides[label] is None:
+            x0, y0, x1, y1 = region
+            raise InputError(
+                f"the scribble's {_NAMES[label]} leaves the region {x0},{y0},{x1},{y1} that was encoded; draw inside "
+                "it, or encode a larger region"
+            )
+    return replace(scribble, foreground=sides[FOREGROUND], background=sides[BACKGROUND])
+
+
+def _within(drawn: Strokes | Paint, region: Region) -> Strokes | Paint | None:
+    """Strokes in pixels of the region; None where one leaves it."""
+    x0, y0, x1, y1 = region
+    if isinstance(drawn, np.ndarray):
+        inside = drawn[y0:y1, x0:x1]
+        return inside if np.count_nonzero(inside) == np.count_nonzero(drawn) else None
+    outside = any(bool(((line < (x0, y0)) | (line > (x1, y1))).any()) for line in drawn)
+    return None if outside else tuple(line - (x0, y0) for line in drawn)
 
 
 def scribble_points(scribble: Scribble, original_size: Size) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
@@ -100,7 +132,7 @@ def correct_logits(
 def _sides(scribble: Scribble, original_size: Size) -> list[tuple[int, Strokes | Paint]]:
     """The strokes of each label, checked against the image."""
     sides: list[tuple[int, Strokes | Paint]] = []
-    for name, label in (("foreground", FOREGROUND), ("background", BACKGROUND)):
+    for label, name in _NAMES.items():
         given = getattr(scribble, name)
         drawn = None if given is None else _read_strokes(name, given)
         if drawn is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,49 @@ def small_bundle(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     target = tmp_path_factory.mktemp("exported") / "small.samrt"
     export(small_checkpoint, target)
     return target
+
+
+@pytest.fixture(scope="session")
+def plugin_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A seeded SAM whose heads of 64 the plugin's kernels take (`seeded.PLUGIN_VIT`). Read it, do not change it."""
+    from seeded import PLUGIN_VIT, seeded_checkpoint
+
+    return seeded_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small.pth", PLUGIN_VIT)
+
+
+@pytest.fixture(scope="session")
+def exported_plugin(plugin_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It as `--precision fp32,fp16 --lowering auto,plugin` exports it (some 20 s). Read it, do not change it."""
+    from samrt_export.pipeline import ExportOptions, export
+
+    target = tmp_path_factory.mktemp("exported") / "plugin.samrt"
+    export(plugin_checkpoint, target, ExportOptions(lowering=("auto", "plugin"), precisions=("fp32", "fp16")))
+    return target
+
+
+@pytest.fixture(scope="session")
+def default_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint that the packaged bundle was exported from."""
+    from training.weights import join
+
+    path = tmp_path_factory.mktemp("default") / "model.pth"
+    join(_REPOSITORY / "training" / "default", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def default_form(default_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """A function from precision and lowering to a bundle of `default_checkpoint` in that form, exported once."""
+    from samrt_export.pipeline import ExportOptions, export
+
+    @functools.cache
+    def bundle(precision: str, lowering: str) -> Path:
+        target = tmp_path_factory.mktemp("default") / "bundle"
+        options = ExportOptions(precisions=(precision,), lowering=lowering, image_size=512)
+        export(default_checkpoint, target, options)
+        return target
+
+    return bundle
 
 
 @pytest.fixture(scope="session")

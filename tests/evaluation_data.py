@@ -1,4 +1,4 @@
-"""Small data sets for the tests of the evaluation."""
+"""Small data sets for the tests of the evaluation, and what the tests read of one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 from samrt.evaluation.truths import Truth, cut_out
 
 HEIGHT, WIDTH = 60, 90
+IMAGES = 4  # of the first data set of `data`
 
 
 def random_image(seed: int) -> NDArray[np.uint8]:
@@ -63,3 +64,25 @@ def rectangle(x0: int, y0: int, x1: int, y1: int, size: tuple[int, int] = (HEIGH
     mask = np.zeros(size, np.bool_)
     mask[y0:y1, x0:x1] = True
     return mask
+
+
+class Heard:
+    """Keeps what it is told; interrupts when it is told that so many images of the model are done."""
+
+    def __init__(self, interrupt_at: int | None = None) -> None:
+        self.steps: list[tuple[str, int, int]] = []
+        self.lines: list[str] = []
+        self.interrupt_at = interrupt_at
+
+    def step(self, what: str, done: int, total: int) -> None:
+        self.steps.append((what, done, total))
+        if "annotations" not in what and done == self.interrupt_at:
+            raise KeyboardInterrupt
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,6 +28,8 @@ SMALL_VIT = VitConfig(
     window_size=5,
     global_blocks=(1, 3),
 )
+# The plugin's kernels have heads of 64 and 80.
+PLUGIN_VIT = replace(SMALL_VIT, embed_dim=128, head_dim=64, depth=2, global_blocks=(1,))
 # Of every released SAM.
 RELEASED_DECODER = DecoderConfig(256, 1024, 64, 16, 2, 2048, 4, 256, 3)
 SMALL_TINY_VIT = TinyVitConfig(

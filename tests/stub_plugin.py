@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from samrt.kernels.library import KERNELS_VERSION
+from samrt.kernels.library import KERNELS_VERSION, PLUGIN_VARIABLE
 
 _SOURCE = """
 int samrt_kernels_version(void) { return VERSION; }
@@ -32,3 +32,9 @@ def compile_stub(folder: Path, version: int = KERNELS_VERSION, self_test: int = 
     flags = [f"-DVERSION={version}", f"-DCODE={self_test}", *(["-DPLUGIN"] if plugin else []), "-shared", "-fPIC"]
     subprocess.run([compiler, *flags, "-o", str(library), str(source)], check=True)
     return library
+
+
+def use_library(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Name it as the plugin's library."""
+    monkeypatch.setenv(PLUGIN_VARIABLE, str(path))
+    return path

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from seeded import SMALL_VIT, seeded_state
 
-import samrt.device.cuda
+import samrt.device.gpus
 import samrt.engines.builder.bundle
-from samrt.bundle.manifest import Graph, Tensor
+from samrt.bundle.contract import Graph, Tensor
 from samrt.engines.flavours import Flavour, import_flavour
 
 # Large enough for the chunked lowering to take its global layer in several steps.
@@ -36,7 +36,7 @@ def collected(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is found, whatever this machine has."""
-    for module in (samrt.device.cuda, samrt.engines.builder.bundle):
+    for module in (samrt.device.gpus, samrt.engines.builder.bundle):
         monkeypatch.setattr(module, "find_gpus", lambda: [])
 
 

@@ -16,16 +16,24 @@ from samrt.embedding import Embedding
 from samrt.errors import BundleError, InputError, OutputError
 
 EMBEDDING = Embedding(
-    np.random.default_rng(0).standard_normal((1, 8, 16, 16)).astype(np.float32), (480, 640), (48, 64), "abcd@64"
+    {
+        "image_embeddings": np.random.default_rng(0).standard_normal((1, 8, 16, 16)).astype(np.float32),
+        "early": np.random.default_rng(1).standard_normal((1, 32, 32, 4)).astype(np.float32),
+    },
+    (480, 640),
+    (48, 64),
+    "abcd@64",
 )
+FEATURE = EMBEDDING.features["image_embeddings"]
 
 
 def _arrays() -> dict[str, Any]:
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        format_version=1,
-        features=EMBEDDING.features,
+        **{"feature:image_embeddings": FEATURE},
+        format_version=2,
+        region=np.array([0, 0, 640, 480]),
         original_size=np.array([480, 640]),
         input_size=np.array([48, 64]),
         model_id=np.array("abcd@64"),
@@ -38,9 +46,34 @@ def test_round_trip(tmp_path: Path) -> None:
     EMBEDDING.save(path)
     assert list(tmp_path.iterdir()) == [path]
     loaded = Embedding.load(str(path))
-    np.testing.assert_array_equal(loaded.features, EMBEDDING.features)
-    assert loaded.features.dtype == np.float32
+    assert list(loaded.features) == ["image_embeddings", "early"]
+    for name, feature in EMBEDDING.features.items():
+        np.testing.assert_array_equal(loaded.features[name], feature)
+        assert loaded.features[name].dtype == np.float32
     assert (loaded.original_size, loaded.input_size, loaded.model_id) == ((480, 640), (48, 64), "abcd@64")
+    assert loaded.is_whole
+
+
+def test_round_trip_of_a_region(tmp_path: Path) -> None:
+    replace(EMBEDDING, region=(10, 20, 110, 220)).save(tmp_path / "a.npz")
+    loaded = Embedding.load(tmp_path / "a.npz")
+    assert (loaded.region, loaded.region_size, loaded.is_whole) == ((10, 20, 110, 220), (200, 100), False)
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        ((0, 0, 641, 480), "not a part of the image of 640x480"),
+        ((5, 5, 5, 9), "not a part of the image"),
+        ((-1, 0, 9, 9), "not a part of the image"),
+        ((1.5, 0, 9, 9), "four whole numbers"),
+        ((1, 2, 3), "four whole numbers"),
+        (7, "four whole numbers"),
+    ],
+)
+def test_regions_outside_the_image_are_refused(region: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(EMBEDDING, region=region)
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -61,7 +94,7 @@ def test_flipped_bit(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     EMBEDDING.save(path)
     content = bytearray(path.read_bytes())
-    content[content.index(EMBEDDING.features.tobytes()) + 1000] ^= 1
+    content[content.index(np.asarray(FEATURE).tobytes()) + 1000] ^= 1
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"a.npz is not a whole embedding"):
         Embedding.load(path)
@@ -70,10 +103,12 @@ def test_flipped_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("features", None),
-        ("features", np.zeros((1, 8, 16, 16))),
-        ("features", np.zeros((8, 16, 16), np.float32)),
-        ("features", np.zeros((2, 8, 16, 16), np.float32)),
+        ("feature:image_embeddings", None),
+        ("feature:image_embeddings", np.zeros((1, 8, 16, 16))),
+        ("feature:image_embeddings", np.zeros((8, 16, 16), np.float32)),
+        ("feature:image_embeddings", np.zeros((2, 8, 16, 16), np.float32)),
+        ("region", np.array([0, 0, 641, 480])),
+        ("region", None),
         ("original_size", None),
         ("original_size", np.array([480])),
         ("original_size", np.array([480, 0])),
@@ -90,13 +125,13 @@ def test_wrong_content(tmp_path: Path, key: str, value: Any) -> None:
 
 
 def test_other_format_version(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", **(_arrays() | {"format_version": np.int64(2)}))
-    with pytest.raises(BundleError, match="format version 2, this samrt reads 1; encode the image again"):
+    np.savez(tmp_path / "a.npz", **(_arrays() | {"format_version": np.int64(1)}))
+    with pytest.raises(BundleError, match="format version 1, this samrt reads 2; encode the image again"):
         Embedding.load(tmp_path / "a.npz")
 
 
 def test_file_that_is_one_array(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", EMBEDDING.features)
+    np.save(tmp_path / "a.npy", FEATURE)
     with pytest.raises(BundleError, match="not a whole embedding"):
         Embedding.load(tmp_path / "a.npy")
 
@@ -141,7 +176,9 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monkey
     ("field", "value"),
     [
         ("features", [[1.0]]),
-        ("features", np.zeros((1, 8, 16, 16))),
+        ("features", {}),
+        ("features", {"a": [[1.0]]}),
+        ("features", {"a": np.zeros((1, 8, 16, 16))}),
         ("original_size", (480, 640, 3)),
         ("original_size", (480.5, 640)),
         ("original_size", None),
@@ -149,7 +186,7 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_made_up_embeddings_are_refused(field: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"{field} of an embedding must be"):
+    with pytest.raises(InputError, match=f"(feature a|{field}) of an embedding must be"):
         replace(EMBEDDING, **{field: value})
 
 

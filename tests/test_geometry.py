@@ -10,22 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contracts import MEAN, STD, geometry
 from oracle import photograph, segment_anything
 from torch.nn import functional as F
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization, resize_shape
 from samrt.geometry import (
     ResizeLongestSide,
     _upscale_window,
     normalize_and_pad,
-    resize_longest_side,
-    resize_shape,
+    resize_image,
     scale_coords,
     threshold_masks,
     upscale_masks,
 )
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 SIZES = [(1, 1), (1, 7), (480, 640), (640, 480), (427, 640), (333, 500), (64, 64), (1365, 2048), (70, 9)]
 
 
@@ -72,7 +71,7 @@ def test_resize_shape_never_loses_a_side() -> None:
 @pytest.mark.parametrize("size", [(48, 64), (64, 48), (11, 64), (100, 37), (1, 1), (200, 300)])
 def test_resized_image_is_metas(size: tuple[int, int]) -> None:
     image = photograph(*size)
-    result = resize_longest_side(image, 64)
+    result = resize_image(image, geometry(64))
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, _meta_transform(64).apply_image(image))
     np.testing.assert_array_equal(ResizeLongestSide(64).apply_image(image), result)
@@ -84,7 +83,7 @@ def test_normalised_image_is_metas_to_the_last_bit(size: tuple[int, int], dtype:
     image = photograph(*size).astype(dtype)
     if dtype == np.float32:
         image += np.random.default_rng(0).random(image.shape, np.float32)
-    result = normalize_and_pad(image, 64, Normalization("mean_std", mean=MEAN, std=STD))
+    result = normalize_and_pad(image, geometry(64))
     meta = _sam_class().preprocess(_meta_sam(64), torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result, meta.numpy())
@@ -92,7 +91,7 @@ def test_normalised_image_is_metas_to_the_last_bit(size: tuple[int, int], dtype:
 
 def test_min_max_spans_0_to_1_over_all_channels_before_padding() -> None:
     image = photograph(20, 64) // 2 + 40
-    result = normalize_and_pad(image, 64, Normalization("min_max"))
+    result = normalize_and_pad(image, geometry(64, normalization=Normalization("min_max")))
     low, high = image.min(), image.max()
     expected = (image.astype(np.float64) - low) / (int(high) - int(low))
     np.testing.assert_array_equal(result[0, :, :20], expected.transpose(2, 0, 1).astype(np.float32))
@@ -102,7 +101,9 @@ def test_min_max_spans_0_to_1_over_all_channels_before_padding() -> None:
 
 
 def test_min_max_of_a_flat_image_is_zero() -> None:
-    assert not normalize_and_pad(np.full((64, 64, 3), 200, np.uint8), 64, Normalization("min_max")).any()
+    assert not normalize_and_pad(
+        np.full((64, 64, 3), 200, np.uint8), geometry(64, normalization=Normalization("min_max"))
+    ).any()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -132,7 +133,7 @@ def test_coordinates_are_metas(size: tuple[int, int]) -> None:
 def test_upscaled_masks_are_torchs(size: tuple[int, int], image_size: int, low_res: int) -> None:
     logits = np.random.default_rng(0).standard_normal((2, 1, low_res, low_res)).astype(np.float32)
     input_size = resize_shape(*size, image_size)
-    result = upscale_masks(logits, image_size, input_size, size)
+    result = upscale_masks(logits, geometry(image_size, low_res), input_size, size)
     expected = _upscaled_by_torch(logits, image_size, input_size, size)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, atol=2e-4)
@@ -141,7 +142,7 @@ def test_upscaled_masks_are_torchs(size: tuple[int, int], image_size: int, low_r
 def test_upscaled_masks_are_metas() -> None:
     logits = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
     meta = _sam_class().postprocess_masks(_meta_sam(64), torch.from_numpy(logits), (40, 64), (100, 160))
-    np.testing.assert_allclose(upscale_masks(logits, 64, (40, 64), (100, 160)), meta.numpy(), atol=1e-5)
+    np.testing.assert_allclose(upscale_masks(logits, geometry(64, 16), (40, 64), (100, 160)), meta.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(("image_size", "low_res"), [(64, 64), (64, 16), (56, 16)])
@@ -157,8 +158,8 @@ def test_thresholded_masks_are_the_thresholded_upscaled_masks(image_size: int, l
         spot = logits[0, top : top + random.integers(1, 6), left : left + random.integers(1, 6)]
         spot[:] = random.standard_normal(spot.shape) * 3 + threshold
         input_size = resize_shape(height, width, image_size)
-        result = threshold_masks(logits, image_size, input_size, (height, width), threshold)
-        upscaled = upscale_masks(logits, image_size, input_size, (height, width))
+        result = threshold_masks(logits, geometry(image_size, low_res), input_size, (height, width), threshold)
+        upscaled = upscale_masks(logits, geometry(image_size, low_res), input_size, (height, width))
         assert result.dtype == np.bool_
         # Computed on a window, a logit may differ by rounding.
         decided = np.abs(upscaled - threshold) > 1e-4
@@ -171,7 +172,7 @@ def test_thresholded_masks_are_the_thresholded_upscaled_masks(image_size: int, l
 def test_any_window_is_that_part_of_the_whole(sizes: Any) -> None:
     image_size, low_res, input_size, original_size = sizes
     logits = np.random.default_rng(0).standard_normal((low_res, low_res)).astype(np.float32)
-    whole = upscale_masks(logits, image_size, input_size, original_size)
+    whole = upscale_masks(logits, geometry(image_size, low_res), input_size, original_size)
     buffer = np.empty(whole.size, np.float32)
     for top, left in np.ndindex(8, 8):
         window = (top, original_size[0] - 3), (left, min(left + 5, original_size[1]))
@@ -182,18 +183,18 @@ def test_any_window_is_that_part_of_the_whole(sizes: Any) -> None:
 def test_masks_in_the_padding_only_are_empty() -> None:
     logits = np.full((1, 16, 16), -1, np.float32)
     logits[:, 12:] = 5
-    assert not threshold_masks(logits, 64, (32, 64), (320, 640), 0.0).any()
+    assert not threshold_masks(logits, geometry(64, 16), (32, 64), (320, 640), 0.0).any()
 
 
 def test_mask_that_fills_the_image_is_full() -> None:
-    assert threshold_masks(np.ones((1, 16, 16), np.float32), 64, (43, 64), (333, 500), 0.0).all()
+    assert threshold_masks(np.ones((1, 16, 16), np.float32), geometry(64, 16), (43, 64), (333, 500), 0.0).all()
 
 
 def test_low_res_masks_are_not_changed() -> None:
     logits = np.random.default_rng(0).standard_normal((1, 16, 16)).astype(np.float32)
     before = logits.copy()
-    threshold_masks(logits, 64, (32, 64), (100, 200), 0.0)
-    upscale_masks(logits, 64, (32, 64), (100, 200))
+    threshold_masks(logits, geometry(64, 16), (32, 64), (100, 200), 0.0)
+    upscale_masks(logits, geometry(64, 16), (32, 64), (100, 200))
     np.testing.assert_array_equal(logits, before)
 
 

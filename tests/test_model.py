@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +9,14 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from toy_bundle import MEAN_STD, C, rewrite_manifest, toy_decoder, toy_encoder, write_toy_bundle
+from contracts import MEAN_STD, geometry
+from toy_bundle import C, rewrite_manifest, toy_decoder, toy_encoder, write_toy_bundle
 
 import samrt
 from samrt.backends.onnxruntime import OnnxRuntimeEngine
-from samrt.bundle.folder import open_bundle, write_zip
-from samrt.bundle.manifest import Normalization
-from samrt.errors import BackendError, BundleError, InputError
-from samrt.geometry import normalize_and_pad, resize_longest_side, upscale_masks
+from samrt.bundle.contract import MaskOutputs, Normalization
+from samrt.errors import BackendError, InputError
+from samrt.geometry import normalize_and_pad, resize_image, upscale_masks
 from samrt.model import Model
 from samrt.scribble import STROKE_LOGIT, Scribble
 
@@ -27,6 +24,7 @@ pytest_plugins = ("toy_fixtures",)
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
 SIZE, INPUT = (40, 90), (28, 64)
+GEOMETRY = geometry(64, 64)
 SCALE = np.array([64 / 90, 28 / 40])
 POINTS, LABELS = [[30.0, 20.0], [70.0, 5.0]], [1, 0]
 BOX = [10.0, 5.0, 60.0, 35.0]
@@ -36,6 +34,13 @@ PROMPTS_PER_CALL = OnnxRuntimeEngine.max_lengths["prompts"]
 @pytest.fixture(scope="module")
 def embedding(toy_model: Model) -> samrt.Embedding:
     return toy_model.encode(IMAGE)
+
+
+def feature(embedding: samrt.Embedding) -> np.ndarray:
+    """The toy model's only one."""
+    (name,) = embedding.features
+    assert name == "image_embeddings"
+    return np.asarray(embedding.features[name])
 
 
 def _tokens(points: Any = (), labels: Any = (), box: Any = ()) -> tuple[np.ndarray, np.ndarray]:
@@ -57,10 +62,11 @@ def test_encode(tmp_path: Path, normalization: Normalization, size: tuple[int, i
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     with samrt.load(write_toy_bundle(tmp_path / "b", normalization=normalization)) as model:
         embedding = model.encode(image)
-    resized = resize_longest_side(image, 64)
-    expected = toy_encoder(normalize_and_pad(resized, 64, normalization))
-    assert embedding.features.shape == (1, C, 16, 16)
-    np.testing.assert_allclose(embedding.features, expected, atol=1e-5)
+    frames = geometry(64, normalization=normalization)
+    resized = resize_image(image, frames)
+    expected = toy_encoder(normalize_and_pad(resized, frames))
+    assert feature(embedding).shape == (1, C, 16, 16)
+    np.testing.assert_allclose(feature(embedding), expected, atol=1e-5)
     assert embedding.original_size == size
     assert embedding.input_size == resized.shape[:2]
     assert embedding.model_id == "ab" * 8 + "@64"
@@ -74,7 +80,7 @@ def test_all_kinds_of_images_encode_alike(toy_model: Model, embedding: samrt.Emb
         toy_model.encode(IMAGE[..., ::-1], "BGR"),
         toy_model.encode(IMAGE / 255),
     ):
-        np.testing.assert_array_equal(other.features, embedding.features)
+        np.testing.assert_array_equal(feature(other), feature(embedding))
     with pytest.raises(InputError, match="image_format"):
         toy_model.encode(IMAGE, "HSV")
 
@@ -88,11 +94,11 @@ def test_predict(toy_model: Model, embedding: samrt.Embedding, given: Any, mask:
     result = toy_model.predict(
         embedding, points or None, labels or None, box or None, mask_input, multimask_output=multimask_output
     )
-    masks, scores = toy_decoder(embedding.features, *_tokens(points, labels, box), mask_input)
+    masks, scores = toy_decoder(feature(embedding), *_tokens(points, labels, box), mask_input)
     kept = slice(1, 4) if multimask_output else slice(0, 1)
     np.testing.assert_allclose(result.low_res_masks, masks[0, kept], atol=1e-4)
     np.testing.assert_allclose(result.iou_predictions, scores[0, kept], atol=1e-5)
-    upscaled = upscale_masks(masks[0, kept], 64, INPUT, SIZE)
+    upscaled = upscale_masks(masks[0, kept], GEOMETRY, INPUT, SIZE)
     assert result.masks.dtype == np.bool_
     assert result.masks.shape == (3 if multimask_output else 1, 40, 90)
     assert 0 < result.masks.mean() < 1
@@ -103,7 +109,7 @@ def test_predict(toy_model: Model, embedding: samrt.Embedding, given: Any, mask:
 def test_mask_alone_is_a_prompt(toy_model: Model, embedding: samrt.Embedding) -> None:
     mask_input = np.full((1, 64, 64), 4, np.float32)
     result = toy_model.predict(embedding, mask_input=mask_input)
-    masks, scores = toy_decoder(embedding.features, *_tokens(), mask_input)
+    masks, scores = toy_decoder(feature(embedding), *_tokens(), mask_input)
     np.testing.assert_allclose(result.low_res_masks, masks[0, 1:], atol=1e-4)
     np.testing.assert_allclose(result.iou_predictions, scores[0, 1:], atol=1e-5)
 
@@ -112,11 +118,11 @@ def test_logits_are_those_behind_the_masks(toy_model: Model, embedding: samrt.Em
     logits = toy_model.predict(embedding, POINTS, LABELS, return_logits=True)
     assert logits.masks.dtype == np.float32
     np.testing.assert_array_equal(logits.masks > 0, toy_model.predict(embedding, POINTS, LABELS).masks)
-    np.testing.assert_array_equal(logits.masks, upscale_masks(logits.low_res_masks, 64, INPUT, SIZE))
+    np.testing.assert_array_equal(logits.masks, upscale_masks(logits.low_res_masks, GEOMETRY, INPUT, SIZE))
 
 
 def test_mask_threshold_of_the_manifest_counts(own_bundle: Path) -> None:
-    rewrite_manifest(own_bundle, mask_threshold=1.5)
+    rewrite_manifest(own_bundle, masks=MaskOutputs(threshold=1.5))
     with samrt.load(own_bundle) as model:
         embedding = model.encode(IMAGE)
         logits = model.predict(embedding, POINTS, LABELS, return_logits=True).masks
@@ -166,9 +172,9 @@ def test_low_res_masks_at_a_quarter_of_the_input(tmp_path: Path) -> None:
     with samrt.load(write_toy_bundle(tmp_path / "b", stride=16)) as model:
         embedding = model.encode(IMAGE)
         result = model.predict(embedding, POINTS, LABELS, return_logits=True)
-    masks, _ = toy_decoder(embedding.features, *_tokens(POINTS, LABELS))
+    masks, _ = toy_decoder(feature(embedding), *_tokens(POINTS, LABELS))
     assert result.low_res_masks.shape == (3, 16, 16)
-    np.testing.assert_allclose(result.masks, upscale_masks(masks[0, 1:], 64, INPUT, SIZE), atol=1e-4)
+    np.testing.assert_allclose(result.masks, upscale_masks(masks[0, 1:], geometry(64, 16), INPUT, SIZE), atol=1e-4)
 
 
 def test_scribble_is_predicted_twice(toy_model: Model, embedding: samrt.Embedding) -> None:
@@ -237,16 +243,20 @@ def test_saved_embedding_predicts_the_same(toy_model: Model, embedding: samrt.Em
     [
         ({"model_id": "cd" * 8 + "@64"}, f"was made by model {'cd' * 8}@64, this model is {'ab' * 8}@64"),
         (
-            {"features": np.zeros((1, C, 8, 8), np.float32)},
-            rf"has features \[1, {C}, 8, 8\], this model's are \[1, {C}, 16, 16\]",
+            {"features": {"image_embeddings": np.zeros((1, C, 8, 8), np.float32)}},
+            rf"has the features \w+ \[1, {C}, 8, 8\], this model's are image_embeddings \[1, {C}, 16, 16\]",
         ),
-        ({"input_size": (28, 128)}, r"has the input_size \(28, 128\), whose longer side should be 64"),
+        (
+            {"features": {"others": np.zeros((1, C, 16, 16), np.float32)}},
+            rf"has the features others \[1, {C}, 16, 16\], this model's are image_embeddings",
+        ),
+        ({"input_size": (28, 128)}, r"has the input_size \(28, 128\), not the longer side 64"),
     ],
 )
 def test_embedding_of_another_model(
     toy_model: Model, embedding: samrt.Embedding, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=f"the embedding {message}; encode the image with this model"):
+    with pytest.raises(InputError, match=f"the embedding {message}.*; encode the image with this model"):
         toy_model.predict(replace(embedding, **change), POINTS, LABELS)
 
 
@@ -284,104 +294,11 @@ def test_decoder_that_overflows_is_not_believed(
         toy_model.predict(embedding, POINTS, LABELS)
 
 
-def test_load_says_what_it_chose(toy_bundle: Path) -> None:
-    for backend in ("auto", "onnxruntime"):
-        model = samrt.load(str(toy_bundle), backend=backend)
-        assert (model.backend, model.image_size, model.manifest.family) == ("onnxruntime", 64, "toy")
-
-
-def test_load_of_an_unknown_backend_comes_before_the_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="choose one of auto, onnxruntime"):
-        samrt.load(tmp_path / "absent", backend="cuda")
-
-
-def test_load_refuses_a_tampered_bundle(own_bundle: Path) -> None:
-    weights = own_bundle / "encoder.weights"
-    weights.write_bytes(b"\0" * weights.stat().st_size)
-    with pytest.raises(BundleError, match=r"encoder.weights .* SHA-256"):
-        samrt.load(own_bundle)
-
-
-def test_zip_predicts_as_its_folder_and_leaves_nothing(
-    toy_model: Model, toy_bundle: Path, embedding: samrt.Embedding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_zip(toy_bundle, tmp_path / "toy.zip")
-    unpacked = tmp_path / "unpacked"
-    unpacked.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(unpacked))
-    with samrt.load(tmp_path / "toy.zip") as model:
-        assert list(unpacked.iterdir())
-        np.testing.assert_array_equal(model.encode(IMAGE).features, embedding.features)
-        result = model.predict(embedding, POINTS, LABELS)
-    np.testing.assert_array_equal(result.masks, toy_model.predict(embedding, POINTS, LABELS).masks)
-    assert not list(unpacked.iterdir())
-
-
-def test_open_bundle_is_used_and_stays_open(toy_bundle: Path, tmp_path: Path, embedding: samrt.Embedding) -> None:
-    write_zip(toy_bundle, tmp_path / "toy.zip")
-    bundle = open_bundle(tmp_path / "toy.zip")
-    for _ in range(2):
-        with samrt.load(bundle) as model:
-            assert model.manifest is bundle.manifest
-            assert model.predict(embedding, POINTS, LABELS).masks.any()
-    assert bundle.path_of("encoder.onnx").exists()
-    bundle.close()
-
-
-def test_closed_model_says_so(own_bundle: Path, embedding: samrt.Embedding) -> None:
-    model = samrt.load(own_bundle)
-    model.close()
-    model.close()
-    with pytest.raises(BackendError, match="closed"):
-        model.predict(embedding, POINTS, LABELS)
-    with pytest.raises(BackendError, match="closed"):
-        model.encode(IMAGE)
-
-
-def test_several_threads(toy_model: Model) -> None:
-    def segment(seed: int) -> tuple[np.ndarray, np.ndarray]:
-        random = np.random.default_rng(seed)
-        size = random.integers(10, 90, 2)
-        embedding = toy_model.encode(random.integers(0, 256, (*size, 3), dtype=np.uint8))
-        result = toy_model.predict(embedding, random.random((1, 2)) * size.min(), [1])
-        return result.masks, result.low_res_masks
-
-    alone = [segment(seed) for seed in range(24)]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(segment, range(24)))
-    for (masks, low_res), (other_masks, other_low_res) in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(masks, other_masks)
-        np.testing.assert_array_equal(low_res, other_low_res)
-
-
-def test_import_is_quick_and_predicting_needs_no_torch(toy_bundle: Path) -> None:
-    code = f"""
-import sys, samrt
-heavy = {{"numpy", "cv2", "PIL", "onnxruntime", "torch", "onnx"}} & set(sys.modules)
-assert not heavy, heavy
-assert {{"load", "SamPredictor", "__version__"}} <= set(dir(samrt)), dir(samrt)
-assert samrt.__version__.count(".") == 2
-import numpy
-model = samrt.load({str(toy_bundle)!r})
-masks = model.predict(model.encode(numpy.zeros((9, 9), numpy.uint8)), [[4, 4]], [1]).masks
-assert masks.shape == (3, 9, 9)
-assert not {{"torch", "onnx"}} & set(sys.modules)
-try:
-    samrt.nonsense
-except AttributeError as error:
-    assert "no attribute 'nonsense'" in str(error)
-else:
-    raise SystemExit("samrt.nonsense exists")
-for name in samrt.__all__:
-    getattr(samrt, name)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
 def test_low_res_predictions_are_all_four_masks(toy_model: Model, embedding: samrt.Embedding) -> None:
-    masks, scores = toy_decoder(embedding.features, *_tokens(POINTS, LABELS))
-    for on_device in (False, True):  # ONNX Runtime has no device, and returns arrays in either case
-        low_res, predicted = toy_model.predict_low_res(embedding, POINTS, LABELS, on_device=on_device)
+    masks, scores = toy_decoder(feature(embedding), *_tokens(POINTS, LABELS))
+    # ONNX Runtime has no device, and returns arrays in either case.
+    for predict in (toy_model.predict_low_res, toy_model.predict_low_res_on_device):
+        low_res, predicted = predict(embedding, POINTS, LABELS)
         np.testing.assert_allclose(low_res, masks, atol=1e-4)
         np.testing.assert_allclose(predicted, scores, atol=1e-5)
     boxes = np.tile(BOX, (PROMPTS_PER_CALL + 1, 1))
@@ -389,22 +306,22 @@ def test_low_res_predictions_are_all_four_masks(toy_model: Model, embedding: sam
     assert low_res.shape == (PROMPTS_PER_CALL + 1, 4, 64, 64)
     np.testing.assert_array_equal(low_res[0], low_res[-1])
     with pytest.raises(InputError, match=f"{PROMPTS_PER_CALL} prompts go at once, not {PROMPTS_PER_CALL + 1}; split"):
-        toy_model.predict_low_res(embedding, box=boxes, on_device=True)
+        toy_model.predict_low_res_on_device(embedding, box=boxes)
     with pytest.raises(InputError, match="outside"):
         toy_model.predict_low_res(embedding, [[400, 10]], [1])
 
 
 def test_prepared_images_and_batches_are_encoded_alike(toy_model: Model, embedding: samrt.Embedding) -> None:
-    pixels = normalize_and_pad(resize_longest_side(IMAGE, 64), 64, MEAN_STD)
+    pixels = normalize_and_pad(resize_image(IMAGE, GEOMETRY), GEOMETRY)
     prepared = toy_model.encode_prepared(pixels, SIZE, INPUT)
-    np.testing.assert_array_equal(prepared.features, embedding.features)
+    np.testing.assert_array_equal(feature(prepared), feature(embedding))
     assert (prepared.original_size, prepared.input_size) == (embedding.original_size, embedding.input_size)
     tall = np.ascontiguousarray(IMAGE.transpose(1, 0, 2))
     first, second, third = toy_model.encode_batch([IMAGE, tall, IMAGE])
-    np.testing.assert_array_equal(first.features, embedding.features)
-    np.testing.assert_array_equal(third.features, first.features)
+    np.testing.assert_array_equal(feature(first), feature(embedding))
+    np.testing.assert_array_equal(feature(third), feature(first))
     assert (second.original_size, second.input_size) == ((90, 40), (64, 28))
-    np.testing.assert_array_equal(second.features, toy_model.encode(tall).features)
+    np.testing.assert_array_equal(feature(second), feature(toy_model.encode(tall)))
     assert toy_model.encode_batch([]) == []
 
 

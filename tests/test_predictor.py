@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contracts import geometry
 from oracle import segment_anything
-from toy_bundle import MEAN_STD, C, toy_decoder, toy_encoder
+from toy_bundle import C, toy_decoder, toy_encoder
 
 import samrt
 from samrt.errors import InputError
-from samrt.geometry import normalize_and_pad, resize_longest_side, upscale_masks
+from samrt.geometry import normalize_and_pad, resize_image, upscale_masks
 from samrt.model import Model
 from samrt.predictor import SamPredictor
 
@@ -23,6 +24,7 @@ pytest_plugins = ("toy_fixtures",)
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
 SIZE, INPUT = (40, 90), (28, 64)
+GEOMETRY = geometry(64, 64)
 POINTS, LABELS = np.array([[30.0, 20.0], [70.0, 5.0]]), np.array([1, 0])
 BOX = np.array([10.0, 5.0, 60.0, 35.0])
 MASK = np.random.default_rng(1).standard_normal((1, 64, 64)).astype(np.float32) * 9
@@ -75,7 +77,7 @@ def test_predict_is_model_predict(
 
 def test_logits(predictor: SamPredictor) -> None:
     logits, _, low_res = predictor.predict(POINTS, LABELS, return_logits=True)
-    np.testing.assert_array_equal(logits, upscale_masks(low_res, 64, INPUT, SIZE))
+    np.testing.assert_array_equal(logits, upscale_masks(low_res, GEOMETRY, INPUT, SIZE))
     np.testing.assert_array_equal(predictor.predict(POINTS, LABELS)[0], logits > 0)
 
 
@@ -210,7 +212,7 @@ def test_predict_torch_needs_batches_and_predict_does_not(predictor: SamPredicto
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64, torch.float64, torch.float16])
 def test_set_torch_image_is_set_image(predictor: SamPredictor, toy_model: Model, dtype: torch.dtype) -> None:
-    resized = resize_longest_side(IMAGE, 64)
+    resized = resize_image(IMAGE, GEOMETRY)
     other = SamPredictor(toy_model)
     other.set_torch_image(torch.from_numpy(resized).permute(2, 0, 1)[None].to(dtype), SIZE)
     assert isinstance(other.get_image_embedding(), torch.Tensor)
@@ -223,9 +225,9 @@ def test_set_torch_image_is_set_image(predictor: SamPredictor, toy_model: Model,
 
 
 def test_set_torch_image_keeps_fractions(predictor: SamPredictor) -> None:
-    pixels = resize_longest_side(IMAGE, 64).astype(np.float32) + np.float32(0.3)
+    pixels = resize_image(IMAGE, GEOMETRY).astype(np.float32) + np.float32(0.3)
     predictor.set_torch_image(torch.from_numpy(pixels).permute(2, 0, 1)[None], SIZE)
-    expected = toy_encoder(normalize_and_pad(pixels, 64, MEAN_STD))
+    expected = toy_encoder(normalize_and_pad(pixels, GEOMETRY))
     np.testing.assert_allclose(predictor.features.numpy(), expected, atol=2e-5)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from oracle import segment_anything
 
+from samrt.embedding import Embedding
 from samrt.errors import InputError
 from samrt.prompts import Prompts, check_geometry, decoder_inputs, read_prompts, to_input_frame
 
@@ -80,9 +82,14 @@ def test_mask_alone_has_no_tokens() -> None:
 
 
 def test_input_frame_scales_each_axis() -> None:
-    prompts = to_input_frame(_read(POINTS, LABELS, BOX), (100, 200), (50, 400))
+    embedding = Embedding({"image_embeddings": np.zeros((1, 1), np.float32)}, (100, 200), (50, 400), "model")
+    prompts = to_input_frame(_read(POINTS, LABELS, BOX), embedding)
     np.testing.assert_array_equal(prompts.point_coords, [[[20, 10], [60, 2.5]]])
     np.testing.assert_array_equal(prompts.boxes, [[10, 3, 60, 20]])
+    # A region of 100x50 pixels that fills the same frame: twice as large, and counted from its corner.
+    of_region = to_input_frame(_read(POINTS, LABELS, BOX), replace(embedding, region=(4, 3, 104, 53)))
+    np.testing.assert_array_equal(of_region.point_coords, [[[24, 17], [104, 2]]])
+    np.testing.assert_array_equal(of_region.boxes, [[4, 3, 104, 37]])
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float16, np.float64])

@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+from contracts import MEAN_STD, sam_contract
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from samrt.bundle.manifest import FileEntry, Form, Graph, Manifest, Normalization, Source, Tensor, contract_graph
+from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER, Graph, Normalization, Tensor
+from samrt.bundle.manifest import FileEntry, Form, Manifest, Source
 from samrt.files import sha256_of
 
 S, STRIDE, C = 64, 4, 8
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-MEAN_STD = Normalization("mean_std", mean=MEAN, std=STD)
+FILES = {IMAGE_ENCODER: "encoder.onnx", MASK_DECODER: "decoder.onnx"}
 LABEL_WEIGHTS = {1: 8.0, 0: -8.0, 2: 5.0, 3: 6.0, -1: 0.0}
 FACTORS = np.array([1.0, 0.8, 1.2, 0.9], np.float32)
 OFFSETS = np.array([-1.0, -0.5, -2.0, 0.5], np.float32)
@@ -36,27 +37,25 @@ def write_toy_bundle(
     """Write the bundle; `stride` 4 makes L equal to S, 16 makes it a quarter."""
     folder.mkdir(parents=True, exist_ok=True)
     side = image_size // stride
-    sizes = image_size, (C, side, side), 4 * side
-    graphs = {name: contract_graph(name, f"{name}.onnx", *sizes) for name in ("encoder", "decoder")}
+    contract = sam_contract(image_size, (C, side, side), normalization)
+    graphs = {role: contract.graph(role, file) for role, file in FILES.items()}
     onnx.save_model(
-        _model(graphs["encoder"], _encoder_nodes(stride), {"mix": MIX[:, :, None, None]}),
+        _model(graphs["image_encoder"], _encoder_nodes(stride), {"mix": MIX[:, :, None, None]}),
         str(folder / "encoder.onnx"),
         save_as_external_data=True,
         location="encoder.weights",
         size_threshold=0,
     )
     onnx.save_model(
-        _model(graphs["decoder"], _decoder_nodes(), _decoder_constants(image_size, 4 * side)),
+        _model(graphs["mask_decoder"], _decoder_nodes(), _decoder_constants(image_size, 4 * side)),
         str(folder / "decoder.onnx"),
     )
     manifest = Manifest(
         family="toy",
         variant="toy",
-        image_size=image_size,
-        embedding_shape=(C, side, side),
-        low_res_size=4 * side,
-        mask_threshold=0.0,
-        normalization=normalization,
+        geometry=contract.geometry,
+        features=contract.features,
+        masks=contract.masks,
         forms=(Form("fp32", "dense", graphs, verification={}),),
         files=entries(folder, "encoder.onnx", "encoder.weights", "decoder.onnx"),
         source=Source("toy.pth", "ab" * 32, 24, 24),

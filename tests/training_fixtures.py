@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from seeded import RELEASED_DECODER, vit_state
 from torch import Tensor
 
+from training import train
 from training.pack import Picture
 from training.recipes import Recipe, Stage
 
@@ -33,7 +37,7 @@ TINY = Recipe(
 
 def decoder_state() -> dict[str, Tensor]:
     """Seeded weights in the layout of LiteMedSAM's neck, prompt encoder and mask decoder."""
-    return vit_state(TINY.encoder(64), decoder=RELEASED_DECODER)
+    return vit_state(TINY.encoder(64), decoder=replace(RELEASED_DECODER, mlp_dim=128))
 
 
 def discs(count: int = 3) -> dict[str, list[Picture]]:
@@ -66,3 +70,9 @@ def write_data_set(folder: Path) -> Path:
 def write_decoder(path: Path) -> Path:
     torch.save(decoder_state(), path)
     return path
+
+
+def train_tiny(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run training/train.py on the recipe `tiny`, which the fixture `inputs` adds; returns its exit status."""
+    monkeypatch.setattr(sys, "argv", ["train", "tiny", *words])
+    return train.main()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from samrt.errors import BundleError
-from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
+from samrt_export.families.vit_blocks import PIXEL_MEAN, PIXEL_STD
 from samrt_export.models.config import TrunkConfig
 from samrt_export.models.mbconv import Trunk
 from training.lite_medsam import ROOT, fetch

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from samrt.errors import BundleError, InputError
 from samrt_export.families import build_model
-from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
+from samrt_export.families.vit_blocks import PIXEL_MEAN, PIXEL_STD
 from samrt_export.models.config import ConvVitConfig
 from samrt_export.models.conv_vit import ConvViT
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
@@ -106,7 +106,7 @@ class PromptableModel(nn.Module):
         """
         super().__init__()
         loaded = build_model({name: tensor.detach().clone() for name, tensor in state.items()}, side)
-        if loaded.normalization.kind != "mean_std":
+        if loaded.contract.geometry.normalization.kind != "mean_std":
             raise BundleError(f"a {loaded.family} model cannot be trained here: its images are normalised otherwise")
         self.side, self.whole_half, self.edge_weight = side, whole_half, 0.0
         self.sam = loaded.sam.requires_grad_(True)

@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.bundle.contract import resize_shape
 from samrt.errors import InputError, OutputError, SamrtError
 from samrt.files import check_target, replacing_file, sha256_of
-from samrt.geometry import resize_longest_side, resize_shape
+from samrt.geometry import resize_longest_side
 
 SIDE = 448
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.bundle.contract import resize_shape
 from samrt.errors import InputError
-from samrt.geometry import resize_shape
 from training.augment import disturbed, flipped
 from training.held_out import kept_for_training
 from training.pack import Picture, unpack

@@ -31,7 +31,7 @@ from torch import Tensor
 from samrt.errors import BundleError, InputError, OutputError, SamrtError
 from samrt.files import replacing_file, sha256_of
 from samrt_export.checkpoint import read_checkpoint
-from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
+from samrt_export.families.vit_blocks import PIXEL_MEAN, PIXEL_STD
 from training.average import Average
 from training.curves import draw_curves
 from training.grouping import grouping_loss

@@ -35,7 +35,7 @@ def session(work: Work, driver: Driver, flavour: str, lowering: str, graphs: boo
     """The open session of a contender, and its stream."""
     from samrt.backends.session import open_session
     from samrt.bundle.folder import open_bundle
-    from samrt.device.cuda import DeviceOptions
+    from samrt.device.session import DeviceOptions
 
     stream = driver.new_stream()
     options = DeviceOptions(stream=stream, cuda_graphs=graphs)

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.bundle.manifest import Normalization
-from samrt.geometry import resize_shape
+from samrt.bundle.contract import Normalization, resize_shape
 from samrt.kernels.image import (
     MASK_STATS,
     ImagePlanes,

@@ -51,7 +51,7 @@ class Peers:
     def decoder(self, prepare: Callable[[nn.Module], Any] = lambda module: module) -> dict[str, Any]:
         """Times of the decoder, one prompt of two points."""
         loaded = models.load(self._checkpoint)
-        prompts = seeded_prompts(loaded.image_size, loaded.low_res_size, 1, _POINTS)
+        prompts = seeded_prompts(loaded.image_size, loaded.contract.geometry.low_res_side, 1, _POINTS)
         inputs = (self._expected, *(torch.from_numpy(value).to(self._device) for value in prompts.values()))
         with torch.inference_mode():
             expected = DecoderGraph(models.load(self._checkpoint).sam).to(self._device)(*inputs)[0]

@@ -7,12 +7,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor
-
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.errors import BundleError
-from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of, table_of
-from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD, resize_rel_pos
+from samrt_export.families.loading import (
+    LoadedModel,
+    State,
+    count,
+    load_strictly,
+    read_decoder,
+    sam_contract,
+    shape_of,
+)
+from samrt_export.families.vit_blocks import (
+    ENCODER,
+    LARGEST_WINDOW,
+    PIXEL_MEAN,
+    PIXEL_STD,
+    check_image_size,
+    read_blocks,
+    rel_pos_rows,
+    resized_rel_pos,
+)
 from samrt_export.models.config import ConvVitConfig, TrunkConfig, VitConfig
 from samrt_export.models.conv_vit import TOKEN_STRIDE, ConvViT
 from samrt_export.models.mbconv import OUTPUTS, STRIDES
@@ -21,12 +36,9 @@ from samrt_export.models.sam import Sam
 FAMILY = "conv_vit"
 DESCRIPTION = "samrt's encoder of an EfficientNet-Lite trunk and SAM's ViT blocks"
 
-_ENCODER = "image_encoder"
-_STEM = f"{_ENCODER}.trunk.stem.weight"
+_STEM = f"{ENCODER}.trunk.stem.weight"
 # Its coarsest features have a stride of 32; the comparison with the reference holds a global layer's scores at once.
 _SIZE_MULTIPLE, _SMALLEST, _LARGEST = 32, 64, 1024
-# A window may be larger than a small grid, which is then padded to it.
-_LARGEST_WINDOW = 32
 
 
 def matches(state: State) -> bool:
@@ -43,14 +55,10 @@ def build(state: State, image_size: int | None) -> LoadedModel:
     """
     trained = read_config(state)
     side = trained.vit.image_size if image_size is None else image_size
-    if side % _SIZE_MULTIPLE or not _SMALLEST <= side <= _LARGEST:
-        raise BundleError(
-            f"the image size {side} cannot be used: choose a multiple of {_SIZE_MULTIPLE} from {_SMALLEST} to "
-            f"{_LARGEST}"
-        )
+    check_image_size(side, _SIZE_MULTIPLE, _SMALLEST, _LARGEST)
     config = replace(trained, vit=replace(trained.vit, image_size=side))
     window = config.vit.window_size
-    if window > max(config.vit.grid, _LARGEST_WINDOW):
+    if window > max(config.vit.grid, LARGEST_WINDOW):
         raise BundleError(
             f"windows of {window}x{window} cannot be used on the {config.vit.grid}x{config.vit.grid} grid of the image "
             f"size {side}: choose a larger image size"
@@ -59,11 +67,11 @@ def build(state: State, image_size: int | None) -> LoadedModel:
     variant = f"conv_vit_d{config.vit.embed_dim}x{config.vit.depth}"
     sam = load_strictly(
         lambda: Sam(ConvViT(config), decoder),
-        _resized(state, trained.vit, config.vit),
+        dict(state) | resized_rel_pos(state, trained.vit, config.vit),
         f"an EfficientNet-Lite trunk before a ViT of width {config.vit.embed_dim} and depth {config.vit.depth}",
     )
     normalization = Normalization(kind="mean_std", mean=PIXEL_MEAN, std=PIXEL_STD)
-    return LoadedModel(FAMILY, variant, sam, normalization, side)
+    return LoadedModel(FAMILY, variant, sam, sam_contract(decoder, normalization))
 
 
 def read_config(state: State) -> ConvVitConfig:
@@ -74,13 +82,8 @@ def read_config(state: State) -> ConvVitConfig:
     """
     trunk = _read_trunk(state)
     fine = trunk.widths[OUTPUTS[0]]
-    embed_dim = shape_of(state, f"{_ENCODER}.from_fine.weight", None, fine, 1, 1)[0]
-    depth = count(state, f"{_ENCODER}.blocks.")
-    _, head_dim = shape_of(state, _rel_pos(0, "h"), None, None)
-    if embed_dim % head_dim:
-        raise BundleError(
-            f"{_rel_pos(0, 'h')} is {head_dim} wide, which does not divide the encoder's width {embed_dim} into heads"
-        )
+    embed_dim = shape_of(state, f"{ENCODER}.from_fine.weight", None, fine, 1, 1)[0]
+    depth, head_dim, mlp_dim, out_chans = read_blocks(state, embed_dim)
     grid, window, global_blocks = _read_tables(state, depth)
     vit = VitConfig(
         image_size=grid * TOKEN_STRIDE,
@@ -88,8 +91,8 @@ def read_config(state: State) -> ConvVitConfig:
         embed_dim=embed_dim,
         depth=depth,
         head_dim=head_dim,
-        mlp_dim=shape_of(state, f"{_ENCODER}.blocks.0.mlp.lin1.weight", None, embed_dim)[0],
-        out_chans=shape_of(state, f"{_ENCODER}.neck.0.weight", None, embed_dim, 1, 1)[0],
+        mlp_dim=mlp_dim,
+        out_chans=out_chans,
         window_size=window,
         global_blocks=global_blocks,
     )
@@ -97,10 +100,10 @@ def read_config(state: State) -> ConvVitConfig:
 
 
 def _read_trunk(state: State) -> TrunkConfig:
-    stages = count(state, f"{_ENCODER}.trunk.stages.")
+    stages = count(state, f"{ENCODER}.trunk.stages.")
     if stages != len(STRIDES):
         raise BundleError(f"the trunk has {stages} stages, expected {len(STRIDES)}")
-    names = [f"{_ENCODER}.trunk.stages.{stage}" for stage in range(stages)]
+    names = [f"{ENCODER}.trunk.stages.{stage}" for stage in range(stages)]
     return TrunkConfig(
         stem=shape_of(state, _STEM, None, 3, 3, 3)[0],
         widths=tuple(shape_of(state, f"{name}.0.project.weight", None, None, 1, 1)[0] for name in names),
@@ -113,7 +116,7 @@ def _read_tables(state: State, depth: int) -> tuple[int, int, tuple[int, ...]]:
 
     The longest tables are those of the whole grid, as nothing else tells its side.
     """
-    rows = [shape_of(state, _rel_pos(block, "h"), None, None)[0] for block in range(depth)]
+    rows = [rel_pos_rows(state, block) for block in range(depth)]
     lengths = sorted(set(rows))
     if len(lengths) > 2 or any(length % 2 == 0 for length in lengths):
         raise BundleError(
@@ -129,18 +132,3 @@ def _read_tables(state: State, depth: int) -> tuple[int, int, tuple[int, ...]]:
     global_blocks = tuple(block for block, length in enumerate(rows) if length == lengths[-1])
     window = (lengths[0] + 1) // 2 if len(lengths) == 2 else 0
     return grid, window, global_blocks
-
-
-def _rel_pos(block: int, axis: str) -> str:
-    return f"{_ENCODER}.blocks.{block}.attn.rel_pos_{axis}"
-
-
-def _resized(state: State, trained: VitConfig, vit: VitConfig) -> dict[str, Tensor]:
-    """The tables of global blocks for another grid."""
-    resized = dict(state)
-    if vit.grid == trained.grid:
-        return resized
-    for name in (_rel_pos(block, axis) for block in vit.global_blocks for axis in ("h", "w")):
-        table = table_of(state, name, 2 * trained.grid - 1, trained.head_dim)
-        resized[name] = resize_rel_pos(table, 2 * vit.grid - 1)
-    return resized

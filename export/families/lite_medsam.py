@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from math import isqrt
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.errors import BundleError
-from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of
+from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, sam_contract, shape_of
 from samrt_export.models.config import TinyVitConfig
 from samrt_export.models.sam import Sam
 from samrt_export.models.tiny_vit import TinyViT
@@ -53,7 +53,7 @@ def build(state: State, image_size: int | None) -> LoadedModel:
     variant = "tiny_vit" if config == _RELEASED else f"tiny_vit_d{config.embed_dims[-1]}x{sum(config.depths)}"
     dims = "/".join(map(str, config.embed_dims))
     sam = load_strictly(lambda: Sam(TinyViT(config), decoder), state, f"LiteMedSAM with a TinyViT of widths {dims}")
-    return LoadedModel(FAMILY, variant, sam, Normalization(kind="min_max"), _IMAGE_SIZE)
+    return LoadedModel(FAMILY, variant, sam, sam_contract(decoder, Normalization(kind="min_max")))
 
 
 def read_config(state: State) -> TinyVitConfig:

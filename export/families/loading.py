@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import (
+    IMAGE_ENCODER,
+    MASK_DECODER,
+    Contract,
+    Feature,
+    Geometry,
+    MaskOutputs,
+    Normalization,
+)
 from samrt.errors import BundleError
 from samrt_export.models.config import DecoderConfig
-from samrt_export.models.sam import Sam
+from samrt_export.models.sam import DecoderGraph, EncoderGraph, Sam
 
 State = Mapping[str, Tensor]
+# From a whole model and the number format inside to the module of one graph.
+GraphModule = Callable[[Sam, torch.dtype], nn.Module]
+SAM_MODULES: Mapping[str, GraphModule] = {IMAGE_ENCODER: EncoderGraph, MASK_DECODER: DecoderGraph}
 
 _NAMES_SHOWN = 4
 _NAME_LENGTH = 120
@@ -25,26 +36,27 @@ _MASK_TOKENS = 4
 class LoadedModel:
     """A model ready to export.
 
-    `sam` is float32, in evaluation mode and without gradients; `image_size` is the side in pixels of the square input
-    it was built for.
+    `sam` is float32, in evaluation mode and without gradients; `contract` is what its graphs take and return, and
+    `modules` are what computes them, by role.
     """
 
     family: str
     variant: str
     sam: Sam
-    normalization: Normalization
-    image_size: int
+    contract: Contract
+    modules: Mapping[str, GraphModule] = field(default_factory=lambda: SAM_MODULES)
 
     @property
-    def embedding_shape(self) -> tuple[int, int, int]:
-        """`[C, h, w]` of one image's embedding."""
-        side = self.sam.prompt_encoder.embedding_size
-        return self.sam.mask_decoder.iou_token.embedding_dim, side, side
+    def image_size(self) -> int:
+        """Side of the image encoder's input in pixels."""
+        return self.contract.geometry.encoder_side
 
-    @property
-    def low_res_size(self) -> int:
-        """Side of mask logits and mask prompts."""
-        return 4 * self.sam.prompt_encoder.embedding_size
+    def module(self, role: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """The graph of a role as a module; its inputs and outputs are in the order of the contract's graph.
+
+        Changes the number format of `sam`.
+        """
+        return self.modules[role](self.sam, dtype)
 
 
 def shape_of(state: State, name: str, *expected: int | None) -> tuple[int, ...]:
@@ -122,6 +134,16 @@ def read_decoder(state: State, encoder_chans: int, image_size: int, embedding_si
             f"({config.num_heads} attention heads)"
         )
     return config
+
+
+def sam_contract(decoder: DecoderConfig, normalization: Normalization) -> Contract:
+    """The contract of SAM's own design: one feature, one frame, low-res masks of four times the feature's side."""
+    grid = decoder.embedding_size
+    return Contract(
+        Geometry(decoder.image_size, decoder.image_size, 4 * grid, normalization),
+        (Feature("image_embeddings", (decoder.embed_dim, grid, grid)),),
+        MaskOutputs(count=decoder.num_mask_tokens),
+    )
 
 
 def load_strictly(build: Callable[[], Sam], state: State, layout: str) -> Sam:

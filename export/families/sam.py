@@ -1,7 +1,7 @@
 """SAM with a ViT encoder: ViT-B, ViT-L, ViT-H and every other size of the same shape.
 
 Source: Segment Anything (arXiv:2304.02643), reference `build_sam`; other input sizes as in ViTDet's code (detectron2
-`get_abs_pos`, reference `get_rel_pos`).
+`get_abs_pos`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,28 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.errors import BundleError
-from samrt_export.families.loading import LoadedModel, State, count, load_strictly, read_decoder, shape_of, table_of
+from samrt_export.families.loading import (
+    LoadedModel,
+    State,
+    load_strictly,
+    read_decoder,
+    sam_contract,
+    shape_of,
+    table_of,
+)
+from samrt_export.families.vit_blocks import (
+    ENCODER,
+    LARGEST_WINDOW,
+    PIXEL_MEAN,
+    PIXEL_STD,
+    check_image_size,
+    read_blocks,
+    rel_pos,
+    rel_pos_rows,
+    resized_rel_pos,
+)
 from samrt_export.models.config import VitConfig
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
@@ -27,16 +46,9 @@ RELEASED = {
     "vit_h": VitConfig(1024, 16, 1280, 32, 80, 5120, 256, 14, (7, 15, 23, 31)),
 }
 
-# Of RGB values in 0..255, as Meta trained it.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
-
-_ENCODER = "image_encoder"
-_POS_EMBED = f"{_ENCODER}.pos_embed"
-_PATCHES = f"{_ENCODER}.patch_embed.proj.weight"
+_POS_EMBED = f"{ENCODER}.pos_embed"
+_PATCHES = f"{ENCODER}.patch_embed.proj.weight"
 _MIN_GRID = 4
-# A window may be larger than a small grid, which is then padded to it.
-_LARGEST_WINDOW = 32
 # 2048 pixels at patches of 16. Global attention grows with the fourth power of the grid: a layer and head of this one
 # have a gigabyte of scores, which the comparison with the reference holds at once.
 _MAX_GRID = 128
@@ -55,15 +67,16 @@ def build(state: State, image_size: int | None) -> LoadedModel:
             is not a multiple of the patch size within 4 to 256 patches.
     """
     trained = read_config(state)
-    if image_size is None:
-        image_size = trained.image_size
-    config = replace(trained, image_size=_checked_size(image_size, trained.patch_size))
+    side = trained.image_size if image_size is None else image_size
+    patch = trained.patch_size
+    check_image_size(side, patch, _MIN_GRID * patch, _MAX_GRID * patch, multiple_of="the patch size ")
+    config = replace(trained, image_size=side)
     decoder = read_decoder(state, config.out_chans, config.image_size, config.grid)
     sam = load_strictly(
         lambda: Sam(ImageEncoderViT(config), decoder), _resized(state, trained, config), _layout(config)
     )
     normalization = Normalization(kind="mean_std", mean=PIXEL_MEAN, std=PIXEL_STD)
-    return LoadedModel(FAMILY, variant_of(config), sam, normalization, config.image_size)
+    return LoadedModel(FAMILY, variant_of(config), sam, sam_contract(decoder, normalization))
 
 
 def read_config(state: State) -> VitConfig:
@@ -74,12 +87,7 @@ def read_config(state: State) -> VitConfig:
     """
     embed_dim, _, patch_size, _ = shape_of(state, _PATCHES, None, 3, None, None)
     _, grid, _, _ = shape_of(state, _POS_EMBED, 1, None, None, embed_dim)
-    depth = count(state, f"{_ENCODER}.blocks.")
-    _, head_dim = shape_of(state, _rel_pos(0, "h"), None, None)
-    if embed_dim % head_dim:
-        raise BundleError(
-            f"{_rel_pos(0, 'h')} is {head_dim} wide, which does not divide the encoder's width {embed_dim} into heads"
-        )
+    depth, head_dim, mlp_dim, out_chans = read_blocks(state, embed_dim)
     window_size, global_blocks = _read_windows(state, depth, grid)
     return VitConfig(
         image_size=grid * patch_size,
@@ -87,8 +95,8 @@ def read_config(state: State) -> VitConfig:
         embed_dim=embed_dim,
         depth=depth,
         head_dim=head_dim,
-        mlp_dim=shape_of(state, f"{_ENCODER}.blocks.0.mlp.lin1.weight", None, embed_dim)[0],
-        out_chans=shape_of(state, f"{_ENCODER}.neck.0.weight", None, embed_dim, 1, 1)[0],
+        mlp_dim=mlp_dim,
+        out_chans=out_chans,
         window_size=window_size,
         global_blocks=global_blocks,
     )
@@ -107,8 +115,7 @@ def _read_windows(state: State, depth: int, grid: int) -> tuple[int, tuple[int, 
     global_rows, window_rows, first_windowed = 2 * grid - 1, 0, ""
     global_blocks = []
     for block in range(depth):
-        name = _rel_pos(block, "h")
-        rows, _ = shape_of(state, name, None, None)
+        name, rows = rel_pos(block, "h"), rel_pos_rows(state, block)
         if rows == global_rows:
             global_blocks.append(block)
         elif rows % 2 and window_rows in (0, rows):
@@ -119,16 +126,12 @@ def _read_windows(state: State, depth: int, grid: int) -> tuple[int, tuple[int, 
                 f"{name} has {rows} rows: neither {global_rows} (global attention on the {grid}x{grid} grid of "
                 f"{_POS_EMBED}) nor that of a window ({window})"
             )
-    if window_rows > (2 * max(grid, _LARGEST_WINDOW) - 1 if global_blocks else global_rows):
+    if window_rows > (2 * max(grid, LARGEST_WINDOW) - 1 if global_blocks else global_rows):
         raise BundleError(
             f"{first_windowed} has {window_rows} rows, those of a grid larger than the {grid}x{grid} of {_POS_EMBED}: "
             "resize both to one grid"
         )
     return (window_rows + 1) // 2, tuple(global_blocks)
-
-
-def _rel_pos(block: int, axis: str) -> str:
-    return f"{_ENCODER}.blocks.{block}.attn.rel_pos_{axis}"
 
 
 def _layout(config: VitConfig) -> str:
@@ -140,38 +143,17 @@ def _layout(config: VitConfig) -> str:
     return f"{described} (the nearest released one is {nearest}: width {released.embed_dim}, depth {released.depth})"
 
 
-def _checked_size(image_size: int, patch_size: int) -> int:
-    smallest, largest = _MIN_GRID * patch_size, _MAX_GRID * patch_size
-    if image_size % patch_size or not smallest <= image_size <= largest:
-        raise BundleError(
-            f"the image size {image_size} cannot be used: choose a multiple of the patch size {patch_size} from "
-            f"{smallest} to {largest}"
-        )
-    return image_size
-
-
 def _resized(state: State, trained: VitConfig, config: VitConfig) -> dict[str, Tensor]:
-    """The position tables for another grid; those of windows do not depend on it."""
+    """The position tables for another grid."""
     resized = dict(state)
-    if config.grid == trained.grid:
-        return resized
     grid = trained.grid
+    if config.grid == grid:
+        return resized
     resized[_POS_EMBED] = _resize_pos_embed(table_of(state, _POS_EMBED, 1, grid, grid, trained.embed_dim), config.grid)
-    for block in config.global_blocks:
-        for axis in ("h", "w"):
-            name = _rel_pos(block, axis)
-            table = table_of(state, name, 2 * grid - 1, trained.head_dim)
-            resized[name] = resize_rel_pos(table, 2 * config.grid - 1)
-    return resized
+    return resized | resized_rel_pos(state, trained, config)
 
 
 def _resize_pos_embed(table: Tensor, grid: int) -> Tensor:
     # [1, h, w, C]; interpolate wants channels first
     resized = F.interpolate(table.permute(0, 3, 1, 2), size=(grid, grid), mode="bicubic", align_corners=False)
     return resized.permute(0, 2, 3, 1).contiguous()
-
-
-def resize_rel_pos(table: Tensor, rows: int) -> Tensor:
-    # [rows, d]
-    resized = F.interpolate(table.T[None], size=rows, mode="linear", align_corners=False)
-    return resized[0].T.contiguous()

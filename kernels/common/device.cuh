@@ -2,7 +2,8 @@
 //
 // Every PTX instruction is here and nowhere else. tests/kernels replaces this file by one that executes the same
 // functions on the CPU, with the fragment layouts that the PTX ISA documents; so a kernel may use nothing else of the
-// GPU than this, threadIdx and its kin, __syncthreads, __syncwarp, warp shuffles and votes, and atomics.
+// GPU than this, threadIdx and its kin, __syncthreads, and of a whole warp __syncwarp, __shfl_up_sync, __shfl_xor_sync,
+// __any_sync and __all_sync.
 #pragma once
 
 #ifdef SAMRT_ON_HOST

@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol
 
+from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER, ROLES, Graph, Tensor
 from samrt.bundle.folder import Bundle
-from samrt.bundle.manifest import Graph, Tensor
-from samrt.device.cuda import DeviceOptions
+from samrt.device.session import DeviceOptions
 from samrt.engines.flavours import import_flavour
 from samrt.engines.plugin import register_plugin
 from samrt.engines.selection import Choice, choose
 from samrt.engines.sets import EngineSet
-from samrt.errors import BundleError
+from samrt.errors import BundleError, InputError
 
 _logger = logging.getLogger(__name__)
 
@@ -42,12 +42,12 @@ class Engine(Protocol):
 
 
 class Session:
-    """A bundle's encoder and decoder, opened together: on a GPU they share one stream. Close it, or use `with`."""
+    """A bundle's graphs by role, opened together: on a GPU they share one stream. Close it, or use `with`."""
 
-    def __init__(self, choice: Choice, encoder: Engine, decoder: Engine, closing: ExitStack) -> None:
+    def __init__(self, choice: Choice, engines: Mapping[str, Engine], closing: ExitStack) -> None:
         self.choice = choice
-        self.encoder = encoder
-        self.decoder = decoder
+        self.encoder = engines[IMAGE_ENCODER]
+        self.decoder = engines[MASK_DECODER]
         self._closing = closing
         # Of two threads that close, neither may destroy the stream while the other still waits for an engine.
         self._lock = threading.RLock()
@@ -66,34 +66,47 @@ class Session:
         self.close()
 
 
-def open_session(bundle: Bundle, backend: str = "auto", options: DeviceOptions | None = None) -> Session:
+def open_session(
+    bundle: Bundle,
+    backend: str = "auto",
+    options: DeviceOptions | None = None,
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Session:
     """Choose what runs the bundle, load it, and compare inputs and outputs with the manifest.
 
+    Arguments as `samrt.load`.
+
     Raises:
+        InputError: `threads` is not a positive whole number.
         BackendError: as `choose`; or the backend is not installed, or refuses a file.
         BundleError: a file is not the graph that the manifest describes, or not the engine that was built.
     """
     options = options or DeviceOptions()
-    choice = choose(bundle, backend, options.device)
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise InputError(f"threads must be a whole number of at least 1, not {threads!r}; None takes all cores")
+    choice = choose(bundle, backend, options.device, precision)
     for reason in choice.skipped:
         _logger.info("skipped %s", reason)
     _logger.info("running %s with %s", bundle.path, choice)
     if choice.engines is None:
-        return open_onnxruntime(bundle, choice)
+        return open_onnxruntime(bundle, choice, threads)
     return open_engines(choice, choice.engines, options)
 
 
-def open_onnxruntime(bundle: Bundle, choice: Choice) -> Session:
+def open_onnxruntime(bundle: Bundle, choice: Choice, threads: int | None = None) -> Session:
     """The session of `choice.form` in ONNX Runtime; raises as `open_session`."""
     from samrt.backends.onnxruntime import OnnxRuntimeEngine
 
-    return _open(choice, lambda name: OnnxRuntimeEngine(bundle.path_of(choice.form.graphs[name].file)), ExitStack())
+    graphs = choice.form.graphs
+    return _open(choice, lambda role: OnnxRuntimeEngine(bundle.path_of(graphs[role].file), threads), ExitStack())
 
 
 def open_engines(choice: Choice, engines: EngineSet, options: DeviceOptions) -> Session:
     """The session of the engines that were chosen, on the GPU that they were built for; raises as `open_session`."""
     from samrt.backends.tensorrt.engine import TensorRtEngine
-    from samrt.device.cuda import DeviceSession
+    from samrt.device.session import DeviceSession
 
     built = engines.manifest.engines
     flavour = import_flavour(choice.backend)
@@ -112,17 +125,14 @@ def open_engines(choice: Choice, engines: EngineSet, options: DeviceOptions) -> 
 
 
 def _open(choice: Choice, open_graph: Callable[[str], Engine], opened: ExitStack) -> Session:
-    """Open both graphs and compare them with the manifest; what `opened` holds is closed last, or on failure."""
+    """Open the graphs and compare them with the manifest; what `opened` holds is closed last, or on failure."""
+    engines: dict[str, Engine] = {}
     with opened:
-
-        def open_checked(name: str) -> Engine:
-            engine = open_graph(name)
-            opened.callback(engine.close)
-            _check(choice.form.graphs[name], engine)
-            return engine
-
-        encoder, decoder = open_checked("encoder"), open_checked("decoder")
-        return Session(choice, encoder, decoder, opened.pop_all())
+        for role in ROLES:
+            engines[role] = open_graph(role)
+            opened.callback(engines[role].close)
+            _check(choice.form.graphs[role], engines[role])
+        return Session(choice, engines, opened.pop_all())
 
 
 def _check(graph: Graph, engine: Engine) -> None:

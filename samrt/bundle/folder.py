@@ -1,71 +1,50 @@
-"""Bundles on disk: a folder or a zip, opened only after every file in it was found whole."""
+"""Bundles on disk: folders, opened only after every file in them was found whole."""
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import tempfile
-import weakref
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from samrt.bundle.manifest import MANIFEST_NAME, Manifest
-from samrt.engines.sets import is_engines_folder
-from samrt.errors import BundleError, OutputError, Remedy, SamrtError
-from samrt.files import replacing_file, sha256_of
+from samrt.bundle.manifest import MANIFEST_NAME, Manifest, files_of_any_version
+from samrt.errors import BundleError, OutputError, Remedy
+from samrt.files import sha256_of
 
 _MANIFEST_LIMIT = 1 << 20
-_COPY_SIZE = 1 << 20
-# What the temporary folder can be at fault for; every other OSError while unpacking comes from the zip.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES)
 
 
+@dataclass(frozen=True)
 class Bundle:
     """A bundle whose files all have the size and the hash that its manifest declares.
 
     Attributes:
-        path: what was opened, a folder or a zip.
+        path: its folder.
         manifest: the content of manifest.json.
     """
 
-    def __init__(self, path: Path, folder: Path, manifest: Manifest, *, temporary: bool) -> None:
-        self.path = path
-        self.manifest = manifest
-        self._folder = folder
-        # Runs at the latest when the interpreter ends.
-        self._cleanup = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True) if temporary else None
-
-    @property
-    def folder(self) -> Path:
-        """Where the files lie; of a zip, the temporary folder that it was unpacked to."""
-        return self._folder
+    path: Path
+    manifest: Manifest
 
     def path_of(self, name: str) -> Path:
-        """Where the file `name` of the manifest lies; for a zip, valid until the bundle is closed.
+        """Where the file `name` of the manifest lies.
 
         Raises:
             BundleError: the manifest has no such file.
         """
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no file {name!r}; it has {', '.join(self.manifest.files)}")
-        return self._folder / name
-
-    def close(self) -> None:
-        """Delete what was unpacked from a zip. May be called again."""
-        if self._cleanup is not None:
-            self._cleanup()
+        return self.path / name
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Open a bundle and compare every file with the size and SHA-256 in its manifest, before anything parses it.
 
-    A zip is unpacked to a temporary folder that lives as long as the `Bundle`. Files beside those of the manifest are
-    left alone in a folder and refused in a zip.
+    Files beside those of the manifest are left alone.
 
     Raises:
         BundleError: there is no bundle at `path`, or one of its files is missing, truncated or changed.
-        OutputError: a zip could not be unpacked to the temporary folder.
     """
     path = Path(path)
     try:
@@ -73,28 +52,24 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from error
     if is_folder:
-        return Bundle(path, path, _verified_manifest(path, path), temporary=False)
+        return Bundle(path, _verified_manifest(path))
     if not exists:
         raise BundleError(f"there is no bundle at {path}", Remedy("check the path, or make one with {export}"))
-    if not zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path):
         raise BundleError(
-            f"{path} is neither a folder nor a whole zip",
-            Remedy("if it is a bundle's zip, copy it again, if it is a checkpoint, make a bundle of it with {export}"),
+            f"{path} is a file, and a bundle is a folder",
+            Remedy("unpack a bundle's zip to a folder and name that; make a bundle of a checkpoint with {export}"),
         )
-    folder = Path(tempfile.mkdtemp(prefix="samrt-"))
-    try:
-        _unpack(path, folder)
-        return Bundle(path, folder, _verified_manifest(folder, path), temporary=True)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    raise BundleError(
+        f"{path} is a file, and a bundle is a folder", Remedy("make a bundle of a checkpoint with {export}")
+    )
 
 
-def check_replaceable(folder: str | os.PathLike[str]) -> None:
+def check_replaceable(folder: str | os.PathLike[str], belongs: Callable[[Path], bool] = lambda _: False) -> None:
     """Find out before an export whether a bundle may take the place of `folder`.
 
-    It may if nothing is there, if the folder is empty, or if it holds a manifest, the files in it, engines that
-    were built there, and nothing else. What is there and is not a folder is `replacing_folder`'s to judge.
+    It may if nothing is there, if the folder is empty, or if it holds a manifest, the files in it, what `belongs`
+    says goes with them, and nothing else. What is there and is not a folder is `replacing_folder`'s to judge.
 
     Raises:
         OutputError: the folder holds something else, or cannot be read.
@@ -106,10 +81,8 @@ def check_replaceable(folder: str | os.PathLike[str]) -> None:
             return
         manifest = folder / MANIFEST_NAME
         if manifest.is_file() and manifest.stat().st_size <= _MANIFEST_LIMIT:
-            own = {MANIFEST_NAME, *Manifest.from_json(manifest.read_bytes()).files}
-            found = [
-                path for path in found if not (path.name in own and path.is_file()) and not is_engines_folder(path)
-            ]
+            own = {MANIFEST_NAME, *files_of_any_version(manifest.read_bytes())}
+            found = [path for path in found if not (path.name in own and path.is_file()) and not belongs(path)]
             if not found:
                 return
     except OSError as error:
@@ -122,30 +95,9 @@ def check_replaceable(folder: str | os.PathLike[str]) -> None:
     )
 
 
-def write_zip(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Pack the bundle in `folder` into the zip `target`; only the files of the manifest are taken.
-
-    The same bundle always gives the same bytes. Nothing is compressed: weights hardly shrink.
-
-    Raises:
-        BundleError: `folder` is not a whole bundle.
-        OutputError: `target` cannot be written.
-    """
-    bundle = open_bundle(folder)
-    with replacing_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name in (MANIFEST_NAME, *bundle.manifest.files):
-            source = Path(folder) / name
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = 0o644 << 16
-            # zipfile must know the size beforehand to leave room for one above 4 GiB.
-            entry.file_size = source.stat().st_size
-            with source.open("rb") as reader, archive.open(entry, "w") as writer:
-                shutil.copyfileobj(reader, writer, _COPY_SIZE)
-
-
-def _verified_manifest(folder: Path, path: Path) -> Manifest:
-    """The manifest in `folder`, its files checked; `path` is how the user knows the bundle."""
-    manifest_path = folder / MANIFEST_NAME
+def _verified_manifest(path: Path) -> Manifest:
+    """The manifest in the folder `path`, its files checked."""
+    manifest_path = path / MANIFEST_NAME
     try:
         if not manifest_path.is_file():
             raise BundleError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle", Remedy("make one with {export}"))
@@ -153,7 +105,7 @@ def _verified_manifest(folder: Path, path: Path) -> Manifest:
             raise BundleError(f"{MANIFEST_NAME} in {path} is larger than any manifest; export the checkpoint again")
         manifest = Manifest.from_json(manifest_path.read_bytes())
         for name, entry in manifest.files.items():
-            file = folder / name
+            file = path / name
             if not file.is_file():
                 raise BundleError(f"{name} is missing in {path}; copy the bundle again, or export again")
             size = file.stat().st_size
@@ -170,60 +122,3 @@ def _verified_manifest(folder: Path, path: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"cannot read {error.filename or path}: {error.strerror}; check its permissions") from error
     return manifest
-
-
-def _unpack(path: Path, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _unpack_entries(archive, path, folder)
-    except SamrtError:
-        raise
-    except Exception as error:
-        # For a damaged or hostile zip, zipfile raises anything from BadZipFile to RuntimeError and OSError.
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            raise OutputError(
-                f"cannot unpack {path} to {folder}: {error.strerror}; make room there, or set TMPDIR to another folder"
-            ) from error
-        raise BundleError(
-            f"{path} is a damaged zip and cannot be unpacked ({error}); copy it again, or export the checkpoint again"
-        ) from error
-
-
-def _unpack_entries(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
-    entries = archive.infolist()
-    names = [entry.filename for entry in entries]
-    if len(set(names)) != len(names):
-        raise BundleError(f"{path} holds two files of one name, so samrt did not pack it; export the checkpoint again")
-    for entry in entries:
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise BundleError(
-                f"{entry.filename!r} in {path} is neither stored nor deflated; export the checkpoint again"
-            )
-    by_name = dict(zip(names, entries, strict=True))
-    if MANIFEST_NAME not in by_name:
-        raise BundleError(
-            f"{path} has no {MANIFEST_NAME} at its top, so it is not a bundle; "
-            "pack the files themselves, not the folder around them"
-        )
-    if by_name[MANIFEST_NAME].file_size > _MANIFEST_LIMIT:
-        raise BundleError(f"{MANIFEST_NAME} in {path} is larger than any manifest; export the checkpoint again")
-    manifest = Manifest.from_json(archive.read(MANIFEST_NAME))
-    # The manifest allows plain names only, so what it lists cannot leave the folder; nothing else is unpacked.
-    for name in names:
-        if name != MANIFEST_NAME and name not in manifest.files:
-            raise BundleError(
-                f"{path} holds {name!r}, which is not in its manifest; pack the manifest's files alone, without "
-                "engines, or export the checkpoint again to a .zip"
-            )
-    for name, declared in manifest.files.items():
-        if name not in by_name:
-            raise BundleError(f"{name} is missing in {path}; copy the bundle again, or export again")
-        # zipfile never unpacks more than this size, so the manifest bounds what lands on the disk.
-        if by_name[name].file_size != declared.bytes:
-            raise BundleError(
-                f"{name} in {path} has {by_name[name].file_size} bytes, the manifest says {declared.bytes}; "
-                "copy the bundle again, or export again"
-            )
-    for name in (MANIFEST_NAME, *manifest.files):
-        with archive.open(name) as reader, (folder / name).open("xb") as writer:
-            shutil.copyfileobj(reader, writer, _COPY_SIZE)

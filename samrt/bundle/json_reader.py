@@ -16,6 +16,11 @@ def is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def is_whole(value: object) -> bool:
+    """An integer from 0 on."""
+    return is_size(value) or (value == 0 and isinstance(value, int) and not isinstance(value, bool))
+
+
 def is_number(value: object) -> bool:
     """A finite number that a float holds."""
     if isinstance(value, bool):
@@ -65,7 +70,7 @@ class JsonReader:
         return self.value(key, int)
 
     def whole(self, key: str) -> int:
-        if self.raw(key) != 0 and not is_size(self.raw(key)):
+        if not is_whole(self.raw(key)):
             raise self._wrong(key, "a whole number")
         return self.value(key, int)
 

@@ -1,4 +1,4 @@
-"""What a bundle's manifest.json says, and the graph contract that every bundle obeys."""
+"""What a bundle's manifest.json says."""
 
 from __future__ import annotations
 
@@ -6,39 +6,33 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import product
 from typing import Any
 
-from samrt.bundle.json_reader import JsonReader, is_number, is_size
+from samrt.bundle.contract import (
+    CHOICES,
+    INTERPOLATIONS,
+    NORMALIZATIONS,
+    RESIZES,
+    ROLES,
+    Contract,
+    Feature,
+    Geometry,
+    Graph,
+    MaskOutputs,
+    Normalization,
+    Tensor,
+)
+from samrt.bundle.json_reader import JsonReader, is_number, is_size, is_whole
+from samrt.bundle.precisions import PRECISIONS
 from samrt.errors import BundleError
 
 FORMAT = "samrt-bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-PRECISIONS = ("fp32", "fp16")
-_NORMALIZATIONS = ("mean_std", "min_max")
 _REMEDY = "export the checkpoint again"
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One input or output of a graph; a string in `shape` names a dynamic axis. `dtype` is numpy's name."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One ONNX file of the bundle and its named inputs and outputs."""
-
-    file: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -57,18 +51,6 @@ class Source:
     sha256: str
     bytes: int
     parameters: int
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """How RGB pixels in 0..255 become model input.
-
-    `mean_std`: (x - mean) / std per channel. `min_max`: per image to 0..1, without mean and std.
-    """
-
-    kind: str
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,20 +77,23 @@ class Manifest:
 
     family: str
     variant: str
-    image_size: int
-    embedding_shape: tuple[int, int, int]
-    low_res_size: int
-    mask_threshold: float
-    normalization: Normalization
+    geometry: Geometry
+    features: tuple[Feature, ...]
+    masks: MaskOutputs
     forms: tuple[Form, ...]
     files: Mapping[str, FileEntry]
     source: Source
     exporter: Mapping[str, Any]
 
     @property
+    def contract(self) -> Contract:
+        """What the graphs of every form agree on."""
+        return Contract(self.geometry, self.features, self.masks)
+
+    @property
     def model_id(self) -> str:
         """Equal for all bundles whose embeddings are interchangeable: one checkpoint at one input size."""
-        return f"{self.source.sha256[:16]}@{self.image_size}"
+        return f"{self.source.sha256[:16]}@{self.geometry.encoder_side}"
 
     def form(self, *precisions: str) -> Form | None:
         """The first form in the first of the `precisions` that the bundle has, or None."""
@@ -127,7 +112,8 @@ class Manifest:
             BundleError: `from_json` would refuse the text.
         """
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        content["normalization"] = {k: v for k, v in content["normalization"].items() if v is not None}
+        geometry = content["geometry"]
+        geometry["normalization"] = {k: v for k, v in geometry["normalization"].items() if v is not None}
         text = json.dumps(content, indent=2) + "\n"
         Manifest.from_json(text)
         return text
@@ -140,13 +126,7 @@ class Manifest:
             BundleError: the text is not a manifest, is of another format version, lacks a key, or contradicts the
                 graph contract.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{MANIFEST_NAME} is not JSON ({error}); export the bundle again") from error
-        root = JsonReader(data, "the manifest", _REMEDY)
-        if root.value("format", str) != FORMAT:
-            raise BundleError(f'{MANIFEST_NAME} is not of a samrt bundle: its "format" is not "{FORMAT}"')
+        root = _root(text)
         version = root.value("format_version", int)
         if version != FORMAT_VERSION:
             raise BundleError(
@@ -156,11 +136,9 @@ class Manifest:
         manifest = cls(
             family=root.text("family"),
             variant=root.text("variant"),
-            image_size=root.size("image_size"),
-            embedding_shape=_embedding_shape(root),
-            low_res_size=root.size("low_res_size"),
-            mask_threshold=root.number("mask_threshold"),
-            normalization=_normalization(root.child("normalization")),
+            geometry=_geometry(root.child("geometry")),
+            features=tuple(map(_feature, root.list_of_children("features"))),
+            masks=_masks(root.child("masks")),
             forms=tuple(map(_form, root.list_of_children("forms"))),
             files={plain_name(name): file_entry(reader) for name, reader in root.children("files")},
             source=_source(root.child("source")),
@@ -170,64 +148,54 @@ class Manifest:
         return manifest
 
 
-def contract_graph(
-    name: str, file: str, image_size: int, embedding_shape: tuple[int, int, int], low_res_size: int
-) -> Graph:
-    """The graph `name` ("encoder" or "decoder") as docs/architecture.md fixes it for every family."""
-    S, L = image_size, low_res_size
-    if name == "encoder":
-        return Graph(
-            file,
-            inputs=(Tensor("image", "float32", ("batch", 3, S, S)),),
-            outputs=(Tensor("image_embeddings", "float32", ("batch", *embedding_shape)),),
-        )
-    return Graph(
-        file,
-        inputs=(
-            Tensor("image_embeddings", "float32", (1, *embedding_shape)),
-            Tensor("point_coords", "float32", ("prompts", "points", 2)),
-            Tensor("point_labels", "int32", ("prompts", "points")),
-            Tensor("mask_input", "float32", ("prompts", 1, L, L)),
-            Tensor("has_mask_input", "float32", ("prompts",)),
-        ),
-        outputs=(
-            Tensor("low_res_masks", "float32", ("prompts", 4, L, L)),
-            Tensor("iou_predictions", "float32", ("prompts", 4)),
-        ),
-    )
+def files_of_any_version(text: bytes) -> list[str]:
+    """The names of a bundle's files, from the manifest of this or any other format version.
+
+    Raises:
+        BundleError: the text is not a bundle's manifest.
+    """
+    root = _root(text)
+    return [plain_name(name) for name in root.child("files").names()]
+
+
+def _root(text: str | bytes) -> JsonReader:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{MANIFEST_NAME} is not JSON ({error}); export the bundle again") from error
+    root = JsonReader(data, "the manifest", _REMEDY)
+    if root.value("format", str) != FORMAT:
+        raise BundleError(f'{MANIFEST_NAME} is not of a samrt bundle: its "format" is not "{FORMAT}"')
+    return root
 
 
 def _check_contract(manifest: Manifest) -> None:
-    _, height, width = manifest.embedding_shape
-    if not 4 * height == 4 * width == manifest.low_res_size:
-        raise BundleError(
-            f"the manifest's low_res_size {manifest.low_res_size} is not four times the side of its "
-            f"embedding_shape {list(manifest.embedding_shape)}; export the checkpoint again"
-        )
+    contract = manifest.contract
+    for problem in contract.problems():
+        raise BundleError(f"the manifest's {problem}; {_REMEDY}")
     names = [form.name for form in manifest.forms]
     if not names or len(set(names)) != len(names):
         raise BundleError(
-            f"the manifest's forms must be one or several, each once, not [{', '.join(names)}]; "
-            "export the checkpoint again"
+            f"the manifest's forms must be one or several, each once, not [{', '.join(names)}]; {_REMEDY}"
         )
-    for form, name in product(manifest.forms, ("encoder", "decoder")):
-        graph = form.graphs.get(name)
-        if graph is None:
-            raise BundleError(f"the manifest has no graph {name!r} in {form.name}; export the checkpoint again")
-        if graph.file not in manifest.files:
-            raise BundleError(f"the manifest's {name} file {graph.file!r} is not among its files; export again")
-        contract = contract_graph(
-            name, graph.file, manifest.image_size, manifest.embedding_shape, manifest.low_res_size
-        )
-        _check_tensors(f"{name} inputs", graph.inputs, contract.inputs)
-        _check_tensors(f"{name} outputs", graph.outputs, contract.outputs)
+    for form in manifest.forms:
+        for role in ROLES:
+            if role not in form.graphs:
+                raise BundleError(f"the manifest has no graph {role!r} in {form.name}; {_REMEDY}")
+        for role, graph in form.graphs.items():
+            if graph.file not in manifest.files:
+                raise BundleError(f"the manifest's {role} file {graph.file!r} is not among its files; {_REMEDY}")
+            if role in ROLES:
+                expected = contract.graph(role, graph.file)
+                _check_tensors(f"{role} inputs", graph.inputs, expected.inputs)
+                _check_tensors(f"{role} outputs", graph.outputs, expected.outputs)
 
 
 def _check_tensors(what: str, declared: tuple[Tensor, ...], contract: tuple[Tensor, ...]) -> None:
     if sorted(map(_fixed, declared), key=str) != sorted(map(_fixed, contract), key=str):
         raise BundleError(
             f"the manifest's {what} are {[_written(t) for t in declared]}, the format says "
-            f"{[_written(t) for t in contract]}; export the checkpoint again"
+            f"{[_written(t) for t in contract]}; {_REMEDY}"
         )
 
 
@@ -240,15 +208,33 @@ def _written(tensor: Tensor) -> str:
     return f"{tensor.name}: {tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
 
 
-def _embedding_shape(root: JsonReader) -> tuple[int, int, int]:
-    shape = root.items("embedding_shape", is_size, "positive integers")
-    if len(shape) != 3:
-        raise BundleError(f"embedding_shape of the manifest must be [C, h, w], not {shape}; export again")
-    return shape[0], shape[1], shape[2]
+def _geometry(reader: JsonReader) -> Geometry:
+    return Geometry(
+        encoder_side=reader.size("encoder_side"),
+        prompt_side=reader.size("prompt_side"),
+        low_res_side=reader.size("low_res_side"),
+        normalization=_normalization(reader.child("normalization")),
+        resize=reader.choice("resize", RESIZES),
+        interpolation=reader.choice("interpolation", INTERPOLATIONS),
+    )
+
+
+def _feature(reader: JsonReader) -> Feature:
+    return Feature(reader.text("name"), tuple(reader.items("shape", is_size, "positive integers")))
+
+
+def _masks(reader: JsonReader) -> MaskOutputs:
+    return MaskOutputs(
+        count=reader.size("count"),
+        single=reader.whole("single"),
+        ambiguous=tuple(reader.items("ambiguous", is_whole, "whole numbers")),
+        choice=reader.choice("choice", CHOICES),
+        threshold=reader.number("threshold"),
+    )
 
 
 def _normalization(reader: JsonReader) -> Normalization:
-    kind = reader.choice("kind", _NORMALIZATIONS)
+    kind = reader.choice("kind", NORMALIZATIONS)
     if kind == "min_max":
         return Normalization(kind)
     mean, std = (reader.items(key, is_number, "three finite numbers") for key in ("mean", "std"))
@@ -259,7 +245,7 @@ def _normalization(reader: JsonReader) -> Normalization:
 
 def _form(reader: JsonReader) -> Form:
     return Form(
-        precision=reader.choice("precision", PRECISIONS),
+        precision=reader.choice("precision", tuple(PRECISIONS)),
         lowering=plain_name(reader.text("lowering")),
         graphs={name: read_graph(child) for name, child in reader.children("graphs")},
         verification=reader.value("verification", dict),

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("data", metavar="DATA", type=Path, help="a data set's folder, several in one, or COCO's JSON")
     parser.add_argument(
-        "--bundle", metavar="B", type=Path, help="the model: a bundle's folder or zip (default: the one in samrt)"
+        "--bundle", metavar="B", type=Path, help="the model: a bundle's folder (default: the one in samrt)"
     )
     parser.add_argument(
         "--prompts",

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BUNDLE",
         type=Path,
         required=True,
-        help="the bundle: a folder, or a file ending in .zip; a bundle that is there is replaced",
+        help="the bundle, a folder; a bundle that is there is replaced",
     )
     parser.add_argument(
         "--model",

@@ -12,8 +12,9 @@ from samrt.bundle.default import default_bundle
 from samrt.cli.remedies import in_flags
 
 if TYPE_CHECKING:
+    from samrt.bundle.contract import Tensor
     from samrt.bundle.folder import Bundle
-    from samrt.bundle.manifest import Manifest, Tensor
+    from samrt.bundle.manifest import Manifest
     from samrt.engines.manifest import EngineManifest
     from samrt.engines.selection import Machine
     from samrt.engines.sets import BrokenEngineSet, EngineSet
@@ -28,7 +29,7 @@ EPILOG = """\
 examples:
   samrt info             the model that comes with samrt
   samrt info vit_b
-  samrt info vit_b.zip --json
+  samrt info vit_b --json
 """
 
 Row = tuple[str, ...]
@@ -37,7 +38,7 @@ Row = tuple[str, ...]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "bundle", metavar="BUNDLE", type=Path, nargs="?", help="a bundle's folder or zip (default: the one in samrt)"
+        "bundle", metavar="BUNDLE", type=Path, nargs="?", help="a bundle's folder (default: the one in samrt)"
     )
     parser.add_argument("--json", action="store_true", help="print the manifest and the result of the check as JSON")
 
@@ -97,7 +98,7 @@ def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet | BrokenEngineSet, Reas
     from samrt.errors import BundleError, Reason
 
     machine: Machine | None = None
-    for engines in find_engine_sets(bundle.folder):
+    for engines in find_engine_sets(bundle.path):
         if isinstance(engines, BrokenEngineSet):
             yield engines, engines.problem
             continue
@@ -138,15 +139,16 @@ def _engine_rows(built: EngineManifest) -> Iterator[Row]:
 
 def _model_rows(bundle: Bundle) -> list[Row]:
     manifest = bundle.manifest
-    channels, height, width = manifest.embedding_shape
-    side, low = manifest.image_size, manifest.low_res_size
-    source = manifest.source
+    geometry, masks, source = manifest.geometry, manifest.masks, manifest.source
+    side, frame, low = geometry.encoder_side, geometry.prompt_side, geometry.low_res_side
+    fitted = "longest side, padded" if geometry.resize == "longest_side" else "stretched to the square"
     return [
         ("bundle", str(bundle.path)),
         ("model", f"{manifest.family} {manifest.variant}, {_count(source.parameters)} parameters"),
-        ("image", f"{side} x {side}, {_normalization(manifest)}"),
-        ("embedding", f"{channels} x {height} x {width}"),
-        ("masks", f"{low} x {low} logits, mask above {manifest.mask_threshold:g}"),
+        ("image", f"{side} x {side}, {fitted}; {_normalization(manifest)}"),
+        *([("prompts", f"in a frame of {frame} x {frame}")] if frame != side else []),
+        *(("feature", f"{feature.name}, {' x '.join(map(str, feature.shape))}") for feature in manifest.features),
+        ("masks", f"{masks.count} of {low} x {low} logits, mask above {masks.threshold:g}; one by {masks.choice}"),
         ("forms", ", ".join(form.name for form in manifest.forms)),
         ("checkpoint", f"{source.name}, {_size(source.bytes)}"),
         ("", f"SHA-256 {source.sha256}"),
@@ -155,7 +157,7 @@ def _model_rows(bundle: Bundle) -> list[Row]:
 
 
 def _normalization(manifest: Manifest) -> str:
-    how = manifest.normalization
+    how = manifest.geometry.normalization
     if how.mean is None or how.std is None:
         return "each image stretched to 0..1"
     return f"RGB mean {_numbers(how.mean)}, deviation {_numbers(how.std)}"

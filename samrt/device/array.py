@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from samrt.device.cuda import DeviceSession, Memory, check, context_of_pointer, current_context, primary_context
+from samrt.device.driver import check, context_of_pointer, current_context, load_core, load_driver, primary_context
+from samrt.device.memory import Memory
+from samrt.device.session import DeviceSession
 from samrt.errors import BackendError, InputError
 
 # DLPack's device types that a GPU reads: CUDA and CUDA managed memory.
@@ -121,7 +123,7 @@ class DeviceArray:
         """A copy on the host."""
         result = np.empty(self.shape, self.dtype)
         if self.nbytes:
-            driver = importlib.import_module("cuda.bindings.driver")
+            driver = load_driver()
             with primary_context(self.device):
                 check(driver.cuMemcpyDtoH(result.ctypes.data, self.ptr, self.nbytes), "a copy to the host")
         return result
@@ -139,7 +141,7 @@ class DeviceArray:
         return self._memory
 
     def _view(self) -> Any:
-        core = importlib.import_module("cuda.core")
+        core = load_core()
         utils = importlib.import_module("cuda.core.utils")
         with primary_context(self.device):
             # The export owns the memory, not this array, which may be closed first.

@@ -16,7 +16,7 @@ from samrt.engines.flavours import FLAVOURS, TITLES, import_flavour, installed_f
 from samrt.errors import BackendError
 
 if TYPE_CHECKING:
-    from samrt.device.cuda import Gpu
+    from samrt.device.gpus import Gpu
 
 _CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _OLDEST_CUDA = 12  # the oldest that samrt has an extra for
@@ -80,7 +80,7 @@ def _cuda_core(supported: int) -> Finding:
 
 def _gpus() -> list[Gpu]:
     try:
-        from samrt.device.cuda import find_gpus
+        from samrt.device.gpus import find_gpus
     except Exception:  # needs NumPy, which may be what is broken
         return []
     return find_gpus()

@@ -20,7 +20,7 @@ from samrt.kernels.library import (
 )
 
 if TYPE_CHECKING:
-    from samrt.device.cuda import Gpu
+    from samrt.device.gpus import Gpu
 
 
 def examine_kernels(gpus: Sequence[Gpu]) -> list[Finding]:

@@ -79,7 +79,7 @@ def _default_model() -> Finding:
         return Finding(
             name, "broken", str(error), "install samrt again; in a checkout: git checkout samrt/default.samrt"
         )
-    return Finding(name, "ok", f"{manifest.variant}, {manifest.image_size} pixels, whole")
+    return Finding(name, "ok", f"{manifest.variant}, {manifest.geometry.encoder_side} pixels, whole")
 
 
 def _export_package(module: str) -> Finding:

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from samrt.bundle.contract import ROLES, Graph, Tensor
 from samrt.bundle.json_reader import JsonReader, is_size
-from samrt.bundle.manifest import PRECISIONS, FileEntry, Graph, Tensor, file_entry, plain_name, read_graph
+from samrt.bundle.manifest import FileEntry, file_entry, plain_name, read_graph
+from samrt.bundle.precisions import PRECISIONS
 from samrt.engines.flavours import FLAVOURS
 from samrt.engines.plugin import RequiredPlugin
-from samrt.engines.profiles import EngineLimits, Range
+from samrt.engines.profiles import BuildLimits, Range
 from samrt.errors import BundleError, InputError
 
 FORMAT = "samrt-engines"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ENGINE_MANIFEST_NAME = "engine.json"
 
 _REMEDY = "build the engines again"
@@ -52,7 +54,7 @@ class EngineManifest:
     precision: str
     lowering: str
     sources: Mapping[str, str]
-    limits: EngineLimits
+    limits: BuildLimits
     engines: Mapping[str, EngineFile]
     verification: Mapping[str, Any] | None
     plugin: RequiredPlugin | None = None
@@ -94,7 +96,7 @@ class EngineManifest:
             platform=plain_name(root.text("platform"), _REMEDY),
             compute_capabilities=tuple(root.items("compute_capabilities", _is_capability, 'text such as "8.7"')),
             device=None if root.raw("device") is None else root.text("device"),
-            precision=root.choice("precision", PRECISIONS),
+            precision=root.choice("precision", tuple(PRECISIONS)),
             lowering=plain_name(root.text("lowering"), _REMEDY),
             sources=_texts(root.child("sources")),
             limits=_limits(root.child("limits")),
@@ -102,7 +104,7 @@ class EngineManifest:
             verification=None if verification is None else root.value("verification", dict),
             plugin=None if root.raw("plugin") is None else _plugin(root.child("plugin")),
         )
-        missing = {"encoder", "decoder"} - manifest.engines.keys()
+        missing = set(ROLES) - manifest.engines.keys()
         if missing or not manifest.compute_capabilities:
             raise BundleError(
                 f"{ENGINE_MANIFEST_NAME} names no {', '.join(sorted(missing)) or 'compute capability'}; {_REMEDY}"
@@ -118,9 +120,9 @@ def platform_name() -> str:
     return f"{platform.system()}_{platform.machine()}".lower()
 
 
-def engine_file_name(graph: str) -> str:
-    """The file of the engine of "encoder" or "decoder"."""
-    return f"{graph}.engine"
+def engine_file_name(role: str) -> str:
+    """The file of the engine of a graph, named by its role."""
+    return f"{role}.engine"
 
 
 def _check_limits(manifest: EngineManifest) -> None:
@@ -170,9 +172,9 @@ def _fits(tensor: Tensor, given: Range) -> bool:
     )
 
 
-def _limits(reader: JsonReader) -> EngineLimits:
+def _limits(reader: JsonReader) -> BuildLimits:
     try:
-        return EngineLimits(reader.size("max_batch"), reader.size("max_prompts"), reader.size("max_points"))
+        return BuildLimits(reader.size("max_batch"), reader.size("max_prompts"), reader.size("max_points"))
     except InputError as error:
         raise BundleError(f"{reader.where}: {error}; {_REMEDY}") from error
 

@@ -20,7 +20,7 @@ from samrt.kernels.library import KERNELS_VERSION, PLUGIN_VARIABLE, Kernels, fin
 from samrt.progress import Progress
 
 if TYPE_CHECKING:
-    from samrt.device.cuda import Gpu
+    from samrt.device.gpus import Gpu
 
 # The form of a model whose attention is this node.
 PLUGIN_LOWERING = "plugin"
@@ -87,7 +87,7 @@ def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progre
         BackendError: the library is missing, of another version or not for one of these GPUs, a kernel computes
             something else than it should, or this TensorRT does not take it.
     """
-    from samrt.device.cuda import find_gpus
+    from samrt.device.gpus import find_gpus
 
     if flavour.is_rtx and (untried := why_untried(flavour.version)):
         raise BackendError(untried, Remedy("or export the checkpoint with {precisions} and {lowering}", WITHOUT_PLUGIN))
@@ -128,7 +128,7 @@ def why_not_for(kernels: Kernels, compute_capability: str) -> Reason | None:
 
 
 def _test(kernels: Kernels, gpu: Gpu) -> None:
-    from samrt.device.cuda import primary_context
+    from samrt.device.driver import primary_context
 
     try:
         with primary_context(gpu.index):

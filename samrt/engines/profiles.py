@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from samrt.bundle.manifest import Graph, Tensor
+from samrt.bundle.contract import Graph, Tensor
 from samrt.errors import BundleError, InputError
 
 # A point without a box comes with one of padding. Beyond the largest, an engine would not fit on any GPU; whoever asks
@@ -14,7 +14,7 @@ _LARGEST = {"max_batch": 64, "max_prompts": 1024, "max_points": 1024}
 
 
 @dataclass(frozen=True)
-class EngineLimits:
+class BuildLimits:
     """The most that an engine takes. Its working memory grows with prompts times points.
 
     Attributes:
@@ -46,7 +46,7 @@ class Range:
     maximum: tuple[int, ...]
 
 
-def ranges(graph: Graph, limits: EngineLimits) -> dict[str, Range]:
+def ranges(graph: Graph, limits: BuildLimits) -> dict[str, Range]:
     """Each input's range, by its name. An axis of fixed length has that length in all three shapes.
 
     Tuned for one image, and for one prompt of one box or two points.

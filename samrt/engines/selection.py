@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from samrt.bundle.default import is_default
 from samrt.bundle.folder import Bundle
-from samrt.bundle.manifest import PRECISIONS, Form, Manifest
-from samrt.device.cuda import Gpu, find_gpus
+from samrt.bundle.manifest import Form, Manifest
+from samrt.bundle.precisions import PRECISIONS
+from samrt.device.gpus import Gpu, find_gpus
 from samrt.engines.flavours import FLAVOURS, import_flavour, installed_flavours
 from samrt.engines.manifest import EngineManifest, platform_name
 from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, find_plugin, why_not_for
@@ -70,40 +71,50 @@ def check_backend(name: str) -> None:
         raise BackendError(f"there is no backend {name!r}; choose one of auto, {', '.join(BACKENDS)}")
 
 
-def choose(bundle: Bundle, backend: str = "auto", device: int = 0) -> Choice:
+def choose(bundle: Bundle, backend: str = "auto", device: int = 0, precision: str | None = None) -> Choice:
     """What runs the bundle on this machine, found out without opening any of it.
 
-    "auto" is the best engines in the bundle that fit the GPU, else ONNX Runtime on the CPU.
+    "auto" is the best engines in the bundle that fit the GPU, else ONNX Runtime on the CPU. `precision` is one of
+    `PRECISIONS`; None: the best for what runs, which is the most exact on a CPU.
 
     Raises:
-        BackendError: there is no backend of this name, or no engines of it that fit; the message says why not.
+        BackendError: there is no backend or precision of this name, or no engines or form of it that fit; the message
+            says why not.
     """
     check_backend(backend)
+    if precision not in (None, *PRECISIONS):
+        raise BackendError(f"there is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    held = [form.name for form in bundle.manifest.forms]
+    if precision is not None and bundle.manifest.form(precision) is None:
+        raise BackendError(
+            f"{bundle.path} has no form of precision {precision}, it holds {', '.join(held)}; choose one of those, or "
+            f"export the checkpoint in {precision} too"
+        )
     skipped: list[Reason] = []
     if backend != "onnxruntime":
-        found = find_engine_sets(bundle.folder)
+        found = find_engine_sets(bundle.path)
         whole = [each for each in found if isinstance(each, EngineSet) and backend in ("auto", each.manifest.backend)]
         # Looking for a GPU takes a moment, so only where there is an engine to run on it.
         if whole:
             machine = this_machine(device)
         for engines in whole:
-            fitting = fit(engines, bundle.manifest, machine)
+            fitting = fit(engines, bundle.manifest, machine, precision)
             if isinstance(fitting, Form):
                 return Choice(engines.manifest.backend, fitting, engines, tuple(skipped))
             skipped.append(_of(engines, fitting))
         skipped += [_of(each, each.problem) for each in found if isinstance(each, BrokenEngineSet)]
     if backend in FLAVOURS:
         raise _no_engines(bundle, backend, skipped)
-    form = _for_onnxruntime(bundle.manifest)
+    form = _for_onnxruntime(bundle.manifest, (precision,) if precision else tuple(PRECISIONS))
     if form is None:
         raise _no_form_for_onnxruntime(bundle, skipped)
     return Choice("onnxruntime", form, skipped=tuple(skipped))
 
 
-def _for_onnxruntime(bundle: Manifest) -> Form | None:
-    """The form that ONNX Runtime runs: the more exact of those that do not need TensorRT's plugin."""
+def _for_onnxruntime(bundle: Manifest, precisions: tuple[str, ...]) -> Form | None:
+    """The form that ONNX Runtime runs, in the first of the `precisions` that has one without TensorRT's plugin."""
     forms = [form for form in bundle.forms if form.lowering != PLUGIN_LOWERING]
-    return next((form for precision in PRECISIONS for form in forms if form.precision == precision), None)
+    return next((form for precision in precisions for form in forms if form.precision == precision), None)
 
 
 def _no_form_for_onnxruntime(bundle: Bundle, skipped: list[Reason]) -> BackendError:
@@ -165,9 +176,11 @@ def this_machine(device: int = 0) -> Machine:
     return Machine(platform_name(), gpu, versions, problems)
 
 
-def fit(engines: EngineSet, bundle: Manifest, machine: Machine) -> Form | Reason:
-    """The form of the bundle that these engines run, or why they cannot run here."""
+def fit(engines: EngineSet, bundle: Manifest, machine: Machine, precision: str | None = None) -> Form | Reason:
+    """The form of the bundle that these engines run, or why they cannot run here, or not in `precision`."""
     built = engines.manifest
+    if precision not in (None, built.precision):
+        return Reason(f"{precision} was asked for")
     form = form_of(built, bundle)
     if form is None or built.sources != source_hashes(bundle, form):
         return Reason("built from other graphs than the bundle holds now", _build_again(built))

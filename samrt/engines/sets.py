@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from samrt.bundle.contract import ROLES
+from samrt.bundle.precisions import PRECISIONS
 from samrt.engines.flavours import FLAVOURS
 from samrt.engines.manifest import ENGINE_MANIFEST_NAME, EngineManifest, engine_file_name
 from samrt.errors import BundleError, Reason
@@ -31,7 +33,7 @@ class EngineSet:
     manifest: EngineManifest
 
     def path_of(self, graph: str) -> Path:
-        """The engine file of "encoder" or "decoder", compared with its hash.
+        """The engine file of a role, compared with its hash.
 
         Raises:
             BundleError: the file is missing or changed.
@@ -89,7 +91,7 @@ def _is_own(folder: Path) -> bool:
     """Whether a set, whole, damaged or half-written, lies there and nothing else."""
     if folder.is_symlink() or not folder.is_dir() or not folder.name.removeprefix(".").startswith(_PREFIXES):
         return False
-    return set(os.listdir(folder)) <= {ENGINE_MANIFEST_NAME, *map(engine_file_name, ("encoder", "decoder"))}
+    return set(os.listdir(folder)) <= {ENGINE_MANIFEST_NAME, *map(engine_file_name, ROLES)}
 
 
 def _read(folder: Path) -> EngineSet | BrokenEngineSet:
@@ -109,4 +111,4 @@ def _rank(engines: EngineSet | BrokenEngineSet) -> tuple[Any, ...]:
         return (True,)
     built = engines.manifest
     unproven = built.verification is None
-    return False, built.precision != "fp16", unproven, FLAVOURS.index(built.backend), engines.folder.name
+    return False, PRECISIONS[built.precision].gpu_rank, unproven, FLAVOURS.index(built.backend), engines.folder.name

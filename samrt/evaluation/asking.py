@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.bundle.contract import Size
 from samrt.embedding import Embedding
 from samrt.evaluation.metrics import iou
 from samrt.evaluation.protocol import Point, first_point, next_point, prompt_box
 from samrt.evaluation.truths import Mask, Truth
-from samrt.geometry import Size, threshold_masks
 from samrt.model import Model
 
 _MOST_AT_ONCE = 32
@@ -26,9 +26,10 @@ class Answer:
     """What the decoder made of one prompt.
 
     Attributes:
-        chosen: which of its four masks is the answer; 0 is the single-mask output, 1 to 3 the ambiguous three.
-        ious: float64 [4], the true IoU of each mask.
-        predicted: float32 [4], the model's own estimates.
+        chosen: which of its masks is the answer; 0 is the single mask, those of an ambiguous prompt follow: 1 to 3 for
+            SAM.
+        ious: float64 [1 + C], the true IoU of each mask.
+        predicted: float32 [1 + C], the model's own estimates.
         mask: bool [H, W], the answer.
         low_res: float32 [1, L, L], its logits.
         points: that were given, in order; none for a box.
@@ -48,14 +49,14 @@ def instances_at_once(size: Size) -> int:
 
 
 def choose_answer(predicted: NDArray[np.float32], points: int) -> int:
-    """Which of four masks is the answer, from their predicted IoU, float32 [4].
+    """Which mask is the answer, from the predicted IoU of the single mask and the ambiguous ones, float32 [1 + C].
 
-    One point may mean a part or the whole: of the three masks it is the most confident. A box or several points are
+    One point may mean a part or the whole: of the ambiguous masks it is the most confident. A box or several points are
     not ambiguous: it is the single-mask output, which SAM was trained to give then (arXiv:2304.02643, appendix A,
     "Making the model ambiguity-aware") and Meta's examples ask for.
 
     Args:
-        predicted: the four masks' predicted IoU.
+        predicted: the masks' predicted IoU.
         points: how many were given; 0 for a box.
     """
     return 1 + int(np.argmax(predicted[1:])) if points == 1 else 0
@@ -95,10 +96,8 @@ def _ask(
     if points[0]:
         given = np.array(points)
         prompts |= {"point_coords": given[..., :2], "point_labels": given[..., 2]}
-    low_res, predicted = model.predict_low_res(embedding, **prompts)
-    masks = threshold_masks(
-        low_res, model.image_size, embedding.input_size, embedding.original_size, model.manifest.mask_threshold
-    )
+    low_res, predicted = model.decoder.answers(embedding, model.prompts_for(embedding, **prompts))
+    masks = model.decoder.full_size(embedding, low_res)
     answers = []
     for index, truth in enumerate(truths):
         chosen = choose_answer(predicted[index], len(points[index]))

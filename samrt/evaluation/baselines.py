@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from samrt.bundle.contract import Size
 from samrt.evaluation.protocol import Point
 from samrt.evaluation.truths import Box, Mask, Truth
-from samrt.geometry import Size
 
 # Which baselines stand beside a kind of prompt.
 OF_BOX, OF_POINTS = ("filled box", "ellipse"), ("disc",)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from samrt.bundle.contract import Size
 from samrt.bundle.json_reader import JsonReader, is_number
 from samrt.errors import InputError, Remedy
 from samrt.evaluation.reading import as_input_errors, check_size, read_json, read_panoptic_map
 from samrt.evaluation.truths import DataSet, Item, Mask, Truths, cut_out
-from samrt.geometry import Size
 from samrt.rle import decode
 
 CROWD, EMPTY = "crowd regions", "annotations without a pixel"

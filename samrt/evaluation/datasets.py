@@ -11,12 +11,12 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from samrt.bundle.contract import Size
 from samrt.errors import InputError, Remedy
 from samrt.evaluation.coco import open_coco
 from samrt.evaluation.reading import as_input_errors, read_frame, read_id_map, read_json
 from samrt.evaluation.truths import DataSet, Item, Truths, instances_of
 from samrt.files import sha256_of
-from samrt.geometry import Size
 from samrt.progress import SILENT, Progress
 
 INDEX = "index.json"

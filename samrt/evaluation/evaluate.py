@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ IMAGES = "images of "
 
 @dataclass(frozen=True)
 class Contender:
-    """A bundle, a folder or a zip, and what runs it: as `samrt.load` takes them."""
+    """A bundle and what runs it, as `samrt.load` takes them."""
 
     bundle: str | os.PathLike[str]
     backend: str = "auto"
@@ -104,32 +103,31 @@ def evaluate(
         _check_output(folder, Path(each.bundle))
     _check_apart(folder, data_sets)
     check_results(folder / _RESULTS, [each.name for each in data_sets], restart=options.restart)
-    with ExitStack() as stack:
-        # All that can be refused is refused before the first image, the second model's part too.
-        runs = [_Run.prepare(stack, each, folder, name) for each, name in zip(contenders, _JOURNALS, strict=False)]
-        headers = [{"prompts": plan.names, "data_set": fingerprint(each)} for each in data_sets]
-        for run in runs:
-            for reason in run.choice.skipped:
-                progress.say(f"skipped {reason.facts}")
-            if str(run.choice) != run.description.backend:
-                progress.say(str(run.choice))
-            for data_set, header in zip(data_sets, headers, strict=True):
-                if not options.restart:
-                    check_journal(run.journal(data_set), run.header(header))
-        surveys = [survey(each, progress) for each in data_sets]
-        summaries = tuple(_summary(*pair) for pair in zip(data_sets, surveys, strict=True))
-        for summary, found in zip(summaries, surveys, strict=True):
-            _tell(summary, found, progress)
-        _make_folder(folder)
-        if options.restart:
-            _remove_results(folder, data_sets)
-        for run in runs:
-            with load(run.bundle, run.backend) as model:
-                for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
-                    _make_folder(run.journal(data_set).parent)
-                    with Journal(run.journal(data_set), run.header(header)) as journal:
-                        work = _Work(model, plan, summary.disc_radius)
-                        _fill(journal, data_set, work, run.title(data_set, len(runs)), progress)
+    # All that can be refused is refused before the first image, the second model's part too.
+    runs = [_Run.prepare(each, folder, name) for each, name in zip(contenders, _JOURNALS, strict=False)]
+    headers = [{"prompts": plan.names, "data_set": fingerprint(each)} for each in data_sets]
+    for run in runs:
+        for reason in run.choice.skipped:
+            progress.say(f"skipped {reason.facts}")
+        if str(run.choice) != run.description.backend:
+            progress.say(str(run.choice))
+        for data_set, header in zip(data_sets, headers, strict=True):
+            if not options.restart:
+                check_journal(run.journal(data_set), run.header(header))
+    surveys = [survey(each, progress) for each in data_sets]
+    summaries = tuple(_summary(*pair) for pair in zip(data_sets, surveys, strict=True))
+    for summary, found in zip(summaries, surveys, strict=True):
+        _tell(summary, found, progress)
+    _make_folder(folder)
+    if options.restart:
+        _remove_results(folder, data_sets)
+    for run in runs:
+        with load(run.bundle, run.backend) as model:
+            for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
+                _make_folder(run.journal(data_set).parent)
+                with Journal(run.journal(data_set), run.header(header)) as journal:
+                    work = _Work(model, plan, summary.disc_radius)
+                    _fill(journal, data_set, work, run.title(data_set, len(runs)), progress)
     evaluation = _results(runs, data_sets, summaries, plan)
     write_text(folder / _RESULTS, evaluation.to_json())
     pictures = list(_write_sheets(folder, runs[0], data_sets, plan, evaluation.rows))
@@ -149,9 +147,8 @@ class _Run:
     file_name: str
 
     @classmethod
-    def prepare(cls, stack: ExitStack, contender: Contender, folder: Path, file_name: str) -> _Run:
+    def prepare(cls, contender: Contender, folder: Path, file_name: str) -> _Run:
         bundle = open_bundle(contender.bundle)
-        stack.callback(bundle.close)
         choice = choose(bundle, contender.backend)
         return cls(bundle, contender.backend, choice, ModelDescription.of(bundle, choice), folder, file_name)
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from samrt.bundle.contract import Size
 from samrt.evaluation.truths import Mask, Truth
-from samrt.geometry import Size
 
 # Of the image's diagonal; the ratio of the paper and of its reference code.
 BOUNDARY_RATIO = 0.02

@@ -12,9 +12,9 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from samrt.bundle.contract import Size
 from samrt.bundle.json_reader import JsonReader
 from samrt.errors import BundleError, InputError
-from samrt.geometry import Size
 from samrt.images import open_picture
 
 _ORIENTATION = 0x0112

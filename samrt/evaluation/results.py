@@ -39,7 +39,7 @@ class ModelDescription:
             bundle=str(bundle.path),
             family=manifest.family,
             variant=manifest.variant,
-            image_size=manifest.image_size,
+            image_size=manifest.geometry.encoder_side,
             backend=_backend(choice),
             model_id=manifest.model_id,
             files=source_hashes(manifest, choice.form),

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.bundle.contract import Size
 from samrt.errors import InputError
-from samrt.geometry import Size
 
 Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]

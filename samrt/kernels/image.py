@@ -13,9 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import PIL
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization, Size, resize_shape
 from samrt.errors import BackendError
-from samrt.geometry import Size, resize_shape
 from samrt.kernels.library import Kernels
 
 _PIXELS = {"rgb": 0, "bgr": 1, "nv12_bt601": 2, "nv12_bt709": 3}

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from contracts import geometry
 from toy_bundle import MIX, rewrite_manifest, toy_encoder
 
 from samrt.backends.session import Engine, Session, open_session
+from samrt.bundle.contract import Tensor
 from samrt.bundle.folder import open_bundle
-from samrt.bundle.manifest import Tensor
 from samrt.errors import BackendError, BundleError
 
 pytest_plugins = ("toy_fixtures",)
@@ -118,10 +119,10 @@ def test_graph_that_contradicts_the_manifest(own_bundle: Path, edit: Any, messag
 def test_manifest_of_another_size(own_bundle: Path) -> None:
     bundle = open_bundle(own_bundle)
     (form,) = bundle.manifest.forms
-    encoder = form.graphs["encoder"]
+    encoder = form.graphs["image_encoder"]
     image = replace(encoder.inputs[0], shape=("batch", 3, 32, 32))
-    graphs = {**form.graphs, "encoder": replace(encoder, inputs=(image,))}
-    rewrite_manifest(own_bundle, image_size=32, forms=(replace(form, graphs=graphs),))
+    graphs = {**form.graphs, "image_encoder": replace(encoder, inputs=(image,))}
+    rewrite_manifest(own_bundle, geometry=geometry(32, 64), forms=(replace(form, graphs=graphs),))
     with pytest.raises(BundleError, match=r"encoder.onnx has the input .*64, 64.* the manifest says .*32, 32"):
         open_onnxruntime(own_bundle)
 

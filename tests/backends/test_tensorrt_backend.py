@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from contracts import sam_graph
 from hostcuda.outside import expect_passed, names
 from onnx import TensorProto, helper
 
 from samrt.backends.tensorrt.plan import ErrorLines, Errors, deserialize, runtime_logger
 from samrt.backends.tensorrt.ranges import InputRange, check_names, check_shapes, max_lengths, named_axes
-from samrt.bundle.manifest import Graph, Tensor, contract_graph
-from samrt.device.cuda import find_gpus
+from samrt.bundle.contract import MASK_DECODER, Graph, Tensor
+from samrt.device.gpus import find_gpus
 from samrt.engines.flavours import Flavour, import_flavour
 from samrt.errors import BackendError, InputError
 
@@ -31,7 +32,7 @@ ON_HOST_MEMORY = (
     "check_model.py",
     "check_plugin.py",
 )
-DECODER = contract_graph("decoder", "decoder.onnx", 64, (8, 16, 16), 64)
+DECODER = sam_graph(MASK_DECODER, "decoder.onnx", 64, (8, 16, 16))
 RANGES = (
     InputRange(Tensor("coords", "float32", ("prompts", "points", 2)), (1, 0, 2), (4, 16, 2)),
     InputRange(Tensor("labels", "int32", ("prompts", "points")), (1, 0), (4, 16)),

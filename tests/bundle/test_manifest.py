@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from changed_json import changed
 
-from samrt.bundle.manifest import Manifest, Normalization
+from samrt.bundle.contract import Normalization
+from samrt.bundle.manifest import Manifest
 from samrt.errors import BundleError
 
 pytest_plugins = ("toy_fixtures",)
@@ -24,19 +25,21 @@ def text(toy_bundle: Path) -> str:
 
 # The one form of the toy bundle.
 FORM = ("forms", 0)
+SIDE, NORMALIZATION = ("geometry", "encoder_side"), ("geometry", "normalization")
 
 
 def test_round_trip(text: str) -> None:
     manifest = Manifest.from_json(text)
     assert Manifest.from_json(manifest.to_json()) == manifest
-    assert manifest.image_size == 64
-    assert manifest.forms[0].graphs["decoder"].inputs[2].shape == ("prompts", "points")
-    assert manifest.normalization.mean == (123.675, 116.28, 103.53)
+    assert manifest.geometry.encoder_side == 64
+    assert manifest.forms[0].graphs["mask_decoder"].inputs[2].shape == ("prompts", "points")
+    assert manifest.geometry.normalization.mean == (123.675, 116.28, 103.53)
 
 
 def test_round_trip_of_min_max_has_no_mean(text: str) -> None:
-    manifest = replace(Manifest.from_json(text), normalization=Normalization("min_max"))
-    assert json.loads(manifest.to_json())["normalization"] == {"kind": "min_max"}
+    manifest = Manifest.from_json(text)
+    manifest = replace(manifest, geometry=replace(manifest.geometry, normalization=Normalization("min_max")))
+    assert json.loads(manifest.to_json())["geometry"]["normalization"] == {"kind": "min_max"}
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
@@ -44,6 +47,23 @@ def test_the_documented_keys_are_written(text: str) -> None:
     documented = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
     for key in json.loads(text):
         assert f"`{key}`" in documented.read_text()
+
+
+@pytest.mark.parametrize("part", ["geometry", "masks"])
+def test_every_key_of_the_contract_is_required_and_documented(text: str, part: str) -> None:
+    documented = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
+    for key in json.loads(text)[part]:
+        assert f"`{key}`" in documented.read_text()
+        with pytest.raises(BundleError, match=f"lacks '{key}'"):
+            Manifest.from_json(changed(text, part, key, delete=True))
+
+
+def test_graphs_of_other_roles_are_kept(text: str) -> None:
+    manifest = Manifest.from_json(text)
+    (form,) = manifest.forms
+    graphs = {**form.graphs, "memory_encoder": form.graphs["mask_decoder"]}
+    read = Manifest.from_json(replace(manifest, forms=(replace(form, graphs=graphs),)).to_json())
+    assert read.forms[0].graphs["memory_encoder"] == form.graphs["mask_decoder"]
 
 
 def test_every_key_of_a_form_is_required_and_documented(text: str) -> None:
@@ -71,7 +91,9 @@ def test_a_form_consists_of_its_graphs_and_their_weights(text: str) -> None:
     manifest = Manifest.from_json(text)
     assert manifest.files_of(manifest.forms[0]) == ["encoder.onnx", "encoder.weights", "decoder.onnx"]
     full = manifest.forms[0]
-    graphs = {name: replace(graph, file=f"{name}.fp16.onnx") for name, graph in full.graphs.items()}
+    graphs = {
+        role: replace(graph, file=graph.file.replace(".onnx", ".fp16.onnx")) for role, graph in full.graphs.items()
+    }
     half = replace(full, precision="fp16", graphs=graphs)
     entry = manifest.files["encoder.onnx"]
     files = {**manifest.files, "encoder.fp16.onnx": entry, "encoder.fp16.weights": entry, "decoder.fp16.onnx": entry}
@@ -83,14 +105,15 @@ def test_model_id_is_of_checkpoint_and_size(text: str) -> None:
     manifest = Manifest.from_json(text)
     assert manifest.model_id == "ab" * 8 + "@64"
     assert replace(manifest, forms=(replace(manifest.forms[0], precision="fp16"),)).model_id == manifest.model_id
-    assert replace(manifest, image_size=32).model_id != manifest.model_id
+    smaller = replace(manifest.geometry, encoder_side=32)
+    assert replace(manifest, geometry=smaller).model_id != manifest.model_id
 
 
 def test_unknown_keys_and_axis_names_are_accepted(text: str) -> None:
     manifest = Manifest.from_json(changed(text, "colour", to="blue"))
     assert manifest == Manifest.from_json(text)
-    renamed = changed(text, *FORM, "graphs", "encoder", "inputs", 0, "shape", 0, to="n")
-    assert Manifest.from_json(renamed).forms[0].graphs["encoder"].inputs[0].shape == ("n", 3, 64, 64)
+    renamed = changed(text, *FORM, "graphs", "image_encoder", "inputs", 0, "shape", 0, to="n")
+    assert Manifest.from_json(renamed).forms[0].graphs["image_encoder"].inputs[0].shape == ("n", 3, 64, 64)
 
 
 @pytest.mark.parametrize("broken", ["", "{", b"\xff\xfe", "[1]", "null", "[" * 100_000])
@@ -99,9 +122,9 @@ def test_what_is_not_a_json_object_is_refused(broken: str | bytes) -> None:
         Manifest.from_json(broken)
 
 
-@pytest.mark.parametrize(("version", "remedy"), [(3, "upgrade samrt"), (1, "export the checkpoint again")])
+@pytest.mark.parametrize(("version", "remedy"), [(4, "upgrade samrt"), (2, "export the checkpoint again")])
 def test_other_format_versions_are_refused_with_the_remedy(text: str, version: int, remedy: str) -> None:
-    with pytest.raises(BundleError, match=f"format version {version}.*reads version 2; {remedy}"):
+    with pytest.raises(BundleError, match=f"format version {version}.*reads version 3; {remedy}"):
         Manifest.from_json(changed(text, "format_version", to=version))
 
 
@@ -115,23 +138,34 @@ def test_every_key_is_required(text: str) -> None:
     ("keys", "value", "message"),
     [
         (("format",), "zip", "not of a samrt bundle"),
-        (("image_size",), 64.0, "'image_size' of the manifest must be a positive integer, not 64.0"),
-        (("image_size",), True, "positive integer"),
-        (("image_size",), 0, "positive integer"),
+        (SIDE, 64.0, "'encoder_side' of 'geometry' of the manifest must be a positive integer, not 64.0"),
+        (SIDE, True, "positive integer"),
+        (SIDE, 0, "positive integer"),
+        (("geometry", "resize"), "crop", "one of longest_side, square"),
+        (("geometry", "interpolation"), "nearest", "one of bilinear_antialiased"),
+        (("geometry", "prompt_side"), None, "positive integer"),
         (("family",), "", "not empty"),
         (("family",), 3, "must be str"),
-        (("embedding_shape",), [8, 16], r"\[C, h, w\]"),
-        (("embedding_shape",), [8, 16, "16"], "positive integers"),
-        (("embedding_shape",), [8, 16, 32], "four times"),
-        (("low_res_size",), 32, "four times"),
-        (("mask_threshold",), float("nan"), "finite number"),
-        (("mask_threshold",), False, "finite number"),
-        (("mask_threshold",), 10**400, "finite number"),
+        (("features", 0, "shape"), [8, 16, "16"], "positive integers"),
+        (("features", 0, "shape"), [8, 16, 32], "encoder outputs"),
+        (("features", 0, "name"), "point_coords", "each of a name of its own"),
+        (("features",), [], "one or several"),
+        (("geometry", "low_res_side"), 32, "decoder inputs"),
+        (("masks", "count"), 5, "decoder outputs"),
+        (("masks", "single"), 4, "below their count of 4"),
+        (("masks", "single"), -1, "whole number"),
+        (("masks", "ambiguous"), [1, 2, 4], "below their count of 4"),
+        (("masks", "ambiguous"), [], "below their count of 4"),
+        (("masks", "ambiguous"), [1, 1], "below their count of 4"),
+        (("masks", "choice"), "best", "one of token, predicted_iou, stability, hq"),
+        (("masks", "threshold"), float("nan"), "finite number"),
+        (("masks", "threshold"), False, "finite number"),
+        (("masks", "threshold"), 10**400, "finite number"),
         ((*FORM, "precision"), "int3", "one of fp32, fp16"),
-        (("normalization", "kind"), "none", "one of mean_std, min_max"),
-        (("normalization", "std"), [1, 0, 1], "std above 0"),
-        (("normalization", "mean"), [1, 2], "three numbers"),
-        (("normalization", "mean"), [1, 2, float("inf")], "finite numbers"),
+        ((*NORMALIZATION, "kind"), "none", "one of mean_std, min_max"),
+        ((*NORMALIZATION, "std"), [1, 0, 1], "std above 0"),
+        ((*NORMALIZATION, "mean"), [1, 2], "three numbers"),
+        ((*NORMALIZATION, "mean"), [1, 2, float("inf")], "finite numbers"),
         (
             (
                 *FORM,
@@ -140,13 +174,17 @@ def test_every_key_is_required(text: str) -> None:
             [],
             "must be dict",
         ),
-        ((*FORM, "graphs", "encoder", "inputs"), {}, "must be list"),
-        ((*FORM, "graphs", "encoder", "inputs", 0, "dtype"), "float16", "encoder inputs.*float16.*the format says"),
-        ((*FORM, "graphs", "encoder", "inputs", 0, "shape", 0), 1, "encoder inputs"),
-        ((*FORM, "graphs", "encoder", "inputs", 0, "shape", 2), 32, "encoder inputs"),
-        ((*FORM, "graphs", "encoder", "inputs", 0, "shape", 2), -1, "axis names"),
-        ((*FORM, "graphs", "decoder", "outputs", 0, "name"), "masks", "decoder outputs"),
-        ((*FORM, "graphs", "decoder", "file"), "other.onnx", "not among its files"),
+        ((*FORM, "graphs", "image_encoder", "inputs"), {}, "must be list"),
+        (
+            (*FORM, "graphs", "image_encoder", "inputs", 0, "dtype"),
+            "float16",
+            "encoder inputs.*float16.*format says",
+        ),
+        ((*FORM, "graphs", "image_encoder", "inputs", 0, "shape", 0), 1, "image_encoder inputs"),
+        ((*FORM, "graphs", "image_encoder", "inputs", 0, "shape", 2), 32, "image_encoder inputs"),
+        ((*FORM, "graphs", "image_encoder", "inputs", 0, "shape", 2), -1, "axis names"),
+        ((*FORM, "graphs", "mask_decoder", "outputs", 0, "name"), "masks", "mask_decoder outputs"),
+        ((*FORM, "graphs", "mask_decoder", "file"), "other.onnx", "not among its files"),
         (("forms",), [], "one or several, each once"),
         ((*FORM, "lowering"), "../x", "plain names"),
         (("files", "decoder.onnx", "sha256"), "AB" * 32, "64 lower-case hexadecimal"),
@@ -160,7 +198,7 @@ def test_wrong_values_are_named(text: str, keys: tuple[Any, ...], value: Any, me
         Manifest.from_json(changed(text, *keys, to=value))
 
 
-@pytest.mark.parametrize("name", ["decoder", "encoder"])
+@pytest.mark.parametrize("name", ["mask_decoder", "image_encoder"])
 def test_both_graphs_are_required(text: str, name: str) -> None:
     with pytest.raises(BundleError, match=f"no graph '{name}'"):
         Manifest.from_json(changed(text, *FORM, "graphs", name, delete=True))
@@ -174,13 +212,13 @@ def test_only_plain_file_names_are_accepted(text: str, name: str, place: str) ->
     if place == "files":
         renamed = changed(text, "files", name, to={"sha256": "0" * 64, "bytes": 1})
     else:
-        renamed = changed(text, *FORM, "graphs", "decoder", "file", to=name)
+        renamed = changed(text, *FORM, "graphs", "mask_decoder", "file", to=name)
     with pytest.raises(BundleError, match=r"plain names|not empty"):
         Manifest.from_json(renamed)
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda m: replace(m, low_res_size=1), lambda m: replace(m, files={}), lambda m: replace(m, family="")]
+    "spoil", [lambda m: replace(m, features=()), lambda m: replace(m, files={}), lambda m: replace(m, family="")]
 )
 def test_what_could_not_be_read_is_not_written(text: str, spoil: Callable[[Manifest], Manifest]) -> None:
     with pytest.raises(BundleError):

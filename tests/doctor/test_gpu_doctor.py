@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from samrt.device import cuda
-from samrt.device.cuda import Gpu
+from samrt.device.gpus import Gpu
 from samrt.doctor import gpu as gpu_doctor
 from samrt.doctor import jetson
 from samrt.doctor.findings import Finding
@@ -147,7 +146,7 @@ def _pretend_gpu_machine(
 ) -> None:
     """A driver for CUDA 12.6, GPUs, TensorRT flavours at a version (that starting with "!" fails to import)."""
     monkeypatch.setattr(ctypes, "CDLL", _fake_cuda(supported, 0))
-    monkeypatch.setattr(cuda, "find_gpus", lambda: gpus)
+    monkeypatch.setattr("samrt.device.gpus.find_gpus", lambda: gpus)
     monkeypatch.setattr(gpu_doctor, "installed_flavours", lambda: flavours)
     versions = {"cuda-core": "1.2.2", "cuda-bindings": "12.9.10", **(packages or {})}
 
@@ -238,5 +237,5 @@ def test_a_missing_flavour_is_named_with_what_to_type(monkeypatch: pytest.Monkey
 
 
 def test_works_without_numpy_which_the_gpu_search_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "samrt.device.cuda", None)
+    monkeypatch.setitem(sys.modules, "samrt.device.gpus", None)
     assert not [finding for finding in examine() if re.fullmatch(r"GPU \d", finding.name)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from stub_plugin import compile_stub
 
-from samrt.device.cuda import Gpu
+from samrt.device.gpus import Gpu
 from samrt.doctor.findings import Finding
 from samrt.doctor.kernels import examine_kernels
 from samrt.doctor.runtime import examine, runtime_works

@@ -1,38 +1,31 @@
-"""`samrt build`: a bundle's graphs become engines in it, compared where a GPU can, or nothing changes."""
+"""A bundle's graphs become engines in it, compared where a GPU can."""
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from toy_builds import FULL, everything_in, named, the_set
 from toy_bundle import rewrite_manifest
 
 from samrt.backends.session import Session, open_onnxruntime
-from samrt.bundle.folder import open_bundle, write_zip
-from samrt.cli import main
-from samrt.device import cuda
-from samrt.device.cuda import Gpu
+from samrt.bundle.folder import open_bundle
+from samrt.device import gpus
+from samrt.device.gpus import Gpu
 from samrt.engines.builder import bundle as building
-from samrt.engines.builder.bundle import BuildRequest, build_bundle
-from samrt.engines.builder.engine import BuildOptions
+from samrt.engines.builder.bundle import build_bundle
 from samrt.engines.flavours import Flavour
-from samrt.engines.manifest import EngineManifest, platform_name
-from samrt.engines.profiles import EngineLimits
+from samrt.engines.manifest import platform_name
+from samrt.engines.profiles import BuildLimits
 from samrt.engines.selection import Choice
 from samrt.engines.sets import EngineSet, find_engine_sets
-from samrt.errors import BackendError, BundleError, InputError, OutputError
+from samrt.errors import BackendError
 from samrt.progress import Lines
 
 pytest_plugins = ("tensorrt_fixtures", "toy_fixtures")
-
-FULL = BuildRequest("tensorrt_rtx", "fp32", EngineLimits(max_batch=2, max_prompts=3, max_points=4))
 CARD = Gpu(1, "RTX 4060", "8.9", 8 << 30)
 
 
@@ -40,12 +33,12 @@ CARD = Gpu(1, "RTX 4060", "8.9", 8 << 30)
 def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
     """A GPU is found, and its engines are played by ONNX Runtime: what is tested is the comparison, not engines."""
     opened: list[Choice] = []
-    for module in (building, cuda):
+    for module in (building, gpus):
         monkeypatch.setattr(module, "find_gpus", lambda: [CARD])
 
     def open_engines(choice: Choice, engines: EngineSet, options: Any) -> Session:
         opened.append(choice)
-        assert engines.path_of("encoder").exists()
+        assert engines.path_of("image_encoder").exists()
         assert options.device == CARD.index
         session = open_onnxruntime(open_bundle(engines.folder.parent.parent), choice)
         limits, run = engines.manifest.limits, session.decoder.run
@@ -70,21 +63,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
     return opened
 
 
-def named(*capabilities: str) -> BuildRequest:
-    return replace(FULL, options=BuildOptions(compute_capabilities=capabilities))
-
-
-def the_set(folder: Path) -> EngineManifest:
-    (found,) = find_engine_sets(folder)
-    assert isinstance(found, EngineSet), found
-    assert found.folder.name == found.manifest.name
-    return found.manifest
-
-
-def everything_in(folder: Path) -> list[tuple[str, int]]:
-    return sorted((str(path.relative_to(folder)), path.stat().st_mtime_ns) for path in folder.rglob("*.*"))
-
-
 @pytest.mark.usefixtures("without_gpu")
 def test_what_is_built_without_a_gpu(own_bundle: Path, rtx: Flavour) -> None:
     lines: list[str] = []
@@ -97,10 +75,10 @@ def test_what_is_built_without_a_gpu(own_bundle: Path, rtx: Flavour) -> None:
     assert {"8.6", "8.9"} <= set(manifest.compute_capabilities)
     bundle = open_bundle(own_bundle)
     assert manifest.sources == {name: entry.sha256 for name, entry in bundle.manifest.files.items()}
-    decoder = manifest.engines["decoder"]
+    decoder = manifest.engines["mask_decoder"]
     assert decoder.ranges["point_coords"].minimum == (1, 0, 2)
     assert decoder.ranges["point_coords"].maximum == (3, 4, 2)
-    assert manifest.engines["encoder"].ranges["image"].maximum == (2, 3, 64, 64)
+    assert manifest.engines["image_encoder"].ranges["image"].maximum == (2, 3, 64, 64)
     assert {tensor.name for tensor in decoder.graph.outputs} == {"low_res_masks", "iou_predictions"}
     for name, engine in manifest.engines.items():
         assert engine.memory["plan_bytes"] == engine.content.bytes > 1000
@@ -118,7 +96,7 @@ def test_what_is_built_without_a_gpu(own_bundle: Path, rtx: Flavour) -> None:
 def test_the_same_set_is_replaced_and_others_stay(own_bundle: Path) -> None:
     build_bundle(own_bundle, named("8.6"))
     build_bundle(own_bundle, named("8.9"))
-    smaller = replace(named("8.9"), limits=EngineLimits(max_points=2))
+    smaller = replace(named("8.9"), limits=BuildLimits(max_points=2))
     build_bundle(own_bundle, smaller)
     found = [each.manifest for each in find_engine_sets(own_bundle) if isinstance(each, EngineSet)]
     assert [(each.compute_capabilities, each.limits) for each in found] == [
@@ -131,10 +109,10 @@ def test_the_same_set_is_replaced_and_others_stay(own_bundle: Path) -> None:
 def test_axes_of_any_name(own_bundle: Path) -> None:
     """The format fixes where a graph's dynamic axes are, not what a manifest calls them."""
     form = open_bundle(own_bundle).manifest.forms[0]
-    encoder = form.graphs["encoder"]
+    encoder = form.graphs["image_encoder"]
     renamed = replace(encoder, inputs=(replace(encoder.inputs[0], shape=("n", 3, 64, 64)),))
-    rewrite_manifest(own_bundle, forms=(replace(form, graphs={**form.graphs, "encoder": renamed}),))
-    assert build_bundle(own_bundle, named("8.9")).engines["encoder"].graph.inputs[0].shape[0] == "batch"
+    rewrite_manifest(own_bundle, forms=(replace(form, graphs={**form.graphs, "image_encoder": renamed}),))
+    assert build_bundle(own_bundle, named("8.9")).engines["image_encoder"].graph.inputs[0].shape[0] == "batch"
 
 
 def test_on_a_gpu_the_engines_are_compared_first(own_bundle: Path, stand_in: list[Choice]) -> None:
@@ -173,7 +151,7 @@ def test_the_reference_is_the_fp32_form(
 
 
 def test_what_the_engines_do_not_take_is_not_asked_of_them(own_bundle: Path, stand_in: list[Choice]) -> None:
-    small = replace(named("8.9"), limits=EngineLimits(max_prompts=1, max_points=2))
+    small = replace(named("8.9"), limits=BuildLimits(max_prompts=1, max_points=2))
     verification = build_bundle(own_bundle, small).verification
     assert verification is not None
     assert set(verification["figures"]["prompts"]) == {"point", "box", "mask", "batch"}
@@ -187,9 +165,9 @@ def test_engines_for_other_gpus_are_not_compared(own_bundle: Path, stand_in: lis
 @pytest.mark.parametrize(
     ("graph", "output", "said"),
     [
-        ("encoder", "image_embeddings", r"embedding: relative L2 \S+ > 1e-05"),
-        ("decoder", "low_res_masks", r"box: logits: relative L2 \S+ > 0.0001"),
-        ("decoder", "iou_predictions", r"box: predicted IoU off by \S+ > 0.0001"),
+        ("image_encoder", "image_embeddings", r"embedding: relative L2 \S+ > 1e-05"),
+        ("mask_decoder", "low_res_masks", r"box: logits: relative L2 \S+ > 0.0001"),
+        ("mask_decoder", "iou_predictions", r"box: predicted IoU off by \S+ > 0.0001"),
     ],
 )
 def test_past_tolerance_nothing_is_installed(
@@ -201,7 +179,7 @@ def test_past_tolerance_nothing_is_installed(
 
     def dishonest(*given: Any) -> Session:
         session = honest(*given)
-        engine = getattr(session, graph)
+        engine = session.encoder if graph == "image_encoder" else session.decoder
         run = engine.run
 
         def wrong(inputs: Any, on_device: Any = ()) -> Any:
@@ -218,141 +196,6 @@ def test_past_tolerance_nothing_is_installed(
     assert everything_in(own_bundle) == before
 
 
-# Refusals
-
-
-@pytest.mark.usefixtures("without_gpu")
-def test_a_bundle_without_the_precision(own_bundle: Path) -> None:
-    with pytest.raises(BackendError, match="nothing to build fp16 engines from: it holds fp32-dense; export it with"):
-        build_bundle(own_bundle, replace(FULL, precision="fp16"))
-
-
-@pytest.mark.usefixtures("without_gpu")
-def test_the_form_for_cpus_is_not_built(own_bundle: Path) -> None:
-    form = open_bundle(own_bundle).manifest.forms[0]
-    rewrite_manifest(own_bundle, forms=(replace(form, lowering="chunked"),))
-    with pytest.raises(BackendError, match="chunked form only, which is for ONNX Runtime; export it with precisions="):
-        build_bundle(own_bundle, FULL)
-
-
-def test_an_unknown_precision(own_bundle: Path) -> None:
-    with pytest.raises(InputError, match="unknown precision 'int3'; choose one of fp32, fp16"):
-        build_bundle(own_bundle, replace(FULL, precision="int3"))
-
-
-def test_a_zip_is_refused(own_bundle: Path, tmp_path: Path) -> None:
-    write_zip(own_bundle, tmp_path / "b.zip")
-    with pytest.raises(OutputError, match=r"is a zip.*unpack it"):
-        build_bundle(tmp_path / "b.zip", FULL)
-    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
-    with pytest.raises(BundleError, match="neither a folder nor a whole zip"):
-        build_bundle(tmp_path / "photo.jpg", FULL)
-
-
-def test_an_unknown_backend(own_bundle: Path) -> None:
-    with pytest.raises(BackendError, match="choose one of tensorrt, tensorrt_rtx"):
-        build_bundle(own_bundle, replace(FULL, backend="openvino"))
-
-
-def test_no_tensorrt_at_all(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "installed_flavours", dict)
-    with pytest.raises(BackendError, match=r"pip install '\.\[rtx\]'.*docs/jetson.md"):
-        build_bundle(own_bundle, replace(FULL, backend="auto"))
-
-
-@pytest.mark.usefixtures("without_gpu")
-def test_tensorrt_alone_says_what_it_lacks(own_bundle: Path, monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> None:
-    """As on a Jetson without the CUDA bindings, where no GPU is seen."""
-    monkeypatch.setattr(building, "installed_flavours", lambda: {"tensorrt": "10.3.0"})
-    monkeypatch.setattr(building, "import_flavour", lambda name: replace(rtx, name=name, version="10.3.0"))
-    with pytest.raises(BackendError, match=r"builds for the GPU at hand, and none was found.*cuda-core"):
-        build_bundle(own_bundle, replace(FULL, backend="auto"))
-
-
-@pytest.mark.usefixtures("without_gpu")
-def test_auto_without_a_gpu_is_rtx(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "installed_flavours", lambda: {"tensorrt": "10.9.0", "tensorrt_rtx": "1.7"})
-    assert build_bundle(own_bundle, replace(named("8.9"), backend="auto")).backend == "tensorrt_rtx"
-
-
-@pytest.mark.usefixtures("without_gpu")
-@pytest.mark.parametrize("full_at", ["the engines", "the manifest", "the flush to the disk"])
-def test_a_full_disk_leaves_what_was_there(own_bundle: Path, monkeypatch: pytest.MonkeyPatch, full_at: str) -> None:
-    build_bundle(own_bundle, named("8.9"))
-    before = everything_in(own_bundle)
-
-    def no_space(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    owner, name = {
-        "the engines": (Path, "write_bytes"),
-        "the manifest": (Path, "write_text"),
-        "the flush to the disk": (os, "fsync"),
-    }[full_at]
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, no_space)
-        with pytest.raises(OutputError, match=os.strerror(errno.ENOSPC)):
-            build_bundle(own_bundle, named("8.9"))
-    assert everything_in(own_bundle) == before
-
-
-@pytest.mark.usefixtures("without_gpu")
-def test_a_folder_that_cannot_be_written_is_told_before_the_work(
-    own_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def denied(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    def too_late(*_: object) -> None:
-        pytest.fail("the build had begun")
-
-    monkeypatch.setattr(building, "build_engine", too_late)
-    monkeypatch.setattr(Path, "touch", denied)
-    with pytest.raises(OutputError, match=os.strerror(errno.EACCES)):
-        build_bundle(own_bundle, FULL)
-    monkeypatch.undo()
-
-
-@pytest.mark.parametrize("as_link", [False, True])
-def test_engines_where_something_else_is(
-    own_bundle: Path, monkeypatch: pytest.MonkeyPatch, rtx: Flavour, as_link: bool
-) -> None:
-    path = own_bundle / "engines"
-    path.symlink_to(own_bundle / "nowhere") if as_link else path.write_text("mine")
-    monkeypatch.setattr(building, "build_engine", lambda *_: pytest.fail("the build had begun"))
-    with pytest.raises(OutputError, match=r"cannot make the folder .*engines.*move what is there"):
-        build_bundle(own_bundle, named("8.9"))
-    assert path.is_symlink() if as_link else path.read_text() == "mine"
-
-
-@pytest.mark.usefixtures("without_gpu")
-def test_a_build_that_is_interrupted_while_it_writes(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build_bundle(own_bundle, named("8.9"))
-    before = everything_in(own_bundle)
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(EngineManifest, "to_json", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        build_bundle(own_bundle, named("8.9"))
-    assert everything_in(own_bundle) == before
-
-
-@pytest.mark.usefixtures("without_gpu")
-def test_what_a_killed_build_left_is_removed_by_a_later_one(own_bundle: Path) -> None:
-    name = build_bundle(own_bundle, named("8.9")).name
-    engines = own_bundle / "engines"
-    for leftover, age in ((f".{name}.0a", 2 * 3600), (f".{name}.0b", 60)):
-        (engines / leftover).mkdir()
-        (engines / leftover / "encoder.engine").write_text("half")
-        os.utime(engines / leftover, times=(time.time() - age, time.time() - age))
-    (engines / ".mine").mkdir()
-    build_bundle(own_bundle, named("8.9"))
-    # The younger one may be a build at work, and the other is nobody's business.
-    assert {path.name for path in engines.iterdir()} == {name, f".{name}.0b", ".mine"}
-
-
 @pytest.mark.usefixtures("without_gpu")
 def test_warnings_are_told(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = building.build_engine
@@ -360,47 +203,3 @@ def test_warnings_are_told(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
     lines: list[str] = []
     build_bundle(own_bundle, named("8.9"), Lines(lines.append))
     assert sum("warns: it is slow" in line for line in lines) == 2
-
-
-# The command
-
-
-@pytest.mark.usefixtures("without_gpu")
-def test_the_command(own_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--backend tensorrt_rtx --precision fp32 --compute-capability 8.6,8.9 --max-batch 2 --max-prompts 3"
-    assert main(["build", str(own_bundle), *words.split(), "--max-points", "4", "--workspace", "500"]) == 0
-    manifest = the_set(own_bundle)
-    assert (manifest.compute_capabilities, manifest.limits) == (("8.6", "8.9"), FULL.limits)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert " s] building fp32-dense engines" in err
-    assert main(["info", str(own_bundle)]) == 0
-    out, _ = capsys.readouterr()
-    assert f"engines {manifest.name}" in out
-    assert "2 images, 3 prompts of 4 points at once" in out
-    assert "compared  not with the bundle yet" in out
-
-
-@pytest.mark.parametrize(
-    "words", [("--compute-capability", "sm_89"), ("--max-points", "x"), ("--precision", "int8"), ()]
-)
-def test_wrong_usage(words: tuple[str, ...], own_bundle: Path) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["build", *([str(own_bundle)] if words else []), *words])
-    assert stopped.value.code == 2
-
-
-@pytest.mark.parametrize(
-    "words", [("--max-points", "0"), ("--max-batch", "-1"), ("--workspace", "0"), ("--workspace", "9" * 20)]
-)
-def test_values_out_of_range(words: tuple[str, ...], own_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["build", str(own_bundle), *words]) == 1
-    assert "must be" in capsys.readouterr().err
-
-
-def test_engines_are_not_packed_into_zips(own_bundle: Path, tmp_path: Path) -> None:
-    shutil.copytree(own_bundle, tmp_path / "copy")
-    write_zip(own_bundle, tmp_path / "before.zip")
-    (own_bundle / "engines").mkdir()
-    write_zip(own_bundle, tmp_path / "after.zip")
-    assert (tmp_path / "before.zip").read_bytes() == (tmp_path / "after.zip").read_bytes()

@@ -1,8 +1,4 @@
-"""Building engines with the TensorRT-RTX that is installed; without a GPU they can be built, not opened.
-
-Stock TensorRT needs a GPU to build at all. Its side is driven with TensorRT-RTX's module in its place, which checks
-samrt's own logic and says nothing about stock TensorRT.
-"""
+"""Building engines with the TensorRT-RTX that is installed; without a GPU they can be built, not opened."""
 
 from __future__ import annotations
 
@@ -20,32 +16,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from toy_builds import build_toy, toy_ranges
 
-import samrt.device.cuda
-from samrt.bundle.manifest import Graph, contract_graph
-from samrt.device.cuda import Gpu
+import samrt.device.gpus
+from samrt.bundle.contract import Graph
+from samrt.device.gpus import Gpu
 from samrt.engines.builder import engine as build_module
 from samrt.engines.builder import monitor
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.targets import Targets, choose_targets
 from samrt.engines.flavours import Flavour
-from samrt.engines.profiles import EngineLimits, Range, ranges
-from samrt.errors import BackendError, BundleError, InputError, OutputError
+from samrt.engines.profiles import BuildLimits, Range, ranges
+from samrt.errors import BackendError, BundleError, InputError
 from samrt.progress import SILENT, Lines
 
 pytest_plugins = ("toy_fixtures", "tensorrt_fixtures")
 pytestmark = pytest.mark.usefixtures("without_gpu")
-
 ADA = Gpu(0, "a GPU", "8.9", 8 << 30)
 Encoder = Callable[[str], tuple[Path, Graph]]
-
-
-def toy_ranges(name: str, **limits: int) -> dict[str, Range]:
-    return ranges(contract_graph(name, f"{name}.onnx", 64, (8, 16, 16), 64), EngineLimits(**limits))
-
-
-def build_toy(flavour: Flavour, bundle: Path, name: str = "decoder", **options: Any) -> BuiltEngine:
-    return build_engine(flavour, bundle / f"{name}.onnx", toy_ranges(name), BuildOptions(**options), SILENT)
 
 
 @pytest.fixture
@@ -77,17 +65,10 @@ def watched(rtx: Flavour) -> tuple[Flavour, list[Any]]:
     return Flavour(rtx.name, SimpleNamespace(**{**vars(trt), "Builder": Builder}), rtx.version), asked
 
 
-@pytest.fixture
-def stock(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> Flavour:
-    """TensorRT-RTX's module in the place of stock TensorRT, on a machine with a GPU."""
-    monkeypatch.setattr(samrt.device.cuda, "find_gpus", lambda: [ADA])
-    return Flavour("tensorrt", rtx.module, rtx.version)
-
-
 def test_a_vit_encoder(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     lines: list[str] = []
-    built = build_engine(rtx, path, ranges(graph, EngineLimits(max_batch=2)), BuildOptions(), Lines(lines.append))
+    built = build_engine(rtx, path, ranges(graph, BuildLimits(max_batch=2)), BuildOptions(), Lines(lines.append))
     assert lines[0] == "building encoder: reading encoder.onnx"
     weights = (path.parent / "encoder.weights").stat().st_size
     assert len(built.plan) == built.memory["plan_bytes"] > weights
@@ -108,14 +89,14 @@ def test_what_tensorrt_is_asked_for(watched: tuple[Flavour, list[Any]], toy_bund
     assert asked[0].workspace == 64 << 20
     assert asked[0].tf32 is False
     assert asked[0].shapes == {
-        name: (shapes.minimum, shapes.optimum, shapes.maximum) for name, shapes in toy_ranges("decoder").items()
+        name: (shapes.minimum, shapes.optimum, shapes.maximum) for name, shapes in toy_ranges("mask_decoder").items()
     }
 
 
 def test_more_prompts_take_more_memory(rtx: Flavour, toy_bundle: Path) -> None:
     scratch = [
         build_engine(
-            rtx, toy_bundle / "decoder.onnx", toy_ranges("decoder", max_prompts=n), BuildOptions(), SILENT
+            rtx, toy_bundle / "decoder.onnx", toy_ranges("mask_decoder", max_prompts=n), BuildOptions(), SILENT
         ).memory["activation_bytes"]
         for n in (1, 64)
     ]
@@ -124,7 +105,7 @@ def test_more_prompts_take_more_memory(rtx: Flavour, toy_bundle: Path) -> None:
 
 def test_a_path_of_any_letters(rtx: Flavour, toy_bundle: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(toy_bundle, tmp_path / "Ünï códe 模型")
-    assert build_toy(rtx, folder, "encoder").plan.nbytes > 0
+    assert build_toy(rtx, folder, "image_encoder").plan.nbytes > 0
 
 
 def test_two_builds_at_once(rtx: Flavour, toy_bundle: Path) -> None:
@@ -133,12 +114,12 @@ def test_two_builds_at_once(rtx: Flavour, toy_bundle: Path) -> None:
 
     def work(prompts: int) -> BuiltEngine:
         both.wait()
-        return build_engine(rtx, path, toy_ranges("decoder", max_prompts=prompts), BuildOptions(), SILENT)
+        return build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), SILENT)
 
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(work, (1, 64)))
     for prompts, one in zip((1, 64), together, strict=True):
-        alone = build_engine(rtx, path, toy_ranges("decoder", max_prompts=prompts), BuildOptions(), SILENT)
+        alone = build_engine(rtx, path, toy_ranges("mask_decoder", max_prompts=prompts), BuildOptions(), SILENT)
         assert one.warnings == ()
         for figure in ("scratch_bytes", "activation_bytes"):
             assert one.memory[figure] == alone.memory[figure]
@@ -166,7 +147,7 @@ def test_progress(rtx: Flavour, small_encoder: Encoder) -> None:
     build_engine(
         rtx,
         path,
-        ranges(graph, EngineLimits()),
+        ranges(graph, BuildLimits()),
         BuildOptions(),
         Lines(lambda line: lines.append((line, threading.current_thread().name))),
     )
@@ -208,10 +189,10 @@ def test_ctrl_c_aborts_the_build(rtx: Flavour, small_encoder: Encoder, loggers: 
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(rtx, path, ranges(graph, EngineLimits()), BuildOptions(), Lines(press))
+        build_engine(rtx, path, ranges(graph, BuildLimits()), BuildOptions(), Lines(press))
     assert any("BuildCanceled" in line for line in loggers[0].errors)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("samrt-build")]
-    assert build_engine(rtx, path, ranges(graph, EngineLimits()), BuildOptions(), SILENT).plan.nbytes > 0
+    assert build_engine(rtx, path, ranges(graph, BuildLimits()), BuildOptions(), SILENT).plan.nbytes > 0
 
 
 @pytest.mark.usefixtures("slow")
@@ -225,14 +206,14 @@ def test_an_exception_out_of_progress_aborts_the_build(
             raise BrokenPipeError("nobody reads this")
 
     with pytest.raises(BrokenPipeError):
-        build_engine(rtx, path, ranges(graph, EngineLimits()), BuildOptions(), Lines(fail))
+        build_engine(rtx, path, ranges(graph, BuildLimits()), BuildOptions(), Lines(fail))
     assert any("BuildCanceled" in line for line in loggers[0].errors)
 
 
 def test_a_workspace_that_is_too_small(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     with pytest.raises(BackendError, match=r"cannot build .*; the workspace of 1 MiB is too small: raise it"):
-        build_engine(rtx, path, ranges(graph, EngineLimits()), BuildOptions(workspace_mib=1), SILENT)
+        build_engine(rtx, path, ranges(graph, BuildLimits()), BuildOptions(workspace_mib=1), SILENT)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
@@ -253,18 +234,18 @@ def test_unknown_compute_capabilities(wanted: tuple[str, ...], said: str, rtx: F
 def test_turing_has_no_float32_products(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     with pytest.raises(BackendError, match=r"Turing.*leave 7\.5 out"):
-        build_engine(rtx, path, ranges(graph, EngineLimits()), BuildOptions(compute_capabilities=("7.5",)), SILENT)
+        build_engine(rtx, path, ranges(graph, BuildLimits()), BuildOptions(compute_capabilities=("7.5",)), SILENT)
 
 
 def test_rtx_builds_for_the_gpu_at_hand(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samrt.device.cuda, "find_gpus", lambda: [ADA])
+    monkeypatch.setattr(samrt.device.gpus, "find_gpus", lambda: [ADA])
     assert choose_targets(rtx, None) == Targets(("8.9",), (rtx.module.ComputeCapability.CURRENT,))
     assert choose_targets(rtx, ("8.6",)) == Targets(("8.6",), (rtx.module.ComputeCapability.SM86,))
 
 
 def test_inputs_that_are_not_the_manifests(rtx: Flavour, toy_bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"encoder\.onnx has the inputs image, the manifest says image_embeddings"):
-        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("decoder"), BuildOptions(), SILENT)
+        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), SILENT)
     wrong = {"image": Range((1, 3, 32, 32), (1, 3, 32, 32), (1, 3, 32, 32))}
     with pytest.raises(BundleError, match=r"'image' of .* has the shape \[-1, 3, 64, 64\], which \[1, 3, 32, 32\]"):
         build_engine(rtx, toy_bundle / "encoder.onnx", wrong, BuildOptions(), SILENT)
@@ -283,114 +264,6 @@ def test_a_failed_builds_error_holds_no_builder(
 
     monkeypatch.setattr(rtx.module, "Builder", Remembered)
     with pytest.raises(BundleError, match="has the inputs image") as caught:
-        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("decoder"), BuildOptions(), SILENT)
+        build_engine(rtx, toy_bundle / "encoder.onnx", toy_ranges("mask_decoder"), BuildOptions(), SILENT)
     assert [builder() for builder in made] == [None]
     assert caught.value.__traceback__ is not None
-
-
-def test_rtx_has_no_timing_cache(rtx: Flavour, toy_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no timing cache"):
-        build_toy(rtx, toy_bundle, timing_cache=tmp_path / "cache")
-
-
-def test_stock_builds_for_the_gpu_at_hand(stock: Flavour, toy_bundle: Path) -> None:
-    assert build_toy(stock, toy_bundle).compute_capabilities == ("8.9",)
-    assert build_toy(stock, toy_bundle, compute_capabilities=("8.9",)).compute_capabilities == ("8.9",)
-
-
-@pytest.mark.parametrize("wanted", [("8.7",), ("8.9", "8.6"), ()])
-def test_stock_builds_for_no_other_gpu(wanted: tuple[str, ...], stock: Flavour, toy_bundle: Path) -> None:
-    with pytest.raises(InputError, match=r"GPU at hand alone, 8\.9, not for .*tensorrt_rtx"):
-        build_toy(stock, toy_bundle, compute_capabilities=wanted)
-
-
-def test_stock_needs_a_gpu(rtx: Flavour, toy_bundle: Path) -> None:
-    with pytest.raises(BackendError, match=r"none was found: check the driver .* or build with tensorrt_rtx"):
-        build_toy(Flavour("tensorrt", rtx.module, "10.3.0"), toy_bundle)
-
-
-def test_a_builder_that_does_not_start(stock: Flavour, toy_bundle: Path) -> None:
-    def builder(logger: Any) -> Any:
-        logger.log(stock.module.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
-        raise TypeError("factory function returned nullptr")
-
-    broken = Flavour("tensorrt", SimpleNamespace(**{**vars(stock.module), "Builder": builder}), "10.3.0")
-    with pytest.raises(
-        BackendError, match="cannot start its builder: CUDA initialization failure with error: 35; it needs"
-    ):
-        build_toy(broken, toy_bundle)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorRT-RTX, whose timing cache does nothing
-def test_the_timing_cache_is_written_and_read(
-    stock: Flavour, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[bytes] = []
-    trt = stock.module
-
-    class Config:
-        """The builder's configuration, but for an empty timing cache, which needs no GPU to be read."""
-
-        def __init__(self, config: Any) -> None:
-            object.__setattr__(self, "config", config)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.config, name)
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            setattr(self.config, name, value)
-
-        def create_timing_cache(self, content: bytes) -> Any:
-            given.append(content)
-            return self.config.create_timing_cache(b"")
-
-        def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
-            assert not ignore_mismatch
-            assert self.config.set_timing_cache(cache, ignore_mismatch)
-            return given[-1] != b"of another version"
-
-    class Builder(trt.Builder):  # type: ignore[misc, name-defined]
-        def create_builder_config(self) -> Any:
-            return Config(super().create_builder_config())
-
-        def build_serialized_network(self, network: Any, config: Any) -> Any:
-            return super().build_serialized_network(network, config.config)
-
-    flavour = Flavour("tensorrt", SimpleNamespace(**{**vars(trt), "Builder": Builder}), stock.version)
-    cache = tmp_path / "kernels.cache"
-    path, shapes, lines = toy_bundle / "encoder.onnx", toy_ranges("encoder"), list[str]()
-    options = BuildOptions(timing_cache=cache)
-
-    build_engine(flavour, path, shapes, options, Lines(lines.append))
-    first = cache.read_bytes()
-    assert first
-    assert given == [b""]
-    build_engine(flavour, path, shapes, options, Lines(lines.append))
-    assert given == [b"", first]
-    assert not any("timing cache" in line for line in lines)
-
-    cache.write_bytes(b"of another version")
-    build_engine(flavour, path, shapes, options, Lines(lines.append))
-    assert given[2:] == [b"of another version", b""]
-    assert "damaged, or of another TensorRT or GPU; it was made anew" in lines[-1]
-    assert cache.read_bytes() == first
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_damaged_timing_cache_is_made_anew(stock: Flavour, toy_bundle: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "kernels.cache"
-    cache.write_bytes(b"junk" * 40)
-    lines: list[str] = []
-    build_engine(
-        stock, toy_bundle / "encoder.onnx", toy_ranges("encoder"), BuildOptions(timing_cache=cache), lines.append
-    )
-    assert f"the timing cache {cache} is damaged" in lines[-1]
-    assert not cache.read_bytes().startswith(b"junk")
-
-
-def test_a_timing_cache_that_cannot_be_written_is_told_first(stock: Flavour, toy_bundle: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
-    options = BuildOptions(timing_cache=tmp_path / "nowhere" / "cache")
-    with pytest.raises(OutputError, match="does not exist"):
-        build_engine(stock, toy_bundle / "encoder.onnx", toy_ranges("encoder"), options, Lines(lines.append))
-    assert lines == []

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from samrt.bundle.manifest import Graph
+from samrt.bundle.contract import Graph
 from samrt.engines.builder.network import ParsedNetwork, parse
 from samrt.engines.flavours import Flavour
 from samrt.engines.logger import collecting_logger

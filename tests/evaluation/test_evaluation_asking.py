@@ -25,15 +25,20 @@ class Scripted:
     """A model that answers with given masks, at the size of the image, and keeps what it was asked."""
 
     def __init__(self, answers: list[list[list[Mask]]], predicted: list[float]) -> None:
-        self.image_size = 64
-        self.manifest = SimpleNamespace(mask_threshold=0.0)
-        self.embedding: Any = SimpleNamespace(input_size=SIZE, original_size=SIZE)
-        self.answers = answers
+        self.decoder = self
+        self.embedding: Any = SimpleNamespace(original_size=SIZE)
+        self.scripted = answers
         self.predicted = predicted
         self.asked: list[dict[str, Any]] = []
 
-    def predict_low_res(self, _: Any, **prompts: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        masks = np.array(self.answers[len(self.asked)])
+    def prompts_for(self, _: Any, **prompts: Any) -> dict[str, Any]:
+        return prompts
+
+    def full_size(self, _: Any, low_res: NDArray[np.float32]) -> NDArray[np.bool_]:
+        return low_res > 0
+
+    def answers(self, _: Any, prompts: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        masks = np.array(self.scripted[len(self.asked)])
         self.asked.append(prompts)
         logits = np.where(masks, 3 + len(self.asked), -3).astype(np.float32)
         return logits, np.tile(np.array(self.predicted, np.float32), (len(masks), 1))

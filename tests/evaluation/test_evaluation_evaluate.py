@@ -1,4 +1,4 @@
-"""An evaluation from data set to files, with the toy bundle: scores, resuming, comparing."""
+"""An evaluation from data set to files, with the toy bundle: scores, what is said, comparing."""
 
 from __future__ import annotations
 
@@ -14,66 +14,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_data import write_data_set
+from evaluation_data import IMAGES, Heard, read_results, write_data_set
 from PIL import Image
 from pycocotools import mask as coco
-from toy_bundle import MEAN_STD, write_toy_bundle
 
 import samrt
 from samrt import BundleError, InputError, OutputError
-from samrt.bundle.manifest import Normalization
 from samrt.evaluation import Contender, Options, evaluate
 from samrt.evaluation.datasets import open_data_sets
 from samrt.evaluation.journal import read_records
 from samrt.evaluation.metrics import boundary_iou
 from samrt.model import Model
-from samrt.progress import Silent
 
 pytest_plugins = ("toy_fixtures",)
 # pycocotools' arrays do not know numpy 2's copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-IMAGES = 4
 # The package has a function of the module's name.
 evaluation: Any = import_module("samrt.evaluation.evaluate")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two data sets; read them, do not change them."""
-    folder = tmp_path_factory.mktemp("data")
-    write_data_set(folder / "first", IMAGES)
-    write_data_set(folder / "second", 2, first_seed=20, instances=2)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy with another normalisation, so that its masks differ."""
-    assert MEAN_STD.kind != "min_max"
-    return write_toy_bundle(tmp_path_factory.mktemp("other") / "bundle", normalization=Normalization("min_max"))
-
-
-class Heard:
-    """Keeps what it is told; interrupts when it is told that so many images of the model are done."""
-
-    def __init__(self, interrupt_at: int | None = None) -> None:
-        self.steps: list[tuple[str, int, int]] = []
-        self.lines: list[str] = []
-        self.interrupt_at = interrupt_at
-
-    def step(self, what: str, done: int, total: int) -> None:
-        self.steps.append((what, done, total))
-        if "annotations" not in what and done == self.interrupt_at:
-            raise KeyboardInterrupt
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
-def read_results(folder: Path) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return results
 
 
 def names_of(folder: Path) -> list[str]:
@@ -165,131 +122,6 @@ def test_a_picture_says_the_score_of_its_data_set_and_prompt(
     assert len({row.answer.miou for row in found.rows}) > 1
     for title, row in zip(titles, found.rows, strict=True):
         assert title.startswith(f"{row.data_set}, {row.prompt}: mIoU {row.answer.miou:.3f};")
-
-
-def test_an_interrupted_evaluation_goes_on_and_ends_the_same(
-    toy_bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = Options(prompts="box,points:2")
-    evaluate(data, Contender(toy_bundle), tmp_path / "whole", options)
-    encoded: list[Any] = []
-    encode = Model.encode
-    monkeypatch.setattr(Model, "encode", lambda *words: encoded.append(words) or encode(*words))
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(data, Contender(toy_bundle), tmp_path / "parts", options, progress=Heard(interrupt_at=2))
-    assert len(encoded) == 2
-    assert not (tmp_path / "parts" / "results.json").exists()
-    # As if the power had failed in the middle of a line.
-    with (tmp_path / "parts" / "first" / "instances.jsonl").open("ab") as file:
-        file.write(b'{"image": "2.pn')
-
-    heard = Heard()
-    evaluate(data, Contender(toy_bundle), tmp_path / "parts", options, progress=heard)
-
-    assert len(encoded) == IMAGES + 2  # each image once in all
-    assert next(step for step in heard.steps if step[0] == "images of first") == ("images of first", 2, IMAGES)
-    for path in (tmp_path / "whole").rglob("*"):
-        if path.is_file():
-            assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes()
-
-    evaluate(data, Contender(toy_bundle), tmp_path / "parts", options)
-    assert len(encoded) == IMAGES + 2
-
-
-def test_an_image_that_breaks_on_the_way_loses_nothing(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
-    shutil.copytree(data / "first", tmp_path / "first")
-    victim = tmp_path / "first" / "images" / "2.png"
-    whole = victim.read_bytes()
-
-    class Breaking(Silent):
-        def step(self, what: str, done: int, total: int) -> None:
-            if (what, done) == ("images of first", 2):
-                victim.write_bytes(whole[:200] + b"\xff" * (len(whole) - 200))
-
-    options = Options(prompts="box")
-    with pytest.raises(InputError, match=r"images/2\.png"):
-        evaluate(tmp_path / "first", Contender(toy_bundle), tmp_path / "out", options, progress=Breaking())
-    assert len(list(read_records(tmp_path / "out" / "first" / "instances.jsonl", ["0.png", "1.png"]))) == 2
-    victim.write_bytes(whole)
-    found = evaluate(tmp_path / "first", Contender(toy_bundle), tmp_path / "out", options)
-    assert found.rows[0].instances == 15
-
-
-def test_another_evaluation_in_the_same_folder_needs_restart(
-    toy_bundle: Path, other_bundle: Path, data: Path, tmp_path: Path
-) -> None:
-    arguments = data / "second", Contender(toy_bundle), tmp_path / "out"
-    evaluate(*arguments, Options(prompts="box"))
-    before = (tmp_path / "out" / "results.json").read_text()
-
-    with pytest.raises(InputError, match=r"differs in prompts; .*restart=True"):
-        evaluate(*arguments, Options(prompts="point"))
-    with pytest.raises(InputError, match="differs in data_set"):
-        evaluate(*arguments, Options(prompts="box", limit=1))
-    assert (tmp_path / "out" / "results.json").read_text() == before
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(*arguments, Options(prompts="point", restart=True), progress=Heard(interrupt_at=1))
-    assert not (tmp_path / "out" / "results.json").exists()  # they were of other scores than are kept now
-    again = evaluate(*arguments, Options(prompts="point", restart=True))
-    assert [row.prompt for row in again.rows] == ["points:1"]
-
-
-def test_an_interrupted_restart_goes_on_without_it(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
-    words = data, Contender(toy_bundle), tmp_path / "out"
-    evaluate(*words, Options(prompts="point"), Contender(toy_bundle))
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(*words, Options(prompts="box", restart=True), Contender(toy_bundle), Heard(interrupt_at=2))
-
-    heard = Heard()
-    found = evaluate(*words, Options(prompts="box"), Contender(toy_bundle), heard)
-    assert [row.prompt for row in found.other_rows] == ["box", "box"]
-    assert ("images of first, first model", 2, IMAGES) in heard.steps
-
-
-def test_a_line_that_was_lost_does_not_mix_up_a_comparison(
-    toy_bundle: Path, other_bundle: Path, data: Path, tmp_path: Path
-) -> None:
-    words = data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), Contender(other_bundle)
-    before = evaluate(*words)
-    journal = tmp_path / "out" / "first" / "instances.jsonl"
-    lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(lines[:2] + lines[3:]))
-
-    assert evaluate(*words).differences == before.differences
-    assert journal.read_bytes() != b"".join(lines)  # at the end now
-
-
-def test_an_image_of_no_data_set_in_a_journal_is_refused(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
-    words = data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box")
-    evaluate(*words)
-    with (tmp_path / "out" / "first" / "instances.jsonl").open("ab") as file:
-        file.write(b'{"image": "stranger.png", "instances": []}\n')
-
-    with pytest.raises(InputError, match=r"see 'stranger\.png'; .*restart=True"):
-        evaluate(*words)
-
-
-def test_results_of_other_data_sets_are_not_replaced(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
-    words, options = (Contender(toy_bundle), tmp_path / "out"), Options(prompts="box")
-    evaluate(data / "first", *words, options)
-
-    with pytest.raises(InputError, match=r"holds results of first, which would be lost; .*restart=True"):
-        evaluate(data / "second", *words, options)
-    assert len(evaluate(data, *words, options).rows) == 2  # those of the first are among them
-    found = evaluate(data / "second", *words, Options(prompts="box", restart=True))
-    assert [each["name"] for each in read_results(tmp_path / "out")["data_sets"]] == ["second"]
-    assert len(found.rows) == 1
-
-
-@pytest.mark.parametrize("text", ["mine", "[]", '{"format": "of another"}', "[" * 100_000])
-def test_results_of_something_else_are_never_replaced(toy_bundle: Path, data: Path, tmp_path: Path, text: str) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "results.json").write_text(text)
-
-    for restart in (False, True):
-        with pytest.raises(OutputError, match=r"was not written by an evaluation, and would be lost"):
-            evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(restart=restart))
-    assert (tmp_path / "out" / "results.json").read_text() == text
 
 
 def test_engines_that_were_never_compared_are_said(

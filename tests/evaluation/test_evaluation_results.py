@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +18,11 @@ def test_the_identity_is_of_what_runs_not_of_advice_about_it(toy_bundle: Path) -
     def engines(version: str, verification: object) -> Any:
         return SimpleNamespace(manifest=SimpleNamespace(version=version, verification=verification))
 
-    with closing(open_bundle(toy_bundle)) as bundle:
-        choice = replace(choose(bundle), backend="tensorrt", engines=engines("10.3", None))
-        before = ModelDescription.of(bundle, choice)
-        compared = ModelDescription.of(bundle, replace(choice, engines=engines("10.3", {"worst": 0.1})))
-        newer = ModelDescription.of(bundle, replace(choice, engines=engines("10.4", None)))
+    bundle = open_bundle(toy_bundle)
+    choice = replace(choose(bundle), backend="tensorrt", engines=engines("10.3", None))
+    before = ModelDescription.of(bundle, choice)
+    compared = ModelDescription.of(bundle, replace(choice, engines=engines("10.3", {"worst": 0.1})))
+    newer = ModelDescription.of(bundle, replace(choice, engines=engines("10.4", None)))
 
     assert "not compared" in str(choice)
     assert before.backend == "tensorrt 10.3, fp32-dense"

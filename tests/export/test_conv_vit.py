@@ -21,11 +21,11 @@ from seeded import (
 )
 from torch import Tensor
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.errors import BundleError
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import LoadedModel, conv_vit, lite_medsam, load_model, sam
-from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD
+from samrt_export.families.vit_blocks import PIXEL_MEAN, PIXEL_STD
 from samrt_export.lowering import LOWERINGS, lower, resolve
 from samrt_export.models.config import ConvVitConfig
 from samrt_export.models.conv_vit import ConvViT

@@ -11,7 +11,7 @@ from oracle import build_meta_sam, meta_sam, segment_anything
 from seeded import RELEASED_DECODER, SMALL_TINY_VIT, SMALL_VIT, tiny_vit_state, vit_decoder, vit_state
 from torch import Tensor
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.errors import BundleError
 from samrt_export.checkpoint import Checkpoint, read_checkpoint
 from samrt_export.families import load_model

@@ -8,15 +8,16 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from contracts import sam_graph
 from seeded import SMALL_TINY_VIT, SMALL_VIT, seeded_state, tiny_vit_state, vit_decoder
 from torch import Tensor, nn
 
-from samrt.bundle.manifest import Graph, contract_graph
+from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER, Graph
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.network import parse
 from samrt.engines.flavours import import_flavour
 from samrt.engines.logger import collecting_logger
-from samrt.engines.profiles import EngineLimits, ranges
+from samrt.engines.profiles import BuildLimits, ranges
 from samrt.progress import SILENT
 from samrt_export.lowering import lower
 from samrt_export.models.common import LayerNorm2d, softmax
@@ -143,30 +144,30 @@ def vit_sam(config: VitConfig, lowering: str) -> Sam:
 
 
 def graph_of(config: VitConfig, name: str) -> Graph:
-    return contract_graph(
-        name, f"{name}.onnx", config.image_size, (config.out_chans, config.grid, config.grid), 4 * config.grid
-    )
+    return sam_graph(name, f"{name}.onnx", config.image_size, (config.out_chans, config.grid, config.grid))
 
 
 def modules_and_graphs(kind: str) -> tuple[nn.Module, Graph]:
     if kind == "tiny_vit":
-        return tiny_vit_graph(), contract_graph("encoder", "encoder.onnx", 256, (SMALL_TINY_VIT.out_chans, 64, 64), 256)
+        return tiny_vit_graph(), sam_graph(IMAGE_ENCODER, "encoder.onnx", 256, (SMALL_TINY_VIT.out_chans, 64, 64))
     if kind == "decoder":
-        return DecoderGraph(vit_sam(SMALL_VIT, "dense"), torch.float16), graph_of(SMALL_VIT, "decoder")
-    return EncoderGraph(vit_sam(SMALL_VIT, kind), torch.float16), graph_of(SMALL_VIT, "encoder")
+        return DecoderGraph(vit_sam(SMALL_VIT, "dense"), torch.float16), graph_of(SMALL_VIT, MASK_DECODER)
+    return EncoderGraph(vit_sam(SMALL_VIT, kind), torch.float16), graph_of(SMALL_VIT, IMAGE_ENCODER)
 
 
-KINDS = ["dense", "augmented", "tiny_vit", "decoder"]
+@pytest.fixture(scope="module", params=["dense", "augmented", "tiny_vit", "decoder"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Graph, Path]:
+    """A module, its graph, and the file that it was exported to."""
+    module, graph = modules_and_graphs(request.param)
+    return module, graph, export_half(module, graph, tmp_path_factory.mktemp(request.param))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_layer_norm_stays_one_layer(kind: str, tmp_path: Path) -> None:
+def test_every_layer_norm_stays_one_layer(exported: tuple[nn.Module, Graph, Path]) -> None:
     """Taken to pieces, its squares and their mean would be half precision: of that TensorRT warns."""
     pytest.importorskip("tensorrt_rtx")
     flavour = import_flavour("tensorrt_rtx")
     trt = flavour.module
-    module, graph = modules_and_graphs(kind)
-    path = export_half(module, graph, tmp_path)
+    module, _, path = exported
     norms = sum(isinstance(each, nn.LayerNorm | LayerNorm2d) for each in module.modules())
     assert norms > 0
     operators = [node.op_type for node in onnx.load(path).graph.node]
@@ -188,16 +189,14 @@ def test_every_layer_norm_stays_one_layer(kind: str, tmp_path: Path) -> None:
     assert {layer.get_input(0).dtype for layer in softmaxes} == {trt.float32}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_builder_does_not_warn(kind: str, tmp_path: Path) -> None:
-    module, graph = modules_and_graphs(kind)
-    assert build(module, graph, tmp_path).warnings == ()
+def test_builder_does_not_warn(exported: tuple[nn.Module, Graph, Path]) -> None:
+    _, graph, path = exported
+    assert build(graph, path).warnings == ()
 
 
-def build(module: nn.Module, graph: Graph, folder: Path) -> BuiltEngine:
+def build(graph: Graph, path: Path) -> BuiltEngine:
     pytest.importorskip("tensorrt_rtx")
-    path = export_half(module, graph, folder)
-    return build_engine(import_flavour("tensorrt_rtx"), path, ranges(graph, EngineLimits()), BUILD, SILENT)
+    return build_engine(import_flavour("tensorrt_rtx"), path, ranges(graph, BuildLimits()), BUILD, SILENT)
 
 
 @pytest.mark.parametrize(("lowering", "matrices"), [("augmented", (0, 0.5)), ("dense", (1, 2))])
@@ -214,7 +213,7 @@ def test_attention_of_global_layers_fuses(lowering: str, matrices: tuple[float, 
         window_size=14,
         global_blocks=(1,),
     )
-    module, graph = EncoderGraph(vit_sam(config, lowering), torch.float16), graph_of(config, "encoder")
-    scratch = build(module, graph, tmp_path).memory["scratch_bytes"]
+    module, graph = EncoderGraph(vit_sam(config, lowering), torch.float16), graph_of(config, IMAGE_ENCODER)
+    scratch = build(graph, export_half(module, graph, tmp_path)).memory["scratch_bytes"]
     least, most = matrices
     assert least <= scratch / (config.num_heads * config.grid**4 * 2) < most

@@ -11,10 +11,10 @@ import torch
 from seeded import SMALL_TINY_VIT, SMALL_VIT, normal, seeded_attention, seeded_state
 from torch import Tensor, nn
 
-from samrt.bundle.manifest import Graph
+from samrt.bundle.contract import Graph
 from samrt.bundle.manifest import Tensor as Spec
+from samrt.bundle.precisions import PRECISIONS
 from samrt.errors import InputError
-from samrt.verification.tolerances import TOLERANCES
 from samrt_export.lowering import LOWERINGS, lower, resolve
 from samrt_export.lowering.augmented import LARGEST_WIDTH, AugmentedAttention, augmented_width
 from samrt_export.lowering.chunked import ChunkedAttention, ChunkedMlp
@@ -25,7 +25,7 @@ from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
 from samrt_export.models.tiny_vit import TinyViT
 from samrt_export.onnx_export import export_graph
 
-BOUND = TOLERANCES["fp32"].embedding_relative_l2
+BOUND = PRECISIONS["fp32"].tolerance.embedding_relative_l2
 
 # head_dim, heads, grid, window
 SHAPES = {
@@ -183,7 +183,7 @@ def test_in_half_precision(lowering: str, tmp_path: Path) -> None:
     x = normal(2, 20, 20, 32)
     expected = dense(x)
     error = relative_l2(run_layer(InHalf(lowered(dense, lowering)), x, tmp_path), expected)
-    assert 1e-5 < error <= TOLERANCES["fp16"].embedding_relative_l2
+    assert 1e-5 < error <= PRECISIONS["fp16"].tolerance.embedding_relative_l2
 
 
 # Batch norms

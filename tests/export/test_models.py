@@ -15,15 +15,15 @@ from oracle import meta_sam, segment_anything
 from seeded import SMALL_VIT, seeded_state, vit_decoder, vit_state
 from torch import Tensor, nn
 
+from samrt.bundle.precisions import PRECISIONS
 from samrt.prompts import decoder_inputs, read_prompts
-from samrt.verification.tolerances import TOLERANCES
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import load_model
 from samrt_export.models.config import VitConfig
 from samrt_export.models.sam import DecoderGraph, EncoderGraph, Sam
 from samrt_export.models.two_way_transformer import TwoWayTransformer
 
-BOUND = TOLERANCES["fp32"].embedding_relative_l2
+BOUND = PRECISIONS["fp32"].tolerance.embedding_relative_l2
 SIZE, LOW_RES = SMALL_VIT.image_size, 4 * SMALL_VIT.grid
 
 

@@ -15,14 +15,14 @@ from seeded import RELEASED_DECODER, SMALL_VIT, seeded_checkpoint, seeded_state,
 
 import samrt
 from samrt import SamPredictor
+from samrt.bundle.precisions import PRECISIONS
 from samrt.geometry import normalize_and_pad
-from samrt.verification.tolerances import TOLERANCES
 from samrt_export.families.sam import RELEASED
 from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.models.sam import Sam
 from samrt_export.pipeline import export
 
-TOLERANCE = TOLERANCES["fp32"]
+TOLERANCE = PRECISIONS["fp32"].tolerance
 # The released input size, grid and window, so that windows are padded from 64 to 70 tokens; all else is small.
 VIT_1024 = replace(SMALL_VIT, image_size=1024, window_size=14, depth=2, global_blocks=(1,))
 
@@ -64,7 +64,7 @@ def vit_b(tmp_path_factory: pytest.TempPathFactory) -> Pair:
         sam = Sam(ImageEncoderViT(RELEASED["vit_b"]), RELEASED_DECODER)
     torch.save(seeded_state(sam, seed=0), folder / "sam_vit_b.pth")
     manifest = export(folder / "sam_vit_b.pth", folder / "bundle")
-    assert (manifest.variant, manifest.image_size, manifest.forms[0].name) == ("vit_b", 1024, "fp32-chunked")
+    assert (manifest.variant, manifest.geometry.encoder_side, manifest.forms[0].name) == ("vit_b", 1024, "fp32-chunked")
     meta = segment_anything().sam_model_registry["vit_b"](checkpoint=folder / "sam_vit_b.pth").eval()
     pair = Pair(SamPredictor(samrt.load(folder / "bundle")), segment_anything().SamPredictor(meta))
     pair.set_image(photograph(600, 800))
@@ -231,7 +231,7 @@ def test_preprocessing_is_metas_bit_for_bit(name: str, size: tuple[int, int], re
     assert resized.dtype == expected.dtype == np.uint8
     assert np.array_equal(resized, expected)
     model = pair.ours.model
-    found = normalize_and_pad(resized, model.image_size, model.manifest.normalization)
+    found = normalize_and_pad(resized, model.geometry)
     assert np.array_equal(found, pair.theirs.model.preprocess(torch.tensor(expected).permute(2, 0, 1)[None]).numpy())
 
 

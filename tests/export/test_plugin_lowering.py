@@ -17,15 +17,15 @@ import onnx.parser
 import pytest
 import torch
 from oracle import photograph
-from seeded import SMALL_VIT, seeded_checkpoint
+from seeded import PLUGIN_VIT
 from torch import Tensor, nn
 
 import samrt
+from samrt.bundle.contract import Graph
 from samrt.bundle.folder import open_bundle
-from samrt.bundle.manifest import Graph
+from samrt.bundle.precisions import PRECISIONS
 from samrt.engines import plugin as names
 from samrt.errors import BackendError, ExportError, InputError, SamrtError
-from samrt.verification.tolerances import TOLERANCES
 from samrt_export import forms
 from samrt_export.lowering import resolve
 from samrt_export.lowering.plugin import with_definition
@@ -33,30 +33,15 @@ from samrt_export.models.image_encoder_vit import ImageEncoderViT
 from samrt_export.pipeline import ExportOptions, export
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
-HALF_BOUND = TOLERANCES["fp16"].embedding_relative_l2
-# The kernel has heads of 64 and 80. Windows of 5 on a 16x16 grid: the last ones are padded.
-VIT = replace(SMALL_VIT, embed_dim=128, head_dim=64, depth=2, global_blocks=(1,))
+HALF_BOUND = PRECISIONS["fp16"].tolerance.embedding_relative_l2
 
 
 # What the parser is given
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return seeded_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small.pth", VIT)
-
-
-@pytest.fixture(scope="module")
-def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a form for ONNX Runtime and one for the plugin."""
-    target = tmp_path_factory.mktemp("exported") / "bundle"
-    export(checkpoint, target, ExportOptions(lowering=("auto", "plugin"), precisions=("fp32", "fp16")))
-    return target
-
-
-@pytest.fixture(scope="module")
-def encoder(bundle: Path) -> Path:
-    return bundle / "encoder.fp16-plugin.onnx"
+def encoder(exported_plugin: Path) -> Path:
+    return exported_plugin / "encoder.fp16-plugin.onnx"
 
 
 def test_every_attention_layer_is_one_node(encoder: Path) -> None:
@@ -164,16 +149,16 @@ def test_names_and_head_dims_are_those_of_the_kernels() -> None:
 # Whole exports
 
 
-def test_a_bundle_with_the_plugins_form(bundle: Path) -> None:
-    manifest = open_bundle(bundle).manifest
+def test_a_bundle_with_the_plugins_form(exported_plugin: Path) -> None:
+    manifest = open_bundle(exported_plugin).manifest
     assert [form.name for form in manifest.forms] == ["fp32-chunked", "fp16-plugin"]
     verification = manifest.forms[1].verification
     for figures in (verification["figures"], verification["figures_in_half_arithmetic"]):
         assert 1e-5 < figures["embedding_relative_l2"] <= HALF_BOUND
         assert len(figures["prompts"]) == 6
     assert verification["attention"] == "SamrtRelPosAttention as defined in standard operators; no kernel was run"
-    assert {path.name for path in bundle.iterdir()} == {"manifest.json", *manifest.files}
-    with samrt.load(bundle) as model:
+    assert {path.name for path in exported_plugin.iterdir()} == {"manifest.json", *manifest.files}
+    with samrt.load(exported_plugin) as model:
         assert str(model.choice) == "onnxruntime, fp32-chunked"
         assert model.predict(model.encode(photograph(60, 90)), box=[10, 10, 60, 40]).masks.shape[1:] == (60, 90)
 
@@ -215,7 +200,7 @@ WRONG: dict[str, tuple[int, Change, type[SamrtError]]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_node_is_not_exported(
-    what: str, bundle: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, exported_plugin: Path, plugin_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison with the checkpoint notices it. The exporter is played by one that writes what it had written."""
     index, change, failure = WRONG[what]
@@ -225,7 +210,7 @@ def test_a_wrong_node_is_not_exported(
         module: nn.Module, graph: Graph, samples: tuple[Tensor, ...], folder: Path, weights: str = ""
     ) -> None:
         for name in filter(None, (graph.file, weights)):
-            shutil.copyfile(bundle / name, folder / name)
+            shutil.copyfile(exported_plugin / name, folder / name)
         if weights:
             model = onnx.load(str(folder / graph.file), load_external_data=False)
             nodes = [node for node in model.graph.node if node.op_type == names.PLUGIN_NAME]
@@ -236,7 +221,7 @@ def test_a_wrong_node_is_not_exported(
 
     monkeypatch.setattr(forms, "export_graph", export_graph)
     with pytest.raises(failure, match=r"differ from the checkpoint by more than the tolerance|ONNX Runtime failed"):
-        export(checkpoint, tmp_path / "bundle", ExportOptions(lowering="plugin", precisions=("fp16",)))
+        export(plugin_checkpoint, tmp_path / "bundle", ExportOptions(lowering="plugin", precisions=("fp16",)))
     assert len(changed) == 1
     assert not list(tmp_path.iterdir())
 
@@ -246,7 +231,7 @@ def test_a_wrong_node_is_not_exported(
 
 def encoder_of(head_dim: int) -> ImageEncoderViT:
     with torch.device("meta"):
-        return ImageEncoderViT(replace(VIT, head_dim=head_dim, embed_dim=2 * head_dim))
+        return ImageEncoderViT(replace(PLUGIN_VIT, head_dim=head_dim, embed_dim=2 * head_dim))
 
 
 @pytest.mark.parametrize("head_dim", names.HEAD_DIMS)
@@ -269,8 +254,8 @@ def test_refuses_single_precision() -> None:
     ("lowering", "precisions"), [(("auto", "plugin"), ("fp16",)), (("auto",) * 3, ("fp32", "fp16")), ((), ("fp32",))]
 )
 def test_refuses_other_than_one_lowering_or_one_for_each_precision(
-    checkpoint: Path, tmp_path: Path, lowering: tuple[str, ...], precisions: tuple[str, ...]
+    plugin_checkpoint: Path, tmp_path: Path, lowering: tuple[str, ...], precisions: tuple[str, ...]
 ) -> None:
     with pytest.raises(InputError, match=r"lowerings? .*give one for all, or one for each"):
-        export(checkpoint, tmp_path / "bundle", ExportOptions(lowering=lowering, precisions=precisions))
+        export(plugin_checkpoint, tmp_path / "bundle", ExportOptions(lowering=lowering, precisions=precisions))
     assert not list(tmp_path.iterdir())

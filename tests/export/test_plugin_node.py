@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from seeded import normal, seeded_attention
 from torch import Tensor, nn
 
-from samrt.bundle.manifest import Graph
+from samrt.bundle.contract import Graph
 from samrt.bundle.manifest import Tensor as Spec
+from samrt.bundle.precisions import PRECISIONS
 from samrt.engines import plugin as names
-from samrt.verification.tolerances import TOLERANCES
 from samrt_export.lowering.plugin import DEFINITION, PluginAttention, Sizes, attend, with_definition
 from samrt_export.onnx_export import export_graph
 
-BOUND = TOLERANCES["fp32"].embedding_relative_l2
-HALF_BOUND = TOLERANCES["fp16"].embedding_relative_l2
+BOUND = PRECISIONS["fp32"].tolerance.embedding_relative_l2
+HALF_BOUND = PRECISIONS["fp16"].tolerance.embedding_relative_l2
 # head_dim, heads, grid, window
 SHAPES = {
     "global": (64, 2, 8, 0),

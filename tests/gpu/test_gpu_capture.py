@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from samrt.backends.tensorrt.graphs import capture
 from samrt.device.array import DeviceArray, view_device_array
-from samrt.device.cuda import DeviceSession, check
+from samrt.device.driver import check
+from samrt.device.session import DeviceSession
 from samrt.kernels.library import AttentionShape, AttentionTensors, Kernels
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "kernels"))

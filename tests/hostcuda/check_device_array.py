@@ -13,7 +13,7 @@ from cuda.core.utils import StridedMemoryView
 from hostcuda.inside import CaiArray, DlpackArray, PycudaArray, alive, counts, other_context
 
 from samrt.device.array import DeviceArray, is_device_array, view_device_array
-from samrt.device.cuda import DeviceOptions, DeviceSession
+from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.errors import BackendError, InputError
 
 VALUES = np.arange(24, dtype=np.float32).reshape(4, 3, 2)

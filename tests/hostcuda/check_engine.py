@@ -14,7 +14,7 @@ from hostcuda.inside import CaiArray, DlpackArray, counts
 
 from samrt.backends.tensorrt.engine import TensorRtEngine
 from samrt.device.array import DeviceArray
-from samrt.device.cuda import DeviceOptions, DeviceSession
+from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.errors import InputError
 
 pytest_plugins = ("hostcuda.engine_fixtures",)

@@ -14,7 +14,7 @@ from hostcuda.fake_tensorrt import Context, Engine, fake_flavour
 from hostcuda.inside import CaiArray, alive, counts, fail_waits
 
 from samrt.backends.tensorrt.engine import TensorRtEngine
-from samrt.device.cuda import DeviceSession
+from samrt.device.session import DeviceSession
 from samrt.errors import BackendError, InputError
 
 pytest_plugins = ("hostcuda.engine_fixtures",)

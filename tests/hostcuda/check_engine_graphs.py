@@ -14,7 +14,7 @@ from hostcuda.inside import counts, fail_captures
 from samrt.backends.tensorrt import engine as tensorrt
 from samrt.backends.tensorrt import graphs as capture
 from samrt.backends.tensorrt.cache import cache_folder
-from samrt.device.cuda import DeviceOptions, DeviceSession
+from samrt.device.session import DeviceOptions, DeviceSession
 
 pytest_plugins = ("hostcuda.engine_fixtures",)
 

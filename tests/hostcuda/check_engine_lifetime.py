@@ -12,7 +12,7 @@ from hostcuda.engine_fixtures import an_image, open_engine, prompts_for, same
 from hostcuda.inside import alive, counts, current, limit_memory
 
 from samrt.backends.tensorrt.cache import JitCache
-from samrt.device.cuda import DeviceOptions, DeviceSession
+from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.errors import BackendError
 
 pytest_plugins = ("hostcuda.engine_fixtures",)

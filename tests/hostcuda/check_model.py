@@ -12,25 +12,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contracts import geometry
 from hostcuda.fake_tensorrt import fake_flavour
 from hostcuda.inside import CaiArray, DlpackArray, alive, counts
 from hostcuda.written_engines import write_engines
-from toy_bundle import MEAN_STD, C, S, write_toy_bundle
+from toy_bundle import C, S, write_toy_bundle
 
 import samrt
 from samrt.backends import session as backends
 from samrt.backends.session import Session
+from samrt.bundle.contract import ROLES
 from samrt.device.array import DeviceArray
-from samrt.device.cuda import DeviceOptions, DeviceSession, find_gpus
+from samrt.device.gpus import find_gpus
+from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.engines import selection
 from samrt.engines.manifest import platform_name
-from samrt.engines.profiles import EngineLimits
+from samrt.engines.profiles import BuildLimits
 from samrt.errors import BackendError, InputError
-from samrt.geometry import normalize_and_pad, resize_longest_side
+from samrt.geometry import normalize_and_pad, resize_image
 from samrt.model import Model
 
-# The defaults of `samrt build`, but for fewer points: the batch has one length only.
-LIMITS = EngineLimits(max_batch=1, max_prompts=2, max_points=5)
+# The defaults, but for fewer points: the batch has one length only.
+LIMITS = BuildLimits(max_batch=1, max_prompts=2, max_points=5)
 RANDOM = np.random.default_rng(0)
 IMAGES = [RANDOM.integers(0, 256, size, dtype=np.uint8) for size in ((40, 90, 3), (64, 64, 3), (200, 30, 3))]
 IMAGE, SIZE, INPUT = IMAGES[0], (40, 90), (28, 64)
@@ -50,7 +53,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Loads a toy bundle with engines of a flavour, on a machine where only that is installed."""
 
-    def load_(backend: str = "tensorrt", limits: EngineLimits = LIMITS, options: DeviceOptions | None = None) -> Model:
+    def load_(backend: str = "tensorrt", limits: BuildLimits = LIMITS, options: DeviceOptions | None = None) -> Model:
         bundle = write_toy_bundle(tmp_path / backend)
         write_engines(bundle, backend, limits)
         machine = selection.Machine(platform_name(), find_gpus()[0], {backend: "0"}, {})
@@ -62,8 +65,12 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     return load_
 
 
+def feature(embedding: samrt.Embedding) -> Any:
+    return embedding.features["image_embeddings"]
+
+
 def _prepared(image: Any = IMAGE) -> Any:
-    return normalize_and_pad(resize_longest_side(image, S), S, MEAN_STD)
+    return normalize_and_pad(resize_image(image, geometry(S)), geometry(S))
 
 
 def _same(result: Any, expected: Any) -> None:
@@ -79,8 +86,8 @@ def test_masks_are_those_of_onnx_runtime(load: Load, reference: Model, backend: 
         assert model.choice.passed_over == ()
         for image in IMAGES * 2:
             embedding, expected = model.encode(image), reference.encode(image)
-            assert isinstance(embedding.features, DeviceArray)
-            np.testing.assert_array_equal(embedding.features.numpy(), expected.features)
+            assert isinstance(feature(embedding), DeviceArray)
+            np.testing.assert_array_equal(feature(embedding).numpy(), feature(expected))
             height, width = image.shape[:2]
             mask = RANDOM.standard_normal((1, S, S)).astype(np.float32)
             for prompt in (
@@ -113,7 +120,7 @@ def test_low_res_masks_stay_on_the_gpu_on_request(load: Load, reference: Model) 
     boxes = [BOX, [0, 0, 20, 20]]
     with load() as model:
         embedding = model.encode(IMAGE)
-        on_device = model.predict_low_res(embedding, box=boxes, on_device=True)
+        on_device = model.predict_low_res_on_device(embedding, box=boxes)
         on_host = model.predict_low_res(embedding, box=boxes)
         expected = reference.predict_low_res(reference.encode(IMAGE), box=boxes)
         for array, same, values in zip(on_device, on_host, expected, strict=True):
@@ -122,7 +129,7 @@ def test_low_res_masks_stay_on_the_gpu_on_request(load: Load, reference: Model) 
             np.testing.assert_array_equal(array.numpy(), values)
             np.testing.assert_array_equal(same, values)
         with pytest.raises(InputError, match="2 prompts go at once, not 3; split"):
-            model.predict_low_res(embedding, box=[*boxes, BOX], on_device=True)
+            model.predict_low_res_on_device(embedding, box=[*boxes, BOX])
 
 
 def test_an_embedding_on_the_gpu_is_saved_and_read_by_any_backend(load: Load, reference: Model, tmp_path: Path) -> None:
@@ -146,8 +153,8 @@ def test_a_prepared_image_on_the_gpu_stays_there(load: Load, reference: Model, k
             embedding = model.encode_prepared(image, SIZE, INPUT)
             # The producer fills its array from the host: one copy. None goes back.
             assert [counts()[name] - before[name] for name in ("to_device", "to_host")] == [1, 0]
-            assert isinstance(embedding.features, DeviceArray)
-            np.testing.assert_array_equal(embedding.features.numpy(), expected.features)
+            assert isinstance(feature(embedding), DeviceArray)
+            np.testing.assert_array_equal(feature(embedding).numpy(), feature(expected))
 
 
 def test_prepared_images_that_do_not_fit_are_refused(load: Load) -> None:
@@ -174,9 +181,9 @@ def test_a_batch_stays_on_the_gpu(load: Load, reference: Model, max_batch: int) 
         assert counts()["to_host"] == before["to_host"]
         for image, embedding in zip([*IMAGES, IMAGE], embeddings, strict=True):
             expected = reference.encode(image)
-            assert isinstance(embedding.features, DeviceArray)
-            assert embedding.features.shape == (1, C, 16, 16)
-            np.testing.assert_array_equal(embedding.features.numpy(), expected.features)
+            assert isinstance(feature(embedding), DeviceArray)
+            assert feature(embedding).shape == (1, C, 16, 16)
+            np.testing.assert_array_equal(feature(embedding).numpy(), feature(expected))
             assert (embedding.original_size, embedding.input_size) == (expected.original_size, expected.input_size)
             box = [1, 1, image.shape[1] - 2, image.shape[0] - 2]
             _same(model.predict(embedding, box=box), reference.predict(expected, box=box))
@@ -207,7 +214,7 @@ def test_closing_frees_all_but_the_embeddings(load: Load, backend: str) -> None:
         model.encode(IMAGE)
     with pytest.raises(BackendError, match="this model is closed"):
         model.predict(embedding, box=[1, 1, 20, 20])
-    assert np.isfinite(embedding.features.numpy()).all()
+    assert np.isfinite(feature(embedding).numpy()).all()
     del embedding
     gc.collect()
     assert alive() == before
@@ -234,7 +241,7 @@ def test_of_two_threads_that_close_the_second_waits() -> None:
     callbacks = ExitStack()
     callbacks.callback(order.append, "stream")
     callbacks.callback(close_engine)
-    session = Session(None, None, None, callbacks)  # type: ignore[arg-type]
+    session = Session(None, dict.fromkeys(ROLES), callbacks)  # type: ignore[arg-type]
 
     def close_second() -> None:
         session.close()
@@ -249,19 +256,3 @@ def test_of_two_threads_that_close_the_second_waits() -> None:
     for thread in threads:
         thread.join()
     assert order == ["engine", "stream", "second returned"]
-
-
-def test_a_bundle_is_closed_where_its_session_fails_to(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load()
-    closed: list[bool] = []
-    close = model._session.close
-
-    def fail() -> None:
-        close()
-        raise BackendError("the GPU is gone")
-
-    monkeypatch.setattr(model._session, "close", fail)
-    monkeypatch.setattr(model._bundle, "close", lambda: closed.append(True))
-    with pytest.raises(BackendError, match="the GPU is gone"):
-        model.close()
-    assert closed == [True]

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contracts import sam_graph
 from hostcuda.fake_tensorrt import fake_flavour, write_plan
 from toy_bundle import STRIDE, C, S, write_toy_bundle
 
 from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.backends.tensorrt.engine import TensorRtEngine
-from samrt.bundle.manifest import contract_graph
-from samrt.device.cuda import DeviceSession
+from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER
+from samrt.device.session import DeviceSession
 
 LARGEST = {"batch": 2, "prompts": 3, "points": 4}
 
@@ -25,9 +26,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("toy")
     bundle = write_toy_bundle(folder / "bundle")
     side = S // STRIDE
-    graphs = {
-        name: contract_graph(name, f"{name}.onnx", S, (C, side, side), 4 * side) for name in ("encoder", "decoder")
-    }
+    roles = {"encoder": IMAGE_ENCODER, "decoder": MASK_DECODER}
+    graphs = {name: sam_graph(role, f"{name}.onnx", S, (C, side, side)) for name, role in roles.items()}
     files = {name: bundle / graph.file for name, graph in graphs.items()}
     return SimpleNamespace(
         graphs=graphs,

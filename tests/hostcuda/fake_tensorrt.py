@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from samrt.bundle.manifest import Graph
+from samrt.bundle.contract import Graph
 from samrt.engines.flavours import Flavour
 from samrt.engines.plugin import PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver
 
-import samrt.device.cuda
-from samrt.device.cuda import DeviceSession
+from samrt.device.driver import check
+from samrt.device.session import DeviceSession
 
 _library = ctypes.CDLL("libcuda.so.1")
 _library.hostcuda_counts.restype = ctypes.POINTER(ctypes.c_long)
@@ -57,7 +57,7 @@ def other_context() -> int:
 
 
 def current() -> int:
-    return int(samrt.device.cuda.check(driver.cuCtxGetCurrent(), "cuCtxGetCurrent"))
+    return int(check(driver.cuCtxGetCurrent(), "cuCtxGetCurrent"))
 
 
 class Foreign:
@@ -67,7 +67,7 @@ class Foreign:
         self.values = values
         self.memory = session.allocate(values.nbytes)
         with session.current():
-            self.stream = samrt.device.cuda.check(driver.cuStreamCreate(1), "cuStreamCreate")
+            self.stream = check(driver.cuStreamCreate(1), "cuStreamCreate")
             # On the lazy streams of libcuda.c this is not done before somebody waits for the stream.
             driver.cuMemcpyAsync(self.memory.ptr, values.ctypes.data, values.nbytes, self.stream)
 
@@ -116,7 +116,7 @@ class DlpackArray(Foreign):
     def __dlpack__(self, *, stream: int | None = None, **arguments: Any) -> Any:
         from samrt.device.array import DeviceArray
 
-        event = samrt.device.cuda.check(driver.cuEventCreate(0), "cuEventCreate")
+        event = check(driver.cuEventCreate(0), "cuEventCreate")
         driver.cuEventRecord(event, self.stream)
         driver.cuStreamWaitEvent(driver.CUstream(stream), event, 0)
         driver.cuEventDestroy(event)

@@ -13,7 +13,7 @@
 
 typedef int CUresult;
 enum {
-    OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, NOT_READY = 600,
+    OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
     LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901
 };
 #define DEVICES 2
@@ -34,7 +34,7 @@ typedef struct Op {
 } Op;
 typedef struct Context { int device; } Context;
 typedef struct Graph { Op *first; } Graph;
-typedef struct Stream { Context *context; Op *first, *last; Graph *capturing; int spoilt; unsigned flags; } Stream;
+typedef struct Stream { Context *context; Op *first, *last; Graph *capturing; int spoilt; } Stream;
 typedef struct Event { Stream *stream; long recorded, done; Context *context; } Event;
 typedef struct Block { char *memory; size_t size; Context *context; int device_side; struct Block *next; } Block;
 
@@ -66,17 +66,13 @@ static Block *block_of(const void *ptr) {
     return NULL;
 }
 static int on_device(const void *ptr) { Block *b = block_of(ptr); return b && b->device_side; }
-
-static void count_copy(Op *op) {
-    int to = on_device(op->to), from = on_device(op->from);
-    counts[to && from ? ON_DEVICE : to ? TO_DEVICE : TO_HOST]++;
-}
 static void run_until(Stream *stream, long ticket);
 // Host functions run without the lock: they take Python's, which somebody who waits for ours may hold.
 static void perform(Op *op) {
     if (op->kind == COPY) {
         pthread_mutex_lock(&lock);
-        count_copy(op);
+        int to = on_device(op->to), from = on_device(op->from);
+        counts[to && from ? ON_DEVICE : to ? TO_DEVICE : TO_HOST]++;
         pthread_mutex_unlock(&lock);
         memmove(op->to, op->from, op->size);
     } else if (op->kind == CALL) {
@@ -134,7 +130,6 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, int d) {
     *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 41 ? 1 : 0;
     return OK;
 }
-CUresult cuDeviceGetUuid(void *uuid, int d) { memset(uuid, d, 16); return OK; }
 
 // Contexts
 CUresult cuDevicePrimaryCtxRetain(Context **c, int d) { *c = &primary[d]; return OK; }
@@ -197,11 +192,6 @@ CUresult cuMemAlloc(void **ptr, size_t size) { return allocate(ptr, size, 1); }
 CUresult cuMemFree(void *ptr) { return release(ptr, 1); }
 CUresult cuMemAllocHost(void **ptr, size_t size) { return allocate(ptr, size, 0); }
 CUresult cuMemFreeHost(void *ptr) { return release(ptr, 0); }
-CUresult cuMemGetInfo(size_t *available, size_t *total) {
-    *available = memory_limit - counts[BYTES];
-    *total = memory_limit;
-    return OK;
-}
 CUresult cuMemcpyAsync(void *to, const void *from, size_t size, void *stream) {
     if (!current()) return INVALID_CONTEXT;
     push(stream_of(stream), (Op){.kind = COPY, .to = to, .from = from, .size = size});
@@ -232,12 +222,11 @@ CUresult cuPointerGetAttributes(unsigned n, int *attributes, void **data, void *
 
 // Streams and events
 CUresult cuStreamCreateWithPriority(Stream **s, unsigned flags, int priority) {
-    (void)priority;
+    (void)flags, (void)priority;
     if (!current()) return INVALID_CONTEXT;
     if (fail_streams > 0) { fail_streams--; return OUT_OF_MEMORY; }
     *s = calloc(1, sizeof **s);
     (*s)->context = current();
-    (*s)->flags = flags;
     __sync_fetch_and_add(&counts[STREAMS], 1);
     return OK;
 }
@@ -260,14 +249,6 @@ CUresult cuStreamGetCtx(void *handle, Context **c) {
     *c = s->context ? s->context : current();
     return OK;
 }
-CUresult cuStreamGetDevice(void *handle, int *d) {
-    Context *c;
-    cuStreamGetCtx(handle, &c);
-    *d = c ? c->device : 0;
-    return OK;
-}
-CUresult cuStreamGetFlags(void *handle, unsigned *flags) { *flags = stream_of(handle)->flags; return OK; }
-CUresult cuStreamGetPriority(void *handle, int *priority) { (void)handle; *priority = 0; return OK; }
 CUresult cuStreamIsCapturing(void *handle, int *status) {
     Stream *s = stream_of(handle);
     *status = s->capturing ? 1 + s->spoilt : 0;
@@ -294,8 +275,6 @@ CUresult cuStreamWaitEvent(void *handle, Event *e, unsigned flags) {
     push(stream_of(handle), (Op){.kind = WAIT, .event = e, .ticket = e->recorded});
     return OK;
 }
-CUresult cuEventQuery(Event *e) { return e->done >= e->recorded ? OK : NOT_READY; }
-CUresult cuEventSynchronize(Event *e) { if (e->stream) run_until(e->stream, e->recorded); return OK; }
 CUresult cuLaunchHostFunc(void *handle, HostFunction function, void *data) {
     if (!current()) return INVALID_CONTEXT;
     push(stream_of(handle), (Op){.kind = CALL, .function = function, .data = data});
@@ -311,17 +290,6 @@ CUresult cuStreamBeginCapture(void *handle, int mode) {
     s->capturing = calloc(1, sizeof(Graph));
     s->spoilt = 0;
     __sync_fetch_and_add(&counts[GRAPHS], 1);
-    return OK;
-}
-CUresult cuStreamGetCaptureInfo(void *handle, int *status, uint64_t *id, Graph **graph, void **deps, void **edges,
-                                size_t *n) {
-    Stream *s = stream_of(handle);
-    cuStreamIsCapturing(handle, status);
-    if (id) *id = (uintptr_t)s->capturing;
-    if (graph) *graph = s->capturing;
-    if (deps) *deps = NULL;
-    if (edges) *edges = NULL;
-    if (n) *n = 0;
     return OK;
 }
 static void destroy(Graph *g, int kind) {
@@ -363,33 +331,7 @@ CUresult cuGraphLaunch(Graph *exec, void *handle) {
     return OK;
 }
 
-// Errors and symbols
+// Errors
 CUresult cuGetErrorName(CUresult e, const char **text) { (void)e; *text = "HOSTCUDA_ERROR"; return OK; }
-CUresult cuGetErrorString(CUresult e, const char **text) { (void)e; *text = "error of the stand-in driver"; return OK; }
 
-CUresult cuGetProcAddress_v2(const char *, void **, int, uint64_t, int *);
-static const struct { const char *name; void *function; } symbols[] = {
-#define F(name) {#name, name}
-    F(cuInit), F(cuDriverGetVersion), F(cuDeviceGetCount), F(cuDeviceGet), F(cuDeviceGetName), F(cuDeviceTotalMem),
-    F(cuDeviceGetAttribute), F(cuDeviceGetUuid), F(cuDevicePrimaryCtxRetain), F(cuDevicePrimaryCtxRelease),
-    F(cuCtxGetCurrent), F(cuCtxPushCurrent), F(cuCtxPopCurrent), F(cuCtxSetCurrent), F(cuCtxGetDevice),
-    F(cuCtxGetStreamPriorityRange), F(cuMemAlloc), F(cuMemFree), F(cuMemAllocHost), F(cuMemFreeHost), F(cuMemGetInfo),
-    F(cuMemcpyAsync), F(cuMemcpyDtoH), F(cuMemcpyHtoD), F(cuPointerGetAttribute), F(cuPointerGetAttributes),
-    F(cuStreamCreateWithPriority), F(cuStreamCreate), F(cuStreamSynchronize), F(cuStreamDestroy), F(cuStreamGetCtx),
-    F(cuStreamGetDevice), F(cuStreamGetFlags), F(cuStreamGetPriority), F(cuStreamIsCapturing), F(cuEventCreate),
-    F(cuEventDestroy), F(cuEventRecord), F(cuStreamWaitEvent), F(cuEventQuery), F(cuEventSynchronize),
-    F(cuLaunchHostFunc), F(cuStreamBeginCapture), F(cuStreamGetCaptureInfo), F(cuStreamEndCapture), F(cuGraphDestroy),
-    F(cuGraphInstantiateWithFlags), F(cuGraphExecDestroy),
-    F(cuGraphLaunch), F(cuGetErrorName), F(cuGetErrorString), {"cuGetProcAddress", cuGetProcAddress_v2},
-};
-CUresult cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *status) {
-    (void)version, (void)flags;
-    *function = NULL;
-    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++)
-        if (!strcmp(symbols[i].name, name)) *function = symbols[i].function;
-    if (status) *status = *function ? 0 : 1;
-    return *function ? OK : 500;
-}
-CUresult cuGetProcAddress(const char *name, void **function, int version, uint64_t flags) {
-    return cuGetProcAddress_v2(name, function, version, flags, NULL);
-}
+#include "symbols.h"

@@ -22,7 +22,7 @@ from guarded_memory import Device, GuardedMemory
 from numpy.typing import NDArray
 from refusals import expect_refusal
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.geometry import normalize_and_pad, resize_longest_side
 from samrt.kernels.image import (
     ImagePlanes,

@@ -19,7 +19,8 @@ from guarded_memory import Device, GuardedMemory
 from numpy.typing import NDArray
 from refusals import expect_refusal
 
-from samrt.geometry import resize_shape, threshold_masks, upscale_masks
+from samrt.bundle.contract import resize_shape
+from samrt.geometry import threshold_masks, upscale_masks
 from samrt.kernels.image import (
     MASK_STATS,
     MaskGeometry,

@@ -26,6 +26,13 @@ struct Check {
 
 extern const std::vector<Check> kLayoutChecks, kCopyChecks, kOrderChecks, kFaultChecks, kRaceChecks;
 
+// How many threads came here before, behind the race detector's back.
+inline int arrivals(int* count) {
+  const int before = samrt::host::peek(count);
+  samrt::host::exchange(count, before + 1);
+  return before;
+}
+
 // Launch on one block.
 template <typename... Parameters, typename... Arguments>
 void run_block(void (*kernel)(Parameters...), unsigned threads, size_t shared_bytes, Arguments... arguments) {

@@ -41,15 +41,14 @@ void different_collectives_kernel() {
   if (threadIdx.x < 16) {
     __syncwarp();
   } else {
-    __ballot_sync(kFullWarp, 1);
+    __any_sync(kFullWarp, 1);
   }
 }
-void different_masks_kernel() { __shfl_sync(threadIdx.x < 16 ? 0xffffffffu : 0xffffff00u, 1, 16); }
 void barrier_in_some_warps_kernel() {
   if (threadIdx.x < 32) {
     __syncthreads();
   } else {
-    __shfl_sync(kFullWarp, 1, threadIdx.x == 63 ? (__syncthreads(), 1) : 0);
+    __shfl_xor_sync(kFullWarp, 1, threadIdx.x == 63 ? (__syncthreads(), 1) : 0);
   }
 }
 void different_barriers_kernel() {
@@ -68,9 +67,7 @@ void divergent_mma_kernel() {
     multiply_add<__half>(c, a, 0, 0);
   }
 }
-void not_in_its_mask_kernel() { __syncwarp(0xfffffffeu); }
-void partial_warp_kernel() { __syncwarp(); }
-void shuffle_width_kernel() { __shfl_xor_sync(kFullWarp, 1, 1, 12); }
+void part_of_a_warp_kernel() { __syncwarp(0xfffffffeu); }
 
 template <void (*kernel)(), unsigned Threads = 32, size_t Bytes = 512>
 void stopped() {
@@ -102,11 +99,8 @@ const std::vector<Check> kFaultChecks = {
     {"some_lanes", stopped<some_lanes_kernel>},
     {"ended_lane", stopped<ended_lane_kernel, 64>},
     {"different_collectives", stopped<different_collectives_kernel>},
-    {"different_masks", stopped<different_masks_kernel>},
     {"barrier_in_some_warps", stopped<barrier_in_some_warps_kernel, 64>},
     {"different_barriers", stopped<different_barriers_kernel, 64>},
     {"divergent_mma", stopped<divergent_mma_kernel>},
-    {"not_in_its_mask", stopped<not_in_its_mask_kernel>},
-    {"partial_warp", stopped<partial_warp_kernel, 48>},
-    {"shuffle_width", stopped<shuffle_width_kernel>},
+    {"part_of_a_warp", stopped<part_of_a_warp_kernel>},
 };

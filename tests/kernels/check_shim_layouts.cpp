@@ -135,39 +135,6 @@ void mma() {
   }
 }
 
-// The way of a real kernel: both operands from shared memory, the right one stored either way.
-void product_kernel(Product product, bool rows_are_columns, float* out) {
-  auto shared = reinterpret_cast<__half*>(dynamic_shared());
-  const int lane = threadIdx.x;
-  __half* left = shared;         // [16][16]
-  __half* right = shared + 256;  // [16][16], of which the first 8 columns are used; or its transpose
-  for (int i = lane; i < 256; i += 32) {
-    left[i] = Element<__half>::from_float(product.a[i / 16][i % 16]);
-    const int k = rows_are_columns ? i % 16 : i / 16, column = rows_are_columns ? i / 16 : i % 16;
-    right[i] = Element<__half>::from_float(column < 8 ? product.b[k][column] : 0.f);
-  }
-  __syncwarp();
-  uint32_t a[4], b[4];
-  load_matrices(a, left + lane % 16 * 16 + lane / 16 * 8);
-  if (rows_are_columns) {
-    load_matrices(b, right + (lane % 8 + lane / 16 * 8) * 16 + lane / 8 % 2 * 8);
-  } else {
-    load_matrices_transposed(b, right + lane % 16 * 16 + lane / 16 * 8);
-  }
-  float c[4] = {};
-  multiply_add<__half>(c, a, b[0], b[1]);
-  for (int i = 0; i < 4; ++i) out[(lane / 4 + i / 2 * 8) * 8 + 2 * (lane % 4) + i % 2] = c[i];
-}
-
-void matrix_product() {
-  const Product product;
-  for (const bool rows_are_columns : {false, true}) {
-    float out[128];
-    run_block(product_kernel, 32, 1024, product, rows_are_columns, out);
-    for (int i = 0; i < 128; ++i) EXPECT(out[i] == product.expected(i / 8, i % 8) - product.c[i / 8][i % 8]);
-  }
-}
-
 // Products of fp16 lie far apart: c and every product count, and infinities and NaN stay in their row.
 void extreme_product_kernel(float* out) {
   const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
@@ -216,85 +183,33 @@ void exponential() {
   EXPECT(std::isinf(exp2_approximate(128.f)) && std::isnan(exp2_approximate(NAN)));
 }
 
-void shuffles_kernel(int* out) {
-  const int lane = threadIdx.x % 32;
-  int* mine = out + 8 * lane;
-  mine[0] = __shfl_sync(kFullWarp, lane, 5);
-  mine[1] = __shfl_sync(kFullWarp, lane, lane + 9, 8);
-  mine[2] = __shfl_up_sync(kFullWarp, lane, 3u);
-  mine[3] = __shfl_up_sync(kFullWarp, lane, 3u, 16);
-  mine[4] = __shfl_down_sync(kFullWarp, lane, 4u, 8);
-  mine[5] = __shfl_xor_sync(kFullWarp, lane, 3);
-  mine[6] = __shfl_xor_sync(kFullWarp, lane, 12, 8);
-  mine[7] = static_cast<int>((__shfl_xor_sync(kFullWarp, 1. + lane * 0x1p-50, 1) - 1.) * 0x1p50);  // 64 bits
+void shuffles_kernel(float* out) {
+  const int lane = threadIdx.x;
+  out[2 * lane] = __shfl_up_sync(kFullWarp, 1.5f * lane, 3u);
+  out[2 * lane + 1] = __shfl_xor_sync(kFullWarp, 1.5f * lane, 12);
 }
 
 void shuffles() {
-  int out[256];
+  float out[64];
   run_block(shuffles_kernel, 32, 0, out);
   for (int lane = 0; lane < 32; ++lane) {
-    const int* mine = out + 8 * lane;
-    EXPECT(mine[0] == 5 && mine[1] == lane / 8 * 8 + (lane + 1) % 8);
-    EXPECT(mine[2] == (lane < 3 ? lane : lane - 3) && mine[3] == (lane % 16 < 3 ? lane : lane - 3));
-    EXPECT(mine[4] == (lane % 8 < 4 ? lane + 4 : lane) && mine[5] == (lane ^ 3));
-    // Bit 3 leads to another segment of eight: an earlier one may be read, a later one not.
-    EXPECT(mine[6] == (lane & 8 ? (lane ^ 12) : lane) && mine[7] == (lane ^ 1));
+    EXPECT(out[2 * lane] == 1.5f * (lane < 3 ? lane : lane - 3) && out[2 * lane + 1] == 1.5f * (lane ^ 12));
   }
 }
 
-// The halves of a warp meet on their own.
-void half_warps_kernel(unsigned* out) {
-  const unsigned lane = threadIdx.x;
-  const unsigned mask = lane < 16 ? 0xffffu : 0xffff0000u;
-  out[lane] = lane < 16 ? __shfl_xor_sync(mask, lane, 1) : __ballot_sync(mask, lane % 3 == 0);
-  out[32 + lane] = __shfl_sync(mask, lane, 0);
-  __syncwarp();
-}
-
-void half_warps() {
-  unsigned out[64];
-  run_block(half_warps_kernel, 32, 0, out);
-  for (unsigned lane = 0; lane < 32; ++lane) {
-    EXPECT(out[lane] == (lane < 16 ? lane ^ 1u : 0x49240000u));
-    EXPECT(out[32 + lane] == (lane < 16 ? 0u : ~0u));  // lane 0 takes no part in the upper half's
-  }
-}
-
-void votes_kernel(unsigned* out) {
-  const unsigned lane = threadIdx.x;
-  unsigned* mine = out + 5 * lane;
-  mine[0] = __ballot_sync(kFullWarp, lane % 3 == 1);
-  mine[1] = __any_sync(kFullWarp, lane == 17);
-  mine[2] = __any_sync(kFullWarp, 0);
-  mine[3] = __all_sync(kFullWarp, lane < 32);
-  mine[4] = __all_sync(kFullWarp, lane != 17);
+void votes_kernel(int* out) {
+  const int lane = threadIdx.x;
+  int* mine = out + 4 * lane;
+  mine[0] = __any_sync(kFullWarp, lane == 17);
+  mine[1] = __any_sync(kFullWarp, 0);
+  mine[2] = __all_sync(kFullWarp, lane < 32);
+  mine[3] = __all_sync(kFullWarp, lane != 17);
 }
 
 void votes() {
-  unsigned out[160];
+  int out[128];
   run_block(votes_kernel, 32, 0, out);
-  for (int lane = 0; lane < 32; ++lane) {
-    const unsigned* mine = out + 5 * lane;
-    EXPECT(mine[0] == 0x92492492u && mine[1] == 1 && mine[2] == 0 && mine[3] == 1 && mine[4] == 0);
-  }
-}
-
-void atomics_kernel(int* sum, unsigned* least, int* most, unsigned* bits, float* total) {
-  const int id = blockIdx.x * blockDim.x + threadIdx.x;
-  atomicAdd(sum, id);
-  atomicMin(least, 1000 + id);
-  atomicMax(most, id - 1000);
-  atomicOr(bits, 1u << id % 32);
-  atomicAnd(bits + 1, ~(1u << id % 32));
-  atomicAdd(total, 0.5f);
-}
-
-void atomics() {
-  int sum = 0, most = -5000;
-  unsigned least = ~0u, bits[2] = {0, ~0u};
-  float total = 0;
-  EXPECT(launch(atomics_kernel, dim3(3), dim3(64), 0, nullptr, &sum, &least, &most, bits, &total) == cudaSuccess);
-  EXPECT(sum == 192 * 191 / 2 && least == 1000 && most == -809 && bits[0] == ~0u && bits[1] == 0 && total == 96.f);
+  for (int i = 0; i < 128; ++i) EXPECT(out[i] == (i % 2 == 0));
 }
 
 void bits_of_integers() {
@@ -341,14 +256,11 @@ const std::vector<Check> kLayoutChecks = {
     {"ldmatrix_transposed", ldmatrix_transposed},
     {"mma_half", mma<__half>},
     {"mma_bfloat16", mma<__nv_bfloat16>},
-    {"matrix_product", matrix_product},
     {"extreme_product", extreme_product},
     {"cut_off", cut_off},
     {"exponential", exponential},
     {"shuffles", shuffles},
-    {"half_warps", half_warps},
     {"votes", votes},
-    {"atomics", atomics},
     {"bits_of_integers", bits_of_integers},
     {"indices", indices},
     {"limits", limits},

@@ -9,7 +9,7 @@ using namespace samrt;
 
 void order_kernel(int* next, int* order) {
   for (int round = 0; round < 3; ++round) {
-    order[atomicAdd(next, 1)] = blockIdx.x * blockDim.x + threadIdx.x;
+    order[arrivals(next)] = blockIdx.x * blockDim.x + threadIdx.x;
     __syncwarp();
   }
 }
@@ -49,7 +49,7 @@ void interleavings() {
 // A thread that has ended is not waited for.
 void ended_kernel(int* out) {
   if (threadIdx.x % 2) return;
-  atomicAdd(out, 1);
+  arrivals(out);
   __syncthreads();
   if (threadIdx.x == 0) out[1] = out[0];
 }

@@ -22,13 +22,6 @@ void write_read_kernel(int* out) {
   out[threadIdx.x] = shared[(threadIdx.x + Distance) % blockDim.x];
 }
 
-// How many threads came here before, behind the race detector's back.
-int arrivals(int* count) {
-  const int before = host::peek(count);
-  host::exchange(count, before + 1);
-  return before;
-}
-
 // All read one place; then whoever comes last writes it.
 template <Between between>
 void read_write_kernel(int* out) {
@@ -62,30 +55,13 @@ void other_warps_barrier_kernel(int* out) {
   if (threadIdx.x == 3) out[0] = shared[0];
 }
 
-template <bool Atomic>
-void count_kernel(int* out) {
-  if (Atomic) {
-    atomicAdd(out, 1);
-  } else {
-    *out += 1;
-  }
-}
-
-// The thread that comes last, or first, reads what all the others count in.
-template <bool Last>
-void read_atomic_kernel(int* out) {
-  if (arrivals(out + 2) == (Last ? static_cast<int>(blockDim.x) - 1 : 0)) {
-    out[1] = out[0];
-  } else {
-    atomicAdd(out, 1);
-  }
-}
+void count_kernel(int* out) { *out += 1; }
 
 // What lanes do together does not order their memory, but for __syncwarp.
-void ballot_is_no_barrier_kernel(int* out) {
+void vote_is_no_barrier_kernel(int* out) {
   auto shared = reinterpret_cast<int*>(dynamic_shared());
   shared[threadIdx.x] = 1;
-  __ballot_sync(kFullWarp, 1);
+  __any_sync(kFullWarp, 1);
   out[threadIdx.x] = shared[threadIdx.x ^ 1];
 }
 
@@ -101,17 +77,6 @@ void block_writes_what_others_read_kernel(int* out) {
   } else {
     out[1 + blockIdx.x] = out[0];
   }
-}
-void static_shared_kernel(int* out) {
-  __shared__ int place;
-  if (threadIdx.x == 0) place = blockIdx.x;
-  __syncthreads();
-  out[blockIdx.x * blockDim.x + threadIdx.x] = place;
-}
-void static_shared_race_kernel(int* out) {
-  __shared__ int place;
-  if (threadIdx.x == 0) place = blockIdx.x;
-  out[blockIdx.x * blockDim.x + threadIdx.x] = place;
 }
 
 alignas(16) const unsigned kPieces[4 * 128] = {};
@@ -181,7 +146,7 @@ void copy_ends_unordered_kernel(int* out) {
   copy_async_commit();
   __syncthreads();
   copy_async_wait<0>();
-  __ballot_sync(kFullWarp, 1);
+  __any_sync(kFullWarp, 1);
   if (threadIdx.x == 5) out[0] = shared[0];
 }
 
@@ -215,9 +180,7 @@ const std::vector<Check> kRaceChecks = {
     {"fine_read_then_write", on_blocks<read_write_kernel<Between::kBlockBarrier>>},
     {"fine_read_then_write_in_a_warp", on_blocks<read_write_kernel<Between::kWarpBarrier>, 32>},
     {"fine_neighbouring_bytes", on_blocks<neighbouring_bytes_kernel>},
-    {"fine_atomics", on_blocks<count_kernel<true>, 64, 3>},
     {"fine_blocks_read", on_blocks<blocks_read_kernel, 64, 3>},
-    {"fine_static_shared", on_blocks<static_shared_kernel, 64, 3>},
     {"fine_copy", on_blocks<copied_by_another_kernel<Between::kBlockBarrier, 33>>},
     {"fine_own_copy", on_blocks<copied_by_another_kernel<Between::kNothing, 0>>},
     {"fine_copy_over", on_blocks<copy_over_kernel<Between::kBlockBarrier>>},
@@ -231,14 +194,11 @@ const std::vector<Check> kRaceChecks = {
     {"race_read_then_write_in_a_warp", on_blocks<read_write_kernel<Between::kNothing>, 32>},
     {"race_first_writes", on_blocks<first_writes_kernel>},
     {"race_write_write", on_blocks<write_write_kernel>},
-    {"race_count", on_blocks<count_kernel<false>>},
-    {"race_count_of_blocks", on_blocks<count_kernel<false>, 1, 3>},
-    {"race_atomics_then_read", on_blocks<read_atomic_kernel<true>>},
-    {"race_read_then_atomics", on_blocks<read_atomic_kernel<false>>},
-    {"race_ballot_is_no_barrier", on_blocks<ballot_is_no_barrier_kernel, 32>},
+    {"race_count", on_blocks<count_kernel>},
+    {"race_count_of_blocks", on_blocks<count_kernel, 1, 3>},
+    {"race_vote_is_no_barrier", on_blocks<vote_is_no_barrier_kernel, 32>},
     {"race_blocks_write", on_blocks<blocks_write_kernel, 64, 3>},
     {"race_block_writes_what_others_read", on_blocks<block_writes_what_others_read_kernel, 64, 3>},
-    {"race_static_shared", on_blocks<static_shared_race_kernel>},
     {"race_copied_by_another", on_blocks<copied_by_another_kernel<Between::kWarpBarrier, 33>>},
     {"race_copied_by_another_lane", on_blocks<copied_by_another_kernel<Between::kNothing, 1>, 32>},
     {"race_copy_over", on_blocks<copy_over_kernel<Between::kNothing>>},

@@ -52,13 +52,10 @@ _STOPPED = {
     "some_lanes": rf"{_DEADLOCK}[^\0]*threads 0 to 15: in __syncwarp[^\0]*threads 16 to 31: ended",
     "ended_lane": rf"{_DEADLOCK}[^\0]*threads 32 to 39: in __shfl_xor_sync[^\0]*threads 40 to 40: ended",
     "different_collectives": rf"{_DEADLOCK}[^\0]*threads 0 to 15: in __syncwarp[^\0]*threads 16 to 31: in a vote",
-    "different_masks": rf"{_DEADLOCK}[^\0]*lanes ffffffff[^\0]*lanes ffffff00",
     "barrier_in_some_warps": r"__syncthreads at .*, but thread \d+ waits in that of ",
     "different_barriers": r"__syncthreads at .*, but thread \d+ waits in that of ",
     "divergent_mma": r"mma f16 at .*, but lane \d+ of the warp is in that of ",
-    "not_in_its_mask": "thread 0: __syncwarp at .*: this lane is not in its own mask fffffffe",
-    "partial_warp": rf"{_DEADLOCK}[^\0]*the last warp has no lanes from 16 on",
-    "shuffle_width": "a width of 12 is none of",
+    "part_of_a_warp": "__syncwarp at .*: mask fffffffe is not the whole warp's",
 }
 
 

@@ -19,7 +19,7 @@ from kernel_builds import ROOT, host_build, sanitized_environment
 from pycocotools import mask as coco
 
 import samrt.kernels.image
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.errors import BackendError
 from samrt.kernels.image import (
     MASK_STATS,

@@ -10,15 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 from kernel_builds import ROOT, device_build
-from seeded import RELEASED_DECODER, SMALL_VIT, seeded_checkpoint, vit_state
+from seeded import RELEASED_DECODER, vit_state
 from test_kernels_install import BOTH, Machine, make_wheel
 from toy_bundle import rewrite_manifest
 from uncompared import load_state, write_uncompared
@@ -28,14 +27,9 @@ from samrt.engines.plugin import PLUGIN, PLUGIN_NAME
 from samrt.engines.rtx_plugins import TRIED
 from samrt.engines.sets import EngineSet, find_engine_sets
 from samrt.kernels.library import KERNELS_VERSION, PLUGIN_VARIABLE
-from samrt_export.checkpoint import read_checkpoint
-from samrt_export.families import load_model
 from samrt_export.families.sam import RELEASED
-from samrt_export.pipeline import ExportOptions, export
-from training.weights import join
 
 CAPABILITIES = "8.6,8.9,12.0"
-VIT = replace(SMALL_VIT, embed_dim=128, head_dim=64, depth=2, global_blocks=(1,))
 # Builds one encoder, and prints the figures that the builder reported.
 _BUILD = """
 import json, sys
@@ -101,31 +95,20 @@ def test_scratch_memory_of_vit_b(plugin: Path, tmp_path: Path, capsys: pytest.Ca
     assert figures["scratch_bytes"] <= 60e6
 
 
-def test_scratch_memory_of_the_default_model(plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    join(ROOT / "training" / "default", tmp_path / "default.pth")
+def test_scratch_memory_of_the_default_model(
+    plugin: Path, default_form: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     encoders = {"dense": samrt.default_bundle() / "encoder.fp16-dense.onnx"}
     for lowering in ("augmented", "plugin"):
-        folder = tmp_path / lowering
-        folder.mkdir()
-        write_uncompared(folder, load_model(read_checkpoint(tmp_path / "default.pth"), image_size=512), lowering)
-        encoders[lowering] = folder / f"encoder.fp16-{lowering}.onnx"
+        encoders[lowering] = default_form("fp16", lowering) / f"encoder.fp16-{lowering}.onnx"
     scratch = {form: encoder_memory(path, 512, plugin)["scratch_bytes"] for form, path in encoders.items()}
     show(capsys, "default model", scratch)
     assert scratch["plugin"] < scratch["augmented"] < scratch["dense"]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `samrt export --precision fp32,fp16 --lowering auto,plugin` makes it."""
-    folder = tmp_path_factory.mktemp("plugin")
-    checkpoint = seeded_checkpoint(folder / "small.pth", VIT)
-    export(checkpoint, folder / "bundle", ExportOptions(lowering=("auto", "plugin"), precisions=("fp32", "fp16")))
-    return folder / "bundle"
-
-
 @pytest.fixture
-def own_bundle(bundle: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(bundle, tmp_path / "bundle")
+def own_bundle(exported_plugin: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(exported_plugin, tmp_path / "bundle")
 
 
 def command(bundle: Path, plugin: Path, capabilities: str = CAPABILITIES, **environment: str) -> tuple[int, str]:
@@ -143,7 +126,7 @@ def test_the_command_builds_without_a_gpu(own_bundle: Path, plugin: Path, capsys
     assert found.manifest.plugin == PLUGIN
     assert found.manifest.compute_capabilities == tuple(CAPABILITIES.split(","))
     assert (found.manifest.precision, found.manifest.lowering) == ("fp16", "plugin")
-    memory = found.manifest.engines["encoder"].memory
+    memory = found.manifest.engines["image_encoder"].memory
     show(capsys, "small ViT", {"plugin": memory["scratch_bytes"]})
     assert memory["scratch_bytes"] <= 9.3e6  # what its augmented form takes
 

@@ -11,10 +11,11 @@ import torch
 from seeded import normal, seeded_attention, seeded_state, tiny_vit_state
 from training_fixtures import TINY, decoder_state, discs
 
-from samrt.bundle.manifest import Normalization
+from samrt.bundle.contract import Normalization
 from samrt.errors import BundleError
 from samrt.geometry import normalize_and_pad
-from samrt_export.families.sam import PIXEL_MEAN, PIXEL_STD, build
+from samrt_export.families.sam import build
+from samrt_export.families.vit_blocks import PIXEL_MEAN, PIXEL_STD
 from samrt_export.models.sam import DecoderGraph, EncoderGraph
 from training.attention import train_fused
 from training.model import PromptableModel, initial_state, whitening

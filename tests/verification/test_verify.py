@@ -12,13 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from seeded import SMALL_VIT, vit_state
 
-from samrt.bundle.manifest import contract_graph
+from samrt.bundle.contract import ROLES
+from samrt.bundle.precisions import PRECISIONS, Tolerance
 from samrt.errors import ExportError
 from samrt.verification.compare import Reference, compare
-from samrt.verification.tolerances import TOLERANCES, Tolerance
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import LoadedModel, load_model
-from samrt_export.models.sam import DecoderGraph, EncoderGraph
 from samrt_export.verify import check, checkpoint_reference, in_torch
 
 Arrays = dict[str, NDArray[Any]]
@@ -101,11 +100,9 @@ def measured(
     tamper_decoder: Callable[[Arrays], None] = leave,
     precision: str = "fp32",
 ) -> dict[str, Any]:
-    sizes = loaded.image_size, loaded.embedding_shape, loaded.low_res_size
-    encoder = in_torch(EncoderGraph(loaded.sam), contract_graph("encoder", "encoder.onnx", *sizes))
-    decoder = in_torch(DecoderGraph(loaded.sam), contract_graph("decoder", "decoder.onnx", *sizes))
+    encoder, decoder = (in_torch(loaded.module(role), loaded.contract.graph(role, "")) for role in ROLES)
     return compare(
-        reference, tampered(encoder, tamper_encoder), tampered(decoder, tamper_decoder), TOLERANCES[precision]
+        reference, tampered(encoder, tamper_encoder), tampered(decoder, tamper_decoder), PRECISIONS[precision].tolerance
     )
 
 
@@ -123,7 +120,7 @@ def test_the_same_model_has_no_difference(loaded: LoadedModel, reference: Refere
     assert found["embedding_relative_l2"] == 0
     for kind, of_prompt in found["prompts"].items():
         assert of_prompt == {"logits_relative_l2": 0, "mask_iou": 1, "iou_prediction": 0}, kind
-    check(found, TOLERANCES["fp32"])
+    check(found, PRECISIONS["fp32"].tolerance)
 
 
 def test_the_reference_covers_every_kind_of_prompt(reference: Reference) -> None:
@@ -141,7 +138,7 @@ def test_the_reference_covers_every_kind_of_prompt(reference: Reference) -> None
 def test_the_reference_is_seeded(loaded: LoadedModel, reference: Reference) -> None:
     again = checkpoint_reference(loaded)
     assert np.array_equal(again.image, reference.image)
-    assert np.array_equal(again.embedding, reference.embedding)
+    assert np.array_equal(again.features["image_embeddings"], reference.features["image_embeddings"])
     # The padding below takes part.
     assert not reference.image[0, :, -SMALL_VIT.patch_size :].any()
     assert reference.image[0, :, : SMALL_VIT.patch_size].all(axis=0).any()
@@ -153,7 +150,7 @@ def test_notices_a_perturbed_encoder(loaded: LoadedModel, reference: Reference) 
     # Its prompts go through the perturbed embedding.
     assert all(of_prompt["logits_relative_l2"] > 1e-6 for of_prompt in found["prompts"].values())
     with pytest.raises(ExportError, match="embedding: relative L2"):
-        check(found, TOLERANCES["fp32"])
+        check(found, PRECISIONS["fp32"].tolerance)
 
 
 def test_notices_perturbed_masks(loaded: LoadedModel, reference: Reference) -> None:
@@ -164,7 +161,7 @@ def test_notices_perturbed_masks(loaded: LoadedModel, reference: Reference) -> N
         assert 0.9 < of_prompt["mask_iou"] < 0.9999
         assert of_prompt["iou_prediction"] == 0
     with pytest.raises(ExportError, match="mask IoU"):
-        check(found, TOLERANCES["fp32"])
+        check(found, PRECISIONS["fp32"].tolerance)
 
 
 def test_notices_perturbed_scores(loaded: LoadedModel, reference: Reference) -> None:
@@ -174,7 +171,7 @@ def test_notices_perturbed_scores(loaded: LoadedModel, reference: Reference) -> 
     found = measured(loaded, reference, tamper_decoder=shift)
     assert all(of_prompt["iou_prediction"] == pytest.approx(0.01, rel=1e-3) for of_prompt in found["prompts"].values())
     with pytest.raises(ExportError, match=r"predicted IoU off by 0\.01"):
-        check(found, TOLERANCES["fp32"])
+        check(found, PRECISIONS["fp32"].tolerance)
 
 
 def test_one_bad_mask_of_a_batch_is_not_averaged_away(loaded: LoadedModel, reference: Reference) -> None:
@@ -194,7 +191,7 @@ def test_what_is_not_finite_never_passes(loaded: LoadedModel, reference: Referen
             outputs[output].flat[outputs[output].argmin()] = spoilt
 
     with pytest.raises(ExportError, match=r"nan|inf"):
-        check(measured(loaded, reference, spoil, spoil), TOLERANCES["fp32"])
+        check(measured(loaded, reference, spoil, spoil), PRECISIONS["fp32"].tolerance)
 
 
 def test_empty_masks_agree_with_empty_masks_only(loaded: LoadedModel, reference: Reference) -> None:

@@ -86,26 +86,23 @@ def _reference(bundle: Path) -> Any:
     from samrt.verification.compare import make_reference
 
     opened = open_bundle(bundle)
-    manifest = opened.manifest
     with open_session(opened, "onnxruntime") as session:
-        return make_reference(
-            manifest.image_size, manifest.low_res_size, manifest.normalization, session.encoder.run, session.decoder.run
-        )
+        return make_reference(opened.manifest.geometry, session.encoder.run, session.decoder.run)
 
 
 def _check(bundle: Path, flavour: str, reference: Any) -> dict[str, Any]:
     from samrt.backends.session import open_session
     from samrt.bundle.folder import open_bundle
+    from samrt.bundle.precisions import PRECISIONS
     from samrt.verification.compare import compare, past_tolerance
-    from samrt.verification.tolerances import TOLERANCES
 
     with open_session(open_bundle(bundle), flavour) as session:
-        figures = compare(reference, session.encoder.run, session.decoder.run, TOLERANCES["fp16"])
+        figures = compare(reference, session.encoder.run, session.decoder.run, PRECISIONS["fp16"].tolerance)
         chosen = str(session.choice)
     lowest = min(of_prompt["mask_iou"] for of_prompt in figures["prompts"].values())
     return {
         "ran": chosen,
         "lowest_mask_iou": lowest,
         "figures": figures,
-        "past_tolerance": past_tolerance(figures, TOLERANCES["fp16"]),
+        "past_tolerance": past_tolerance(figures, PRECISIONS["fp16"].tolerance),
     }

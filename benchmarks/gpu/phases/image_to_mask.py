@@ -28,7 +28,7 @@ def run(work: Work) -> None:
 
 def _times(bundle: Path, backend: str, graphs: bool, seconds: float = 3.0) -> dict[str, Any]:
     import samrt
-    from samrt.device.cuda import DeviceOptions
+    from samrt.device.session import DeviceOptions
 
     height, width = _SIZE
     photo = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)

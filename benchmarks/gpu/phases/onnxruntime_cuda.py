@@ -22,7 +22,7 @@ def run(work: Work) -> None:
         raise NotHereError(f"this ONNX Runtime {onnxruntime.__version__} has {providers}")
     driver = Driver()
     for lowering in bundles.LOWERINGS:
-        work.attempt("encoder", lowering, call=lambda lowering=lowering: _times(work, driver, lowering))
+        work.attempt("image_encoder", lowering, call=lambda lowering=lowering: _times(work, driver, lowering))
 
 
 def is_here() -> bool:
@@ -42,12 +42,12 @@ def _times(work: Work, driver: Driver, lowering: str) -> dict[str, Any]:
     assert form is not None
     stream = driver.new_stream()
     providers = [(_PROVIDER, {"user_compute_stream": str(stream)})]
-    path = str(bundle.path_of(form.graphs["encoder"].file))
+    path = str(bundle.path_of(form.graphs["image_encoder"].file))
     session = onnxruntime.InferenceSession(path, providers=providers)
     if session.get_providers()[0] != _PROVIDER:
         raise RuntimeError("the CUDA provider did not load; ONNX Runtime would have used the CPU")
     binding = session.io_binding()
-    image = onnxruntime.OrtValue.ortvalue_from_numpy(seeded_image(bundle.manifest.image_size), "cuda", 0)
+    image = onnxruntime.OrtValue.ortvalue_from_numpy(seeded_image(bundle.manifest.geometry.encoder_side), "cuda", 0)
     binding.bind_ortvalue_input("image", image)
     binding.bind_output("image_embeddings", "cuda", 0)
     return Clock(driver, stream).measure(lambda: session.run_with_iobinding(binding))

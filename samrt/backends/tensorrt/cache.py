@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from samrt.device.cuda import Gpu
+from samrt.device.gpus import Gpu
 from samrt.files import replacing_file, sha256_of
 
 _log = logging.getLogger(__name__)

@@ -6,26 +6,24 @@ import functools
 import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from samrt.backends.tensorrt.buffers import Buffers, Given, read_input
 from samrt.backends.tensorrt.cache import JitCache
 from samrt.backends.tensorrt.graphs import Captured, GraphCache, Key, capture
 from samrt.backends.tensorrt.plan import Errors, backend_errors, deserialize, runtime_logger
 from samrt.backends.tensorrt.ranges import InputRange, Shape, check_names, check_shapes, max_lengths, named_axes
-from samrt.bundle.manifest import Graph, Tensor
-from samrt.device.array import DeviceArray, DeviceView, is_device_array, view_device_array
-from samrt.device.cuda import DeviceSession, Memory
+from samrt.bundle.contract import Graph, Tensor
+from samrt.device.memory import Memory
+from samrt.device.session import DeviceSession
 from samrt.engines.flavours import Flavour
 from samrt.errors import BackendError, InputError
 
 _log = logging.getLogger(__name__)
 
-# Kernels may load several numbers at once, so an address that is less aligned than CUDA's own is not used directly.
-_ALIGNMENT = 256
 _LEGACY_STREAM, _PER_THREAD_STREAM = 1, 2
 _LEFT_TO_RTX = "left to TensorRT-RTX"
 
@@ -63,8 +61,8 @@ class TensorRtEngine:
         """
         self._flavour = flavour
         self._session = session
-        self._memories: dict[str, Memory] = {}
-        self._staging: dict[str, Memory] = {}
+        self._buffers = Buffers(session)
+        self._activations: Memory | None = None
         self._graphs = GraphCache()
         self._context: Any = None
         # What the context was given last; None where that failed half-way.
@@ -115,7 +113,7 @@ class TensorRtEngine:
                 raise InputError(f"the engine has no output {', '.join(sorted(unknown))}")
             check_names(inputs, self._ranges)
             with self._session.current():
-                given = [self._read(tensor, inputs[tensor.name]) for tensor in self.inputs]
+                given = [read_input(tensor, inputs[tensor.name], self._session) for tensor in self.inputs]
                 check_shapes({each.name: each.shape for each in given}, self._ranges)
                 try:
                     with backend_errors(self._flavour, "failed"):
@@ -142,8 +140,9 @@ class TensorRtEngine:
                     self._context = self._jit = None
                     self._engine = None
                     self._runtime = None
-                    for memory in (*self._memories.values(), *self._staging.values()):
-                        memory.close()
+                    if self._activations is not None:
+                        self._activations.close()
+                    self._buffers.close()
 
     def _describe(self, graph: Graph) -> None:
         """Read names, dtypes and ranges off the engine."""
@@ -175,8 +174,6 @@ class TensorRtEngine:
             self._jit = JitCache(config, plan, self._session.gpu, sha256)
             context = self._engine.create_execution_context(config)
         else:
-            # All contexts of the engine, one for each graph, share this memory: they never run at the same time.
-            self._memories[" activations"] = self._session.allocate(self._engine.device_memory_size_v2)
             context = self._context_on_shared_memory()
         if context is None:
             raise BackendError(
@@ -186,11 +183,13 @@ class TensorRtEngine:
         return context
 
     def _context_on_shared_memory(self) -> Any:
+        # All contexts of the engine, one for each graph, share this memory: they never run at the same time.
+        if self._activations is None:
+            self._activations = self._session.allocate(self._engine.device_memory_size_v2)
         strategy = self._flavour.module.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._engine.create_execution_context(strategy)
         if context is not None:
-            memory = self._memories[" activations"]
-            context.set_device_memory(memory.ptr, memory.size)
+            context.set_device_memory(self._activations.ptr, self._activations.size)
         return context
 
     def _allocate(self) -> None:
@@ -200,7 +199,7 @@ class TensorRtEngine:
         largest = {each.tensor.name: each.maximum for each in self._ranges}
         largest |= _output_shapes(self._context, self.outputs)
         for tensor in (*self.inputs, *self.outputs):
-            self._memories[tensor.name] = self._session.allocate(_bytes(tensor, largest[tensor.name]))
+            self._buffers.allocate(tensor, largest[tensor.name])
         self._use({})
 
     def _use(self, direct: dict[str, int]) -> None:
@@ -213,65 +212,20 @@ class TensorRtEngine:
     def _bind(self, context: Any, direct: Mapping[str, int]) -> None:
         """Let `context` work on the engine's own buffers, but read the inputs in `direct` at the addresses there."""
         for tensor in (*self.inputs, *self.outputs):
-            address = direct.get(tensor.name, self._memories[tensor.name].ptr)
+            address = direct.get(tensor.name, self._buffers.address_of(tensor.name))
             self._call(f"refuses the address of {tensor.name}", context.set_tensor_address, tensor.name, address)
 
-    def _read(self, tensor: Tensor, source: Any) -> _Given:
-        if is_device_array(source):
-            view = view_device_array(source, self._session, tensor.dtype, tensor.name)
-            return _Given(tensor.name, view.shape, _bytes(tensor, view.shape), view=view)
-        try:
-            array = np.asarray(source)
-        except Exception as error:  # rows of unequal length, or a tensor whose library refuses in its own way
-            raise InputError(
-                f"{tensor.name} cannot be read as a NumPy array: {error}; hand in a plain {tensor.dtype} array"
-            ) from error
-        if array.dtype != tensor.dtype:
-            raise InputError(f"{tensor.name} must be {tensor.dtype}, not {array.dtype}; convert it first")
-        return _Given(tensor.name, array.shape, array.nbytes, host=array)
-
-    def _compute(self, given: list[_Given], on_device: Collection[str]) -> dict[str, Any]:
-        direct = self._put(given)
+    def _compute(self, given: list[Given], on_device: Collection[str]) -> dict[str, Any]:
+        direct = self._buffers.put(given, in_place=self.cuda_graphs.startswith("off"))
         shapes = self._execute(tuple(each.shape for each in given), direct)
         results: dict[str, Any] = {}
         for tensor in self.outputs:
-            results[tensor.name] = self._fetch(tensor, shapes[tensor.name], tensor.name in on_device)
+            results[tensor.name] = self._buffers.fetch(tensor, shapes[tensor.name], stays=tensor.name in on_device)
         self._session.synchronize()
         if self._jit is not None:
             self._jit.save_once()
         # The staging memory is written again by the next call.
         return {name: each.copy() if isinstance(each, np.ndarray) else each for name, each in results.items()}
-
-    def _put(self, given: list[_Given]) -> dict[str, int]:
-        """Bring the inputs into the engine's buffers; the addresses of those that are read where they lie."""
-        direct = {}
-        for each in given:
-            target = self._memories[each.name].ptr
-            if each.view is None:
-                staging = self._staging_of(each.name)
-                np.copyto(staging.host_view(each.shape, each.host.dtype), each.host)
-                self._session.copy(target, staging.ptr, each.nbytes)
-            elif self.cuda_graphs.startswith("off") and each.nbytes and each.view.ptr % _ALIGNMENT == 0:
-                direct[each.name] = each.view.ptr
-            else:
-                self._session.copy(target, each.view.ptr, each.nbytes)
-        return direct
-
-    def _fetch(self, tensor: Tensor, shape: Shape, stays: bool) -> Any:
-        source, size = self._memories[tensor.name].ptr, _bytes(tensor, shape)
-        if stays:
-            array = DeviceArray(self._session.allocate(size), shape, tensor.dtype)
-            self._session.copy(array.ptr, source, size)
-            return array
-        staging = self._staging_of(tensor.name)
-        self._session.copy(staging.ptr, source, size)
-        return staging.host_view(shape, np.dtype(tensor.dtype))
-
-    def _staging_of(self, name: str) -> Memory:
-        # Made when first needed: an embedding that stays on the GPU needs none, and page-locked memory is scarce.
-        if name not in self._staging:
-            self._staging[name] = self._session.allocate_pinned(self._memories[name].size)
-        return self._staging[name]
 
     def _execute(self, key: Key, direct: dict[str, int]) -> dict[str, Shape]:
         """Put the engine's work on the stream; the shapes of its outputs."""
@@ -329,17 +283,6 @@ class TensorRtEngine:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class _Given:
-    """One input of a call: a host array, or a view of GPU memory, which keeps that memory alive."""
-
-    name: str
-    shape: Shape
-    nbytes: int
-    host: Any = None
-    view: DeviceView | None = None
-
-
 def _graphs_state(wanted: bool, flavour: Flavour, session: DeviceSession) -> str:
     if not wanted:
         return "off"
@@ -358,7 +301,3 @@ def _warn_once(state: str) -> None:
 
 def _output_shapes(context: Any, outputs: tuple[Tensor, ...]) -> dict[str, Shape]:
     return {tensor.name: tuple(context.get_tensor_shape(tensor.name)) for tensor in outputs}
-
-
-def _bytes(tensor: Tensor, shape: Shape) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * np.dtype(tensor.dtype).itemsize

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from samrt.device.cuda import DeviceSession, check, primary_context
+from samrt.device.driver import check, load_driver, primary_context
+from samrt.device.session import DeviceSession
 from samrt.errors import BackendError
 
 # Enough for somebody who adds points one by one. Each graph holds a context, whose activations all of them share.
@@ -92,7 +92,7 @@ def capture(session: DeviceSession, enqueue: Callable[[int], None]) -> Executabl
 
     Raises what `enqueue` raises, and BackendError where CUDA refuses; nothing stays captured then.
     """
-    driver = importlib.import_module("cuda.bindings.driver")
+    driver = load_driver()
     stream = session.capture_stream.handle
     # Relaxed: memory that the garbage collector frees meanwhile would spoil any other capture.
     mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED

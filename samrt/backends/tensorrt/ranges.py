@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from samrt.bundle.manifest import Graph, Tensor
+from samrt.bundle.contract import Graph, Tensor
 from samrt.errors import InputError, Remedy
 
 Shape = tuple[int, ...]

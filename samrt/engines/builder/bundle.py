@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -13,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from samrt.backends.session import Session, open_engines, open_onnxruntime
+from samrt.bundle.contract import IMAGE_ENCODER, PROMPT_INPUTS, ROLES, Graph
 from samrt.bundle.default import is_default
 from samrt.bundle.folder import Bundle, open_bundle
-from samrt.bundle.manifest import PRECISIONS, FileEntry, Form, Graph, contract_graph
-from samrt.device.cuda import DeviceOptions, find_gpus
+from samrt.bundle.manifest import FileEntry, Form
+from samrt.bundle.precisions import PRECISIONS
+from samrt.device.gpus import find_gpus
+from samrt.device.session import DeviceOptions
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.targets import choose_targets
 from samrt.engines.flavours import Flavour, import_flavour, installed_flavours
@@ -28,14 +30,13 @@ from samrt.engines.manifest import (
     platform_name,
 )
 from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, RequiredPlugin, prepare_plugin
-from samrt.engines.profiles import EngineLimits, ranges
+from samrt.engines.profiles import BuildLimits, ranges
 from samrt.engines.selection import Choice, source_hashes
 from samrt.engines.sets import ENGINES_FOLDER, EngineSet, remove_leftovers
 from samrt.errors import BackendError, InputError, OutputError, Remedy
 from samrt.files import check_target, replacing_folder, sha256_of
 from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, Run, compare, make_reference, past_tolerance
-from samrt.verification.tolerances import TOLERANCES
 
 # Its Scan is made for caches of a CPU, and TensorRT's parser does not take it.
 _CPU_LOWERING = "chunked"
@@ -55,7 +56,7 @@ class BuildRequest:
 
     backend: str = "auto"
     precision: str = "fp16"
-    limits: EngineLimits = field(default_factory=EngineLimits)
+    limits: BuildLimits = field(default_factory=BuildLimits)
     options: BuildOptions = field(default_factory=BuildOptions)
 
 
@@ -85,8 +86,6 @@ def build_bundle(
     request = request or BuildRequest()
     if request.precision not in PRECISIONS:
         raise InputError(f"unknown precision {request.precision!r}; choose one of {', '.join(PRECISIONS)}")
-    if Path(path).is_file() and zipfile.is_zipfile(path):
-        raise OutputError(f"{path} is a zip, and engines lie beside a bundle's files: unpack it to a folder first")
     if is_default(path):
         raise OutputError(
             f"{path} is the model in the installed package, where nothing else belongs; copy it, and build there"
@@ -95,19 +94,21 @@ def build_bundle(
     form = _buildable(bundle, request.precision)
     standard = _standard(bundle, form)
     flavour = import_flavour(_choose_flavour(request.backend))
-    engines = bundle.folder / ENGINES_FOLDER
+    engines = bundle.path / ENGINES_FOLDER
     _make_writable(engines)  # before minutes of building
-    remove_leftovers(bundle.folder)
+    remove_leftovers(bundle.path)
     plugin = _plugin(form, flavour, request.options, progress)
     progress.say(f"building {form.name} engines with {flavour.title}")
-    graphs = {name: _contract(bundle, form, name) for name in ("encoder", "decoder")}
+    contract = bundle.manifest.contract
+    # With the format's own names of the dynamic axes, which a manifest may call otherwise.
+    graphs = {role: contract.graph(role, form.graphs[role].file) for role in ROLES}
     built = {}
     for name, graph in graphs.items():
         onnx, shapes = bundle.path_of(graph.file), ranges(graph, request.limits)
         built[name] = build_engine(flavour, onnx, shapes, request.options, progress)
         for warning in built[name].warnings:
             progress.say(f"building {name}: {flavour.title} warns: {warning}")
-    capabilities = built["encoder"].compute_capabilities
+    capabilities = built[IMAGE_ENCODER].compute_capabilities
     gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in capabilities), None)
     draft = EngineManifest(
         backend=flavour.name,
@@ -190,13 +191,6 @@ def _choose_flavour(backend: str) -> str:
     )
 
 
-def _contract(bundle: Bundle, form: Form, name: str) -> Graph:
-    """The graph with the format's own names of the dynamic axes, which a manifest may call otherwise."""
-    manifest = bundle.manifest
-    sizes = manifest.image_size, manifest.embedding_shape, manifest.low_res_size
-    return contract_graph(name, form.graphs[name].file, *sizes)
-
-
 def _make_writable(engines: Path) -> None:
     try:
         engines.mkdir(exist_ok=True)
@@ -207,7 +201,7 @@ def _make_writable(engines: Path) -> None:
     check_target(engines / ENGINE_MANIFEST_NAME)
 
 
-def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, limits: EngineLimits) -> EngineFile:
+def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, limits: BuildLimits) -> EngineFile:
     path = folder / engine_file_name(name)
     path.write_bytes(built.plan)
     return EngineFile(
@@ -221,7 +215,7 @@ def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, lim
 
 def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, device: int) -> dict[str, Any]:
     """Figures of the engines against `standard` in ONNX Runtime, which computes every form in float32 on a CPU."""
-    limits, tolerance = engines.manifest.limits, TOLERANCES[form.precision]
+    limits, tolerance = engines.manifest.limits, PRECISIONS[form.precision].tolerance
     with open_onnxruntime(bundle, Choice("onnxruntime", standard)) as session:
         reference = _reference(bundle, session, limits)
     choice = Choice(engines.manifest.backend, form, engines)
@@ -243,11 +237,8 @@ def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, devi
     }
 
 
-def _reference(bundle: Bundle, session: Session, limits: EngineLimits) -> Reference:
-    manifest = bundle.manifest
-    reference = make_reference(
-        manifest.image_size, manifest.low_res_size, manifest.normalization, session.encoder.run, session.decoder.run
-    )
+def _reference(bundle: Bundle, session: Session, limits: BuildLimits) -> Reference:
+    reference = make_reference(bundle.manifest.geometry, session.encoder.run, session.decoder.run)
     # What the engines were not built for is not asked of them.
     fitting = {
         kind: prompt
@@ -257,7 +248,7 @@ def _reference(bundle: Bundle, session: Session, limits: EngineLimits) -> Refere
     return replace(reference, prompts=fitting)
 
 
-def _in_full_batches(encoder: Run, limits: EngineLimits) -> Run:
+def _in_full_batches(encoder: Run, limits: BuildLimits) -> Run:
     """The encoder, given as many copies of the image at once as it takes; what it makes of the last one."""
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,12 +258,12 @@ def _in_full_batches(encoder: Run, limits: EngineLimits) -> Run:
     return run
 
 
-def _one_by_one(decoder: Run, limits: EngineLimits) -> Run:
+def _one_by_one(decoder: Run, limits: BuildLimits) -> Run:
     """The decoder, given no more prompts at once than it takes."""
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        shared = {"image_embeddings": inputs["image_embeddings"]}
-        prompts = {name: array for name, array in inputs.items() if name not in shared}
+        prompts = {name: inputs[name] for name in PROMPT_INPUTS}
+        shared = {name: array for name, array in inputs.items() if name not in prompts}
         count = len(prompts["point_coords"])
         pieces = [
             decoder({**shared, **{name: array[start : start + limits.max_prompts] for name, array in prompts.items()}})

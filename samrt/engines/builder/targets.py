@@ -31,7 +31,7 @@ def choose_targets(flavour: Flavour, wanted: tuple[str, ...] | None) -> Targets:
         InputError: this flavour cannot build for one of those wanted here.
         BackendError: stock TensorRT, and no GPU was found.
     """
-    from samrt.device.cuda import find_gpus
+    from samrt.device.gpus import find_gpus
 
     gpus = find_gpus()
     if not flavour.is_rtx:

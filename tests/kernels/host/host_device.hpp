@@ -14,7 +14,9 @@
 #include <cstring>
 #include <utility>
 
+#include "copies.hpp"
 #include "elements.hpp"
+#include "races.hpp"
 #include "runtime.hpp"
 #include "threads.hpp"
 #include "warp.hpp"
@@ -23,8 +25,6 @@
 #define __device__
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
-// One for all blocks, as they run one after another. Unlike dynamic shared memory it is not filled with NaN.
-#define __shared__ static
 
 using samrt::host::blockDim;
 using samrt::host::blockIdx;

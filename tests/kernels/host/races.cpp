@@ -3,7 +3,6 @@
 #ifdef SAMRT_HOST_RACES
 
 #include <dlfcn.h>
-#include <link.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -18,7 +17,7 @@
 namespace samrt::host {
 namespace {
 
-enum class Access { kRead, kWrite, kAtomic };
+enum class Access { kRead, kWrite };
 
 constexpr int kNobody = -1, kSeveralThreads = -2, kSeveralWarps = -3, kSeveralBlocks = -4;
 
@@ -33,7 +32,7 @@ struct Record {
 };
 
 struct Byte {
-  Record write, read, atomic;
+  Record write, read;
   bool in_flight = false;
 };
 
@@ -56,50 +55,22 @@ Byte& byte_at(uintptr_t address) {
   return last_page->bytes[address % kPage];
 }
 
-// Static variables of this library stand for static shared memory, which each block has of its own.
-bool is_static(const void* address) {
-  struct Range {
-    uintptr_t first = 0, last = 0;
-  };
-  static const Range range = [] {
-    Range found;
-    dl_iterate_phdr(
-        [](dl_phdr_info* info, size_t, void* data) {
-          const auto self = reinterpret_cast<uintptr_t>(&pages);
-          for (int i = 0; i < info->dlpi_phnum; ++i) {
-            const auto& segment = info->dlpi_phdr[i];
-            const uintptr_t first = info->dlpi_addr + segment.p_vaddr;
-            if (segment.p_type == PT_LOAD && self >= first && self - first < segment.p_memsz) {
-              *static_cast<Range*>(data) = {first, first + segment.p_memsz};
-              return 1;
-            }
-          }
-          return 0;
-        },
-        &found);
-    return found;
-  }();
-  const auto value = reinterpret_cast<uintptr_t>(address);
-  return value >= range.first && value < range.last;
-}
-
 // Has something happened since that orders the accesses of `before` and that of now?
-bool ordered(const Record& before, const Clock& clock, const void* address) {
+bool ordered(const Record& before, const Clock& clock) {
   if (before.thread == kNobody) return true;
   // Nothing orders the blocks of a launch.
-  if (before.block != clock.block) return is_static(address);
-  if (before.thread == kSeveralBlocks) return false;
+  if (before.block != clock.block || before.thread == kSeveralBlocks) return false;
   if (before.barrier != clock.barrier || before.thread == clock.thread) return true;
   return before.thread != kSeveralWarps && before.warp_of() == clock.thread / 32 &&
          before.warp_barrier != clock.warp_barrier;
 }
 
-void add(Record& record, const Clock& clock, const void* address, const void* code) {
-  if (record.thread != kNobody && record.block != clock.block && !is_static(address)) {
+void add(Record& record, const Clock& clock, const void* code) {
+  if (record.thread != kNobody && record.block != clock.block) {
     record.thread = kSeveralBlocks;
   } else if (record.thread == kSeveralBlocks) {
     return;
-  } else if (record.thread == kNobody || record.block != clock.block || record.barrier != clock.barrier) {
+  } else if (record.thread == kNobody || record.barrier != clock.barrier) {
     record.thread = clock.thread;
   } else if (record.thread == kSeveralWarps || record.warp_of() != clock.thread / 32) {
     record.thread = kSeveralWarps;
@@ -116,7 +87,7 @@ void add(Record& record, const Clock& clock, const void* address, const void* co
 }
 
 const char* name_of(Access access) {
-  return access == Access::kRead ? "a read" : access == Access::kWrite ? "a write" : "an atomic update";
+  return access == Access::kRead ? "a read" : "a write";
 }
 
 void describe(char* text, size_t size, const Record& before) {
@@ -135,13 +106,13 @@ void locate(char* text, size_t size, const void* code) {
     const auto offset = reinterpret_cast<uintptr_t>(code) - reinterpret_cast<uintptr_t>(info.dli_fbase);
     snprintf(text, size, "%s 0x%zx", info.dli_fname, static_cast<size_t>(offset));
   } else {
-    snprintf(text, size, "a copy, ldmatrix or an atomic");
+    snprintf(text, size, "a copy or ldmatrix");
   }
 }
 
 void check(const Record& before, Access then, Access access, const Clock& clock, const void* address,
            const void* code) {
-  if (ordered(before, clock, address)) return;
+  if (ordered(before, clock)) return;
   char who[64], here[512], there[512];
   describe(who, sizeof who, before);
   locate(here, sizeof here, code);
@@ -162,10 +133,8 @@ void note(const void* start, size_t size, Access access, const void* code) {
       fail("race: %s of %p, to which an asynchronous copy is under way\n  here: %s", name_of(access), address, here);
     }
     check(byte.write, Access::kWrite, access, clock, address, code);
-    if (access != Access::kRead) check(byte.read, Access::kRead, access, clock, address, code);
-    if (access != Access::kAtomic) check(byte.atomic, Access::kAtomic, access, clock, address, code);
-    add(access == Access::kRead ? byte.read : access == Access::kWrite ? byte.write : byte.atomic, clock, address,
-        code);
+    if (access == Access::kWrite) check(byte.read, Access::kRead, access, clock, address, code);
+    add(access == Access::kRead ? byte.read : byte.write, clock, code);
   }
 }
 
@@ -173,7 +142,6 @@ void note(const void* start, size_t size, Access access, const void* code) {
 
 void note_read(const void* address, size_t bytes) { note(address, bytes, Access::kRead, nullptr); }
 void note_write(const void* address, size_t bytes) { note(address, bytes, Access::kWrite, nullptr); }
-void note_atomic(const void* address, size_t bytes) { note(address, bytes, Access::kAtomic, nullptr); }
 
 void note_copy_begins(const void* address, size_t bytes) {
   note_write(address, bytes);

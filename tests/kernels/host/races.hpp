@@ -12,7 +12,6 @@ namespace samrt::host {
 #ifdef SAMRT_HOST_RACES
 void note_read(const void* address, size_t bytes);
 void note_write(const void* address, size_t bytes);
-void note_atomic(const void* address, size_t bytes);
 // From its beginning to its end nobody may touch what an asynchronous copy writes.
 void note_copy_begins(const void* address, size_t bytes);
 void note_copy_ends(const void* address, size_t bytes);
@@ -22,7 +21,6 @@ void forget_accesses(const void* address, size_t bytes);
 #else
 inline void note_read(const void*, size_t) {}
 inline void note_write(const void*, size_t) {}
-inline void note_atomic(const void*, size_t) {}
 inline void note_copy_begins(const void*, size_t) {}
 inline void note_copy_ends(const void*, size_t) {}
 inline void forget_accesses() {}

@@ -1,16 +1,17 @@
 #include "threads.hpp"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "copies.hpp"
 #include "fiber.hpp"
 #include "races.hpp"
 #include "warp.hpp"
@@ -28,13 +29,6 @@ namespace {
 
 constexpr unsigned kWarp = 32, kMostThreads = 1024;
 
-struct Copy {
-  unsigned char* to;
-  const void* from;
-  bool valid;
-  Site site;
-};
-
 enum class State { kRunnable, kAtWarp, kAtBlock, kEnded };
 
 void thread_main();
@@ -48,12 +42,7 @@ struct Thread {
   State state = State::kEnded;
   // Of the collective it waits in.
   Kind kind{};
-  uint32_t mask = 0;
   Site site{};
-  // Copies under way, the oldest first: those of each group that was committed, then `open` that were not.
-  std::deque<Copy> copies;
-  std::deque<size_t> groups;
-  size_t open = 0;
 };
 
 struct Warp {
@@ -66,7 +55,7 @@ struct Warp {
 
 // xorshift64*
 struct Generator {
-  uint64_t state = 1;
+  uint64_t state = 0x2545f4914f6cdd1du;
   void seed(uint64_t seed) { state = seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du; }
   uint32_t next() {
     state ^= state >> 12;
@@ -77,16 +66,9 @@ struct Generator {
   uint32_t below(uint32_t bound) { return static_cast<uint32_t>(uint64_t{next()} * bound >> 32); }
 };
 
-Generator initial_generator() {
-  const char* seed = getenv("SAMRT_HOST_SEED");
-  Generator generator;
-  generator.seed(seed ? strtoull(seed, nullptr, 10) : 0);
-  return generator;
-}
-
 // One launch at a time, one block at a time, one thread at a time.
 std::mutex launching;
-Generator generator = initial_generator();
+Generator generator;
 const std::function<void()>* kernel = nullptr;
 std::vector<std::unique_ptr<Thread>> threads;
 std::vector<Warp> warps;
@@ -96,9 +78,6 @@ unsigned current_warp = 0, lane_offset = 0;
 uint32_t leave_warp = 0;  // how often, of 2^32, another warp takes over though this one could go on
 Thread* running = nullptr;
 Fiber* launcher = nullptr;
-unsigned char* shared = nullptr;
-size_t shared_size = 0;
-std::vector<bool> in_flight;  // per 16 bytes of shared memory: a copy is under way to it
 uint32_t block_number = 0, barrier_number = 0;
 
 void print_block() { fprintf(stderr, "samrt host: block (%u, %u, %u)", blockIdx.x, blockIdx.y, blockIdx.z); }
@@ -121,8 +100,7 @@ bool same(Site a, Site b) { return a.line == b.line && (a.file == b.file || strc
 std::string waits_in(const Thread& thread) {
   if (thread.state == State::kEnded) return "ended";
   char text[512];
-  snprintf(text, sizeof text, "in %s, lanes %08x, at %s:%d", name_of(thread.kind), thread.mask, thread.site.file,
-           thread.site.line);
+  snprintf(text, sizeof text, "in %s at %s:%d", name_of(thread.kind), thread.site.file, thread.site.line);
   return text;
 }
 
@@ -135,7 +113,6 @@ std::string waits_in(const Thread& thread) {
     fprintf(stderr, "  threads %u to %u: %s\n", first, last, waits_in(*threads[first]).c_str());
     first = last + 1;
   }
-  if (thread_count % kWarp) fprintf(stderr, "  the last warp has no lanes from %u on\n", thread_count % kWarp);
   fflush(stderr);
   abort();
 }
@@ -199,11 +176,7 @@ void release_barrier() {
 }
 
 void end_thread() {
-  if (!running->copies.empty()) {
-    const Site site = running->copies.front().site;
-    fail("the kernel ended before the copy of %s:%d was committed and waited for", site.file, site.line);
-  }
-  running->groups.clear();
+  expect_copied();
   stop(*running, State::kEnded);
   --living;
   if (living && at_barrier == living) release_barrier();
@@ -218,23 +191,11 @@ void thread_main() {
   }
 }
 
-void allocate_shared(size_t bytes) {
-  shared = nullptr;
-  shared_size = bytes;
-  in_flight.assign((bytes + 15) / 16, false);
-  if (!bytes) return;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 128, bytes) != 0) abort();
-  shared = static_cast<unsigned char*>(memory);
-  memset(shared, 0xff, bytes);
-  forget_accesses(shared, bytes);
-}
-
 void run_block(uint3 index, dim3 size, size_t shared_bytes, Fiber& main) {
   blockIdx = index;
   ++block_number;
   ++barrier_number;
-  allocate_shared(shared_bytes);
+  allocate_shared(shared_bytes, thread_count);
   warps.assign((thread_count + kWarp - 1) / kWarp, Warp{});
   runnable_warps = 0;
   for (unsigned i = 0; i < thread_count; ++i) {
@@ -251,29 +212,7 @@ void run_block(uint3 index, dim3 size, size_t shared_bytes, Fiber& main) {
   Thread* first = choose();
   run(first);
   main.switch_to(first->fiber);
-  free(shared);
-  shared = nullptr;
-}
-
-// Whether AddressSanitizer lets the kernel touch 16 bytes.
-void set_poisoned([[maybe_unused]] void* address, [[maybe_unused]] bool poisoned) {
-#ifdef SAMRT_HOST_ASAN
-  (poisoned ? __asan_poison_memory_region : __asan_unpoison_memory_region)(address, 16);
-#endif
-}
-
-// The copy happens now.
-void complete(const Copy& copy) {
-  const auto offset = static_cast<size_t>(copy.to - shared);
-  in_flight[offset / 16] = false;
-  set_poisoned(copy.to, false);
-  note_copy_ends(copy.to, 16);
-  if (copy.valid) {
-    note_read(copy.from, 16);
-    memcpy(copy.to, copy.from, 16);
-  } else {
-    memset(copy.to, 0, 16);
-  }
+  free_shared();
 }
 
 bool valid_launch(dim3 grid, dim3 block) {
@@ -282,13 +221,10 @@ bool valid_launch(dim3 grid, dim3 block) {
          grid.x >= 1 && grid.y >= 1 && grid.z >= 1 && grid.x <= INT32_MAX && grid.y <= 65535 && grid.z <= 65535;
 }
 
-// Are all lanes of `mask`, which wait, in a collective of this kind and mask?
-bool all_wait_alike(unsigned warp, Kind kind, uint32_t mask) {
-  for (uint32_t lanes = mask; lanes; lanes &= lanes - 1) {
-    const Thread& other = *threads[warp * kWarp + __builtin_ctz(lanes)];
-    if (other.kind != kind || other.mask != mask) return false;
-  }
-  return true;
+// Are all lanes of the warp, which wait, in a collective of this kind?
+bool all_wait_alike(unsigned warp, Kind kind) {
+  const auto first = threads.begin() + warp * kWarp;
+  return std::all_of(first, first + kWarp, [kind](const auto& other) { return other->kind == kind; });
 }
 
 // The instructions called .aligned want one and the same of them in all lanes.
@@ -347,31 +283,25 @@ void meet_warp(Kind kind, uint32_t mask, void* operands, Site site) {
   Thread& me = *running;
   const unsigned number = me.number / kWarp, lane = me.number % kWarp;
   Warp& warp = warps[number];
-  if (!(mask >> lane & 1u)) {
-    fail("%s at %s:%d: this lane is not in its own mask %08x", name_of(kind), site.file, site.line, mask);
-  }
+  if (mask != kFullWarp) fail("%s at %s:%d: mask %08x is not the whole warp's", name_of(kind), site.file, site.line, mask);
   me.kind = kind;
-  me.mask = mask;
   me.site = warp.sites[lane] = site;
   warp.operands[lane] = operands;
   stop(me, State::kAtWarp);
   warp.waiting |= 1u << lane;
-  if ((warp.waiting & mask) != mask || !all_wait_alike(number, kind, mask)) return yield();
+  if (warp.waiting != kFullWarp || !all_wait_alike(number, kind)) return yield();
 
   check_aligned(warp, kind, site);
-  execute(kind, mask, warp.operands, warp.sites);
-  if (kind == Kind::kSyncWarp && mask == kFullWarp) ++warp.barrier;
-  warp.waiting &= ~mask;
-  make_runnable(number, mask);
-  for (uint32_t lanes = mask; lanes; lanes &= lanes - 1) {
-    threads[number * kWarp + __builtin_ctz(lanes)]->state = State::kRunnable;
-  }
+  execute(kind, warp.operands, warp.sites);
+  if (kind == Kind::kSyncWarp) ++warp.barrier;
+  warp.waiting = 0;
+  make_runnable(number, kFullWarp);
+  for (unsigned i = 0; i < kWarp; ++i) threads[number * kWarp + i]->state = State::kRunnable;
 }
 
 void meet_block(Site site) {
   Thread& me = *running;
   me.kind = Kind::kSyncThreads;
-  me.mask = kFullWarp;
   me.site = site;
   for (unsigned i = 0; at_barrier && i < thread_count; ++i) {
     const Thread& other = *threads[i];
@@ -384,61 +314,6 @@ void meet_block(Site site) {
   stop(me, State::kAtBlock);
   if (++at_barrier == living) release_barrier();
   yield();
-}
-
-unsigned char* shared_memory() {
-  if (!shared) fail("dynamic_shared(), but the launch asked for no shared memory");
-  return shared;
-}
-
-void check_shared_row(const void* row, const char* what, Site site, unsigned lane) {
-  const auto offset = reinterpret_cast<uintptr_t>(row) - reinterpret_cast<uintptr_t>(shared);
-  if (!shared || offset >= shared_size || shared_size - offset < 16) {
-    fail_lane(lane, "%s at %s:%d: 16 bytes from byte %td on are not within the %zu bytes of shared memory", what,
-              site.file, site.line, static_cast<ptrdiff_t>(offset), shared_size);
-  }
-  if (offset % 16) {
-    fail_lane(lane, "%s at %s:%d: byte %zu of shared memory is not aligned to 16", what, site.file, site.line, offset);
-  }
-  if (in_flight[offset / 16]) {
-    fail_lane(lane, "%s at %s:%d: a copy to byte %zu of shared memory is under way", what, site.file, site.line,
-              offset);
-  }
-}
-
-void begin_copy(void* to, const void* from, bool valid, Site site) {
-  check_shared_row(to, "cp.async", site, running->number % kWarp);
-  if (reinterpret_cast<uintptr_t>(from) % 16) {
-    fail("cp.async at %s:%d: the global address %p is not aligned to 16", site.file, site.line, from);
-  }
-  if (valid) {
-    note_read(from, 16);
-    // Read in vain, by the function that the sanitizer watches, so that an address that is none is seen here.
-    static void* (*volatile watched)(void*, const void*, size_t) = memcpy;
-    unsigned char readable[16];
-    watched(readable, from, 16);
-  }
-  note_copy_begins(to, 16);
-  memset(to, 0xff, 16);
-  set_poisoned(to, true);
-  in_flight[static_cast<size_t>(static_cast<unsigned char*>(to) - shared) / 16] = true;
-  running->copies.push_back({static_cast<unsigned char*>(to), from, valid, site});
-  ++running->open;
-}
-
-void commit_copies() {
-  running->groups.push_back(running->open);
-  running->open = 0;
-}
-
-void wait_for_copies(size_t pending) {
-  while (running->groups.size() > pending) {
-    for (size_t i = 0; i < running->groups.front(); ++i) {
-      complete(running->copies.front());
-      running->copies.pop_front();
-    }
-    running->groups.pop_front();
-  }
 }
 
 Clock now() {

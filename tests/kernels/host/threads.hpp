@@ -1,4 +1,4 @@
-// The threads of one block: who runs, who waits for whom, and their asynchronous copies.
+// The threads of one block: who runs, and who waits for whom.
 //
 // A thread runs until it waits for others; who comes next is drawn from a seeded generator, now finely interleaved, now
 // one warp as far ahead as the barriers let it. The order of the blocks is drawn too.
@@ -36,33 +36,20 @@ enum class Kind {
   kLoadMatricesTransposed,
   kMultiplyAddHalf,
   kMultiplyAddBfloat16,
-  kShuffle,
   kShuffleUp,
-  kShuffleDown,
   kShuffleXor,
-  kBallot,
+  kVote,
 };
 const char* name_of(Kind kind);
 
 // Call `kernel` in each thread of each block.
 cudaError_t run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);
 
-// Wait until all lanes of `mask`, this one among them, came here with the same kind and mask. The last to come executes
-// the collective for all of them.
+// Wait until all lanes of the warp came here with the same kind. The last to come executes the collective for all of
+// them. `mask` has to be the whole warp's: kernels use no other.
 void meet_warp(Kind kind, uint32_t mask, void* operands, Site site);
 // Wait for all threads of the block that have not ended.
 void meet_block(Site site);
-
-// Dynamic shared memory of the block that runs: as many bytes as were asked for, NaN in every format at first.
-unsigned char* shared_memory();
-
-// cp.async, as late as it may happen: at the wait that its group is complete after.
-void begin_copy(void* shared, const void* global, bool valid, Site site);
-void commit_copies();
-void wait_for_copies(size_t pending);
-
-// End the process unless 16 bytes of shared memory start here, aligned to 16 and no copy under way to them.
-void check_shared_row(const void* row, const char* what, Site site, unsigned lane);
 
 // End the process with a line about the thread that runs, or about another lane of its warp.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
@@ -78,7 +65,7 @@ Clock now();
 }  // namespace host
 }  // namespace samrt
 
-// The order in which threads run; the environment variable SAMRT_HOST_SEED gives the first.
+// The order in which threads run.
 extern "C" __attribute__((visibility("default"))) void samrt_host_set_seed(uint64_t seed);
 
 inline void __syncthreads(samrt::host::Site site = samrt::host::here()) { samrt::host::meet_block(site); }

@@ -2,6 +2,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+
+#include "copies.hpp"
 
 namespace samrt::host {
 namespace {
@@ -101,59 +104,34 @@ void multiply_add(void* const (&operands)[32]) {
   }
 }
 
-// The lane that `lane` reads from; itself where that lies outside its segment of `width` lanes.
-unsigned source(Kind kind, unsigned lane, const Shuffle& mine) {
-  const unsigned width = static_cast<unsigned>(mine.width), first = lane / width * width;
-  const unsigned operand = static_cast<unsigned>(mine.operand);
-  switch (kind) {
-    case Kind::kShuffleUp: return lane - first >= operand ? lane - operand : lane;
-    case Kind::kShuffleDown: return operand < width && lane - first + operand < width ? lane + operand : lane;
-    // Earlier segments may be read, later ones not.
-    case Kind::kShuffleXor: return ((lane ^ operand) & 31u) < first + width ? (lane ^ operand) & 31u : lane;
-    default: return first + operand % width;
+void shuffle(Kind kind, void* const (&operands)[32]) {
+  uint32_t received[32];
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    const unsigned operand = of<Shuffle>(operands, lane).operand;
+    // A lane that has none so far below it reads its own value.
+    const unsigned below = lane >= operand ? lane - operand : lane;
+    received[lane] = of<Shuffle>(operands, kind == Kind::kShuffleUp ? below : (lane ^ operand) % 32).bits;
   }
+  for (unsigned lane = 0; lane < 32; ++lane) of<Shuffle>(operands, lane).bits = received[lane];
 }
 
-void shuffle(Kind kind, uint32_t mask, void* const (&operands)[32]) {
-  uint64_t received[32];
-  for (unsigned lane = 0; lane < 32; ++lane) {
-    if (!(mask >> lane & 1u)) continue;
-    const Shuffle& mine = of<Shuffle>(operands, lane);
-    if (mine.width < 1 || mine.width > 32 || (mine.width & (mine.width - 1))) {
-      fail_lane(lane, "shuffle: a width of %d is none of 1, 2, 4, 8, 16, 32", mine.width);
-    }
-    const unsigned from = source(kind, lane, mine);
-    // Of a lane that takes no part CUDA leaves the value undefined: NaN, and no likely integer.
-    received[lane] = mask >> from & 1u ? of<Shuffle>(operands, from).bits : ~uint64_t{0};
-  }
-  for (unsigned lane = 0; lane < 32; ++lane) {
-    if (mask >> lane & 1u) of<Shuffle>(operands, lane).bits = received[lane];
-  }
-}
-
-void vote(uint32_t mask, void* const (&operands)[32]) {
+void vote(void* const (&operands)[32]) {
   uint32_t ballot = 0;
-  for (unsigned lane = 0; lane < 32; ++lane) {
-    if (mask >> lane & 1u && of<Vote>(operands, lane).predicate) ballot |= 1u << lane;
-  }
-  for (unsigned lane = 0; lane < 32; ++lane) {
-    if (mask >> lane & 1u) of<Vote>(operands, lane).ballot = ballot;
-  }
+  for (unsigned lane = 0; lane < 32; ++lane) ballot |= uint32_t{of<Vote>(operands, lane).predicate} << lane;
+  for (unsigned lane = 0; lane < 32; ++lane) of<Vote>(operands, lane).ballot = ballot;
 }
 
 }  // namespace
 
-void execute(Kind kind, uint32_t mask, void* const (&operands)[32], const Site (&sites)[32]) {
+void execute(Kind kind, void* const (&operands)[32], const Site (&sites)[32]) {
   switch (kind) {
     case Kind::kLoadMatrices: return load_matrices(operands, sites, false);
     case Kind::kLoadMatricesTransposed: return load_matrices(operands, sites, true);
     case Kind::kMultiplyAddHalf: return multiply_add<half_value>(operands);
     case Kind::kMultiplyAddBfloat16: return multiply_add<bfloat16_value>(operands);
-    case Kind::kShuffle:
     case Kind::kShuffleUp:
-    case Kind::kShuffleDown:
-    case Kind::kShuffleXor: return shuffle(kind, mask, operands);
-    case Kind::kBallot: return vote(mask, operands);
+    case Kind::kShuffleXor: return shuffle(kind, operands);
+    case Kind::kVote: return vote(operands);
     case Kind::kSyncWarp:
     case Kind::kSyncThreads: return;
   }
@@ -167,11 +145,9 @@ const char* name_of(Kind kind) {
     case Kind::kLoadMatricesTransposed: return "ldmatrix.trans";
     case Kind::kMultiplyAddHalf: return "mma f16";
     case Kind::kMultiplyAddBfloat16: return "mma bf16";
-    case Kind::kShuffle: return "__shfl_sync";
     case Kind::kShuffleUp: return "__shfl_up_sync";
-    case Kind::kShuffleDown: return "__shfl_down_sync";
     case Kind::kShuffleXor: return "__shfl_xor_sync";
-    case Kind::kBallot: return "a vote";
+    case Kind::kVote: return "a vote";
   }
   return "?";
 }

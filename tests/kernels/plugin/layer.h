@@ -6,9 +6,15 @@
 #include <string>
 #include <vector>
 
-#include "attention_data.h"
 #include "fakes.h"
 #include "plugin/samrt_plugin.h"
+
+struct AttentionCase {
+  int batch, grid_h, grid_w, heads, head_dim, window;
+  bool bfloat16;
+  int side_h() const { return window ? window : grid_h; }
+  int side_w() const { return window ? window : grid_w; }
+};
 
 void keep_error(const char* message);  // a handler of the plugin's errors, for `reported` and `take_errors`
 std::string take_errors();

@@ -10,7 +10,8 @@ import pytest
 from cuda.bindings import driver
 from hostcuda.inside import alive, counts, current, fail_streams, fail_waits, limit_memory, other_context
 
-from samrt.device.cuda import DeviceOptions, DeviceSession, Gpu, find_gpus
+from samrt.device.gpus import Gpu, find_gpus
+from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.errors import BackendError
 
 

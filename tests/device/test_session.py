@@ -10,8 +10,10 @@ import pytest
 from hostcuda import outside
 from hostcuda.outside import expect_passed, names
 
-import samrt.device.cuda
-from samrt.device.cuda import DeviceOptions, DeviceSession, check, find_gpus
+import samrt.device.gpus
+from samrt.device.driver import check
+from samrt.device.gpus import find_gpus
+from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.errors import BackendError
 
 
@@ -22,8 +24,8 @@ def _without_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         def __getattr__(self, name: str) -> object:
             raise RuntimeError('"cuda" is an NVIDIA driver library')
 
-    monkeypatch.setattr(samrt.device.cuda, "_driver", Driver)
-    monkeypatch.setattr(samrt.device.cuda, "_core", lambda: None)
+    monkeypatch.setattr(samrt.device.gpus, "load_driver", Driver)
+    monkeypatch.setattr(samrt.device.gpus, "load_core", lambda: None)
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +49,7 @@ def test_without_the_bindings_there_is_no_gpu_and_the_remedy_is_named(monkeypatc
 
 def test_importing_it_imports_no_bindings() -> None:
     code = (
-        "import sys, samrt.device.cuda, samrt.device.array\n"
+        "import sys, samrt.device.session, samrt.device.array\n"
         "sys.exit(bool({'cuda.core', 'cuda.bindings'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -103,6 +105,6 @@ def test_a_check_that_was_skipped_or_hung_has_not_passed(tmp_path: Path, monkeyp
     assert len(runs) == 1
 
 
-@pytest.mark.parametrize("name", names("check_cuda.py"))
+@pytest.mark.parametrize("name", names("check_session.py"))
 def test_on_host_memory(name: str) -> None:
-    expect_passed("check_cuda.py", name)
+    expect_passed("check_session.py", name)

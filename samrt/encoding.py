@@ -1,0 +1,81 @@
+"""The image encoder's work: prepared images to the features of an embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from samrt.backends.session import Session
+from samrt.bundle.contract import Geometry
+from samrt.bundle.manifest import Manifest
+from samrt.embedding import Features
+from samrt.errors import BackendError, InputError, Remedy
+
+
+class Encoder:
+    """The image encoder of a loaded bundle."""
+
+    def __init__(self, session: Session, manifest: Manifest) -> None:
+        self._session = session
+        self._geometry = manifest.geometry
+        self._names = [feature.name for feature in manifest.features]
+
+    @property
+    def images_per_call(self) -> int:
+        """How many images go through the engine at once."""
+        return self._session.encoder.max_lengths.get("batch", 1)
+
+    def run(self, images: Any) -> Features:
+        """Features, by name and on the device where there is one, of prepared images, float32 [B, 3, S, S] RGB.
+
+        Raises:
+            InputError: with a TensorRT backend, the array is of another dtype or on another GPU.
+            BackendError: the encoder failed, or its result is not finite.
+        """
+        features = self._session.encoder.run({"image": images}, on_device=self._names)
+        # What stays on the device is not fetched for this: a NaN in it is one in the masks.
+        if not all(np.isfinite(each).all() for each in features.values() if isinstance(each, np.ndarray)):
+            raise not_finite("encoder", self._session.choice.form.precision)
+        return features
+
+    def check_resized(self, height: int, width: int) -> None:
+        """Raises InputError unless an image resized for the encoder has this size."""
+        if not self._geometry.fills((height, width), self._geometry.encoder_side):
+            raise InputError(
+                f"the resized image is {width}x{height} (width x height), for this model it must have "
+                f"{described(self._geometry, self._geometry.encoder_side)}; see Model.geometry"
+            )
+
+    def check_prepared(self, image: Any, input_size: Any) -> None:
+        """Raises InputError unless an array is a prepared image, and `input_size` is one in the prompts' frame."""
+        geometry = self._geometry
+        S = geometry.encoder_side
+        shape = getattr(image, "shape", None)  # what has none is the engine's to check
+        if shape is not None and tuple(shape) != (1, 3, S, S):
+            raise InputError(
+                f"a prepared image must have the shape [1, 3, {S}, {S}], not {list(shape)}; pad it to that"
+            )
+        try:
+            fits = geometry.fills(input_size, geometry.prompt_side)
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise InputError(
+                "input_size must be (height, width) of the image as resized for the prompts, of "
+                f"{described(geometry, geometry.prompt_side)}, not {input_size}"
+            )
+
+
+def described(geometry: Geometry, side: int) -> str:
+    """The size of an image in a frame of this side, in words."""
+    return f"the longer side {side}" if geometry.resize == "longest_side" else f"the size {side}x{side}"
+
+
+def not_finite(graph: str, precision: str) -> BackendError:
+    """The error for a result with NaN or infinity of the "encoder" or the "decoder"."""
+    if precision == "fp32":
+        remedy = Remedy("look for extreme values in what it was given, else export again from a sound checkpoint")
+    else:
+        remedy = Remedy("export it with {precisions}", {"precisions": ("fp32",)})
+    return BackendError(f"the {graph} returned NaN or infinity in {precision}", remedy)
