@@ -66,17 +66,13 @@ static Block *block_of(const void *ptr) {
     return NULL;
 }
 static int on_device(const void *ptr) { Block *b = block_of(ptr); return b && b->device_side; }
-
-static void count_copy(Op *op) {
-    int to = on_device(op->to), from = on_device(op->from);
-    counts[to && from ? ON_DEVICE : to ? TO_DEVICE : TO_HOST]++;
-}
 static void run_until(Stream *stream, long ticket);
 // Host functions run without the lock: they take Python's, which somebody who waits for ours may hold.
 static void perform(Op *op) {
     if (op->kind == COPY) {
         pthread_mutex_lock(&lock);
-        count_copy(op);
+        int to = on_device(op->to), from = on_device(op->from);
+        counts[to && from ? ON_DEVICE : to ? TO_DEVICE : TO_HOST]++;
         pthread_mutex_unlock(&lock);
         memmove(op->to, op->from, op->size);
     } else if (op->kind == CALL) {
@@ -335,27 +331,7 @@ CUresult cuGraphLaunch(Graph *exec, void *handle) {
     return OK;
 }
 
-// Errors and symbols
+// Errors
 CUresult cuGetErrorName(CUresult e, const char **text) { (void)e; *text = "HOSTCUDA_ERROR"; return OK; }
 
-CUresult cuGetProcAddress_v2(const char *, void **, int, uint64_t, int *);
-static const struct { const char *name; void *function; } symbols[] = {
-#define F(name) {#name, name}
-    F(cuInit), F(cuDriverGetVersion), F(cuDeviceGetCount), F(cuDeviceGet), F(cuDeviceGetName), F(cuDeviceTotalMem),
-    F(cuDeviceGetAttribute), F(cuDevicePrimaryCtxRetain), F(cuDevicePrimaryCtxRelease), F(cuCtxGetCurrent),
-    F(cuCtxPushCurrent), F(cuCtxPopCurrent), F(cuCtxSetCurrent), F(cuCtxGetDevice), F(cuCtxGetStreamPriorityRange),
-    F(cuMemAlloc), F(cuMemFree), F(cuMemAllocHost), F(cuMemFreeHost), F(cuMemcpyAsync), F(cuMemcpyDtoH),
-    F(cuMemcpyHtoD), F(cuPointerGetAttribute), F(cuPointerGetAttributes), F(cuStreamCreateWithPriority),
-    F(cuStreamCreate), F(cuStreamSynchronize), F(cuStreamDestroy), F(cuStreamGetCtx), F(cuStreamIsCapturing),
-    F(cuEventCreate), F(cuEventDestroy), F(cuEventRecord), F(cuStreamWaitEvent), F(cuLaunchHostFunc),
-    F(cuStreamBeginCapture), F(cuStreamEndCapture), F(cuGraphDestroy), F(cuGraphInstantiateWithFlags),
-    F(cuGraphExecDestroy), F(cuGraphLaunch), F(cuGetErrorName), {"cuGetProcAddress", cuGetProcAddress_v2},
-};
-CUresult cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *status) {
-    (void)version, (void)flags;
-    *function = NULL;
-    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++)
-        if (!strcmp(symbols[i].name, name)) *function = symbols[i].function;
-    if (status) *status = *function ? 0 : 1;
-    return *function ? OK : 500;
-}
+#include "symbols.h"

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <utility>
 
+#include "copies.hpp"
 #include "elements.hpp"
 #include "races.hpp"
 #include "runtime.hpp"

@@ -5,13 +5,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "copies.hpp"
 #include "fiber.hpp"
 #include "races.hpp"
 #include "warp.hpp"
@@ -29,13 +29,6 @@ namespace {
 
 constexpr unsigned kWarp = 32, kMostThreads = 1024;
 
-struct Copy {
-  unsigned char* to;
-  const void* from;
-  bool valid;
-  Site site;
-};
-
 enum class State { kRunnable, kAtWarp, kAtBlock, kEnded };
 
 void thread_main();
@@ -50,10 +43,6 @@ struct Thread {
   // Of the collective it waits in.
   Kind kind{};
   Site site{};
-  // Copies under way, the oldest first: those of each group that was committed, then `open` that were not.
-  std::deque<Copy> copies;
-  std::deque<size_t> groups;
-  size_t open = 0;
 };
 
 struct Warp {
@@ -89,9 +78,6 @@ unsigned current_warp = 0, lane_offset = 0;
 uint32_t leave_warp = 0;  // how often, of 2^32, another warp takes over though this one could go on
 Thread* running = nullptr;
 Fiber* launcher = nullptr;
-unsigned char* shared = nullptr;
-size_t shared_size = 0;
-std::vector<bool> in_flight;  // per 16 bytes of shared memory: a copy is under way to it
 uint32_t block_number = 0, barrier_number = 0;
 
 void print_block() { fprintf(stderr, "samrt host: block (%u, %u, %u)", blockIdx.x, blockIdx.y, blockIdx.z); }
@@ -190,11 +176,7 @@ void release_barrier() {
 }
 
 void end_thread() {
-  if (!running->copies.empty()) {
-    const Site site = running->copies.front().site;
-    fail("the kernel ended before the copy of %s:%d was committed and waited for", site.file, site.line);
-  }
-  running->groups.clear();
+  expect_copied();
   stop(*running, State::kEnded);
   --living;
   if (living && at_barrier == living) release_barrier();
@@ -209,23 +191,11 @@ void thread_main() {
   }
 }
 
-void allocate_shared(size_t bytes) {
-  shared = nullptr;
-  shared_size = bytes;
-  in_flight.assign((bytes + 15) / 16, false);
-  if (!bytes) return;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 128, bytes) != 0) abort();
-  shared = static_cast<unsigned char*>(memory);
-  memset(shared, 0xff, bytes);
-  forget_accesses(shared, bytes);
-}
-
 void run_block(uint3 index, dim3 size, size_t shared_bytes, Fiber& main) {
   blockIdx = index;
   ++block_number;
   ++barrier_number;
-  allocate_shared(shared_bytes);
+  allocate_shared(shared_bytes, thread_count);
   warps.assign((thread_count + kWarp - 1) / kWarp, Warp{});
   runnable_warps = 0;
   for (unsigned i = 0; i < thread_count; ++i) {
@@ -242,29 +212,7 @@ void run_block(uint3 index, dim3 size, size_t shared_bytes, Fiber& main) {
   Thread* first = choose();
   run(first);
   main.switch_to(first->fiber);
-  free(shared);
-  shared = nullptr;
-}
-
-// Whether AddressSanitizer lets the kernel touch 16 bytes.
-void set_poisoned([[maybe_unused]] void* address, [[maybe_unused]] bool poisoned) {
-#ifdef SAMRT_HOST_ASAN
-  (poisoned ? __asan_poison_memory_region : __asan_unpoison_memory_region)(address, 16);
-#endif
-}
-
-// The copy happens now.
-void complete(const Copy& copy) {
-  const auto offset = static_cast<size_t>(copy.to - shared);
-  in_flight[offset / 16] = false;
-  set_poisoned(copy.to, false);
-  note_copy_ends(copy.to, 16);
-  if (copy.valid) {
-    note_read(copy.from, 16);
-    memcpy(copy.to, copy.from, 16);
-  } else {
-    memset(copy.to, 0, 16);
-  }
+  free_shared();
 }
 
 bool valid_launch(dim3 grid, dim3 block) {
@@ -366,61 +314,6 @@ void meet_block(Site site) {
   stop(me, State::kAtBlock);
   if (++at_barrier == living) release_barrier();
   yield();
-}
-
-unsigned char* shared_memory() {
-  if (!shared) fail("dynamic_shared(), but the launch asked for no shared memory");
-  return shared;
-}
-
-void check_shared_row(const void* row, const char* what, Site site, unsigned lane) {
-  const auto offset = reinterpret_cast<uintptr_t>(row) - reinterpret_cast<uintptr_t>(shared);
-  if (!shared || offset >= shared_size || shared_size - offset < 16) {
-    fail_lane(lane, "%s at %s:%d: 16 bytes from byte %td on are not within the %zu bytes of shared memory", what,
-              site.file, site.line, static_cast<ptrdiff_t>(offset), shared_size);
-  }
-  if (offset % 16) {
-    fail_lane(lane, "%s at %s:%d: byte %zu of shared memory is not aligned to 16", what, site.file, site.line, offset);
-  }
-  if (in_flight[offset / 16]) {
-    fail_lane(lane, "%s at %s:%d: a copy to byte %zu of shared memory is under way", what, site.file, site.line,
-              offset);
-  }
-}
-
-void begin_copy(void* to, const void* from, bool valid, Site site) {
-  check_shared_row(to, "cp.async", site, running->number % kWarp);
-  if (reinterpret_cast<uintptr_t>(from) % 16) {
-    fail("cp.async at %s:%d: the global address %p is not aligned to 16", site.file, site.line, from);
-  }
-  if (valid) {
-    note_read(from, 16);
-    // Read in vain, by the function that the sanitizer watches, so that an address that is none is seen here.
-    static void* (*volatile watched)(void*, const void*, size_t) = memcpy;
-    unsigned char readable[16];
-    watched(readable, from, 16);
-  }
-  note_copy_begins(to, 16);
-  memset(to, 0xff, 16);
-  set_poisoned(to, true);
-  in_flight[static_cast<size_t>(static_cast<unsigned char*>(to) - shared) / 16] = true;
-  running->copies.push_back({static_cast<unsigned char*>(to), from, valid, site});
-  ++running->open;
-}
-
-void commit_copies() {
-  running->groups.push_back(running->open);
-  running->open = 0;
-}
-
-void wait_for_copies(size_t pending) {
-  while (running->groups.size() > pending) {
-    for (size_t i = 0; i < running->groups.front(); ++i) {
-      complete(running->copies.front());
-      running->copies.pop_front();
-    }
-    running->groups.pop_front();
-  }
 }
 
 Clock now() {

@@ -1,4 +1,4 @@
-// The threads of one block: who runs, who waits for whom, and their asynchronous copies.
+// The threads of one block: who runs, and who waits for whom.
 //
 // A thread runs until it waits for others; who comes next is drawn from a seeded generator, now finely interleaved, now
 // one warp as far ahead as the barriers let it. The order of the blocks is drawn too.
@@ -50,17 +50,6 @@ cudaError_t run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::func
 void meet_warp(Kind kind, uint32_t mask, void* operands, Site site);
 // Wait for all threads of the block that have not ended.
 void meet_block(Site site);
-
-// Dynamic shared memory of the block that runs: as many bytes as were asked for, NaN in every format at first.
-unsigned char* shared_memory();
-
-// cp.async, as late as it may happen: at the wait that its group is complete after.
-void begin_copy(void* shared, const void* global, bool valid, Site site);
-void commit_copies();
-void wait_for_copies(size_t pending);
-
-// End the process unless 16 bytes of shared memory start here, aligned to 16 and no copy under way to them.
-void check_shared_row(const void* row, const char* what, Site site, unsigned lane);
 
 // End the process with a line about the thread that runs, or about another lane of its warp.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));

@@ -2,6 +2,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+
+#include "copies.hpp"
 
 namespace samrt::host {
 namespace {
