@@ -18,7 +18,7 @@ from samrt.bundle.folder import check_replaceable, open_bundle
 from samrt.bundle.manifest import Form, Manifest, Source
 from samrt.bundle.precisions import PRECISIONS, Tolerance
 from samrt.engines.plugin import PLUGIN_LOWERING, PLUGIN_NAME
-from samrt.engines.sets import ENGINES_FOLDER
+from samrt.engines.sets import ENGINES_FOLDER, is_engines_folder
 from samrt.errors import ExportError, InputError, OutputError, SamrtError
 from samrt.files import replacing_folder
 from samrt.progress import SILENT, Progress
@@ -70,7 +70,7 @@ def export(
     asked = _lowering_of_each(options)
     if output.suffix == ".zip":
         raise OutputError(f"cannot write {output}: a bundle is a folder; name it {output.with_suffix('').name}")
-    check_replaceable(output)
+    check_replaceable(output, is_engines_folder)
     progress.say(f"reading {checkpoint}")
     read = read_checkpoint(checkpoint)
 

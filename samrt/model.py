@@ -250,7 +250,10 @@ class Model:
         if scribble is not None:
             if prompts.batched:
                 raise InputError("a scribble is one prompt and cannot join a batch; predict them one by one")
-            prompts = add_points(prompts, *scribble_points(scribble, original_size))
+            x0, y0, x1, y1 = region = region or (0, 0, original_size[1], original_size[0])
+            cropped = crop_scribble(scribble, original_size, region)
+            coords, labels = scribble_points(cropped, (y1 - y0, x1 - x0))
+            prompts = add_points(prompts, coords + np.array([x0, y0]), labels)
         check_geometry(prompts, original_size, region)
         return prompts
 

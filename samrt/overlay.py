@@ -57,7 +57,11 @@ class Marks:
 
 
 def draw_overlay(
-    image: Picture, masks: npt.NDArray[np.bool_], captions: Sequence[str] = (), prompts: Sequence[Marks] = ()
+    image: Picture,
+    masks: npt.NDArray[np.bool_],
+    captions: Sequence[str] = (),
+    prompts: Sequence[Marks] = (),
+    region: tuple[int, int, int, int] | None = None,
 ) -> Picture:
     """Draw masks, their captions and the prompts they came from over an image.
 
@@ -66,6 +70,7 @@ def draw_overlay(
         masks: bool [M, H, W]. Mask i has the colour `PALETTE[i % len(PALETTE)]`; larger masks are drawn below smaller.
         captions: one short text per mask, or none. Left out where the image is too small to hold it.
         prompts: drawn on top. Prompt i has the colour of mask i.
+        region: x0, y0, x1, y1, the part of the image that was seen; it is framed in white.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -79,6 +84,8 @@ def draw_overlay(
     _dim(canvas, np.logical_or.reduce(masks, axis=0))
     for index in np.argsort(-masks.sum(axis=(1, 2)), kind="stable"):
         _draw_mask(canvas, masks[index], _colour(int(index)), scale)
+    if region is not None:
+        _draw_box(canvas, np.array(region, np.float64), _WHITE, scale)
     for index, prompt in enumerate(prompts):
         if prompt.painted is not None:
             _draw_painted(canvas, prompt.painted, scale)

@@ -204,3 +204,15 @@ def test_a_full_disk_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.
         write_png(target, _photograph(3, 3))
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_region_is_framed_in_white() -> None:
+    image = np.full((60, 90, 3), 100, np.uint8)
+    framed = draw_overlay(image, np.zeros((1, 60, 90), bool), region=(20, 10, 80, 50))
+    plain = draw_overlay(image, np.zeros((1, 60, 90), bool))
+    inner = np.s_[14:46, 24:76]
+    np.testing.assert_array_equal(framed[inner], plain[inner])
+    for line in (framed[8:13, 24:76], framed[48:53, 24:76]):
+        assert (line.max(axis=0) == 255).all()
+    for line in (framed[14:46, 18:23], framed[14:46, 78:83]):
+        assert (line.max(axis=1) == 255).all()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from samrt.bundle.manifest import MANIFEST_NAME, Manifest, files_of_any_version
-from samrt.engines.sets import is_engines_folder
 from samrt.errors import BundleError, OutputError
 from samrt.files import sha256_of
 
@@ -63,11 +63,11 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     raise BundleError(f"{path} is a file, and a bundle is a folder; turn a checkpoint into one with `samrt export`")
 
 
-def check_replaceable(folder: str | os.PathLike[str]) -> None:
+def check_replaceable(folder: str | os.PathLike[str], belongs: Callable[[Path], bool] = lambda _: False) -> None:
     """Find out before an export whether a bundle may take the place of `folder`.
 
-    It may if nothing is there, if the folder is empty, or if it holds a manifest, the files in it, engines that
-    `samrt build` made, and nothing else. What is there and is not a folder is `replacing_folder`'s to judge.
+    It may if nothing is there, if the folder is empty, or if it holds a manifest, the files in it, what `belongs`
+    says goes with them, and nothing else. What is there and is not a folder is `replacing_folder`'s to judge.
 
     Raises:
         OutputError: the folder holds something else, or cannot be read.
@@ -80,9 +80,7 @@ def check_replaceable(folder: str | os.PathLike[str]) -> None:
         manifest = folder / MANIFEST_NAME
         if manifest.is_file() and manifest.stat().st_size <= _MANIFEST_LIMIT:
             own = {MANIFEST_NAME, *files_of_any_version(manifest.read_bytes())}
-            found = [
-                path for path in found if not (path.name in own and path.is_file()) and not is_engines_folder(path)
-            ]
+            found = [path for path in found if not (path.name in own and path.is_file()) and not belongs(path)]
             if not found:
                 return
     except OSError as error:

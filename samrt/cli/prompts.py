@@ -45,6 +45,16 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
+def parse_region(text: str) -> tuple[int, int, int, int]:
+    """(x0, y0, x1, y1) of the words "X0,Y0,X1,Y1", whole numbers."""
+    words = text.split(",")
+    try:
+        x0, y0, x1, y1 = map(int, words)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not X0,Y0,X1,Y1 in whole numbers") from None
+    return x0, y0, x1, y1
+
+
 def _floats(text: str, words: list[str]) -> list[float]:
     try:
         return [float(word) for word in words]

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samrt.bundle.default import default_bundle
-from samrt.cli.prompts import check_prompts, parse_box, parse_point, read_prompts
+from samrt.cli.prompts import check_prompts, parse_box, parse_point, parse_region, read_prompts
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from samrt.embedding import Region
     from samrt.model import Model
     from samrt.overlay import Marks
 
@@ -34,6 +35,9 @@ one object:
 
 several objects:
   samrt segment photo.jpg --box 10,20,200,180 --box 220,15,400,190
+
+something small in a large image:
+  samrt segment photo.jpg --region 2000,1200,2600,1700 --point 2310,1450
 
 part, object or whole, three masks side by side:
   samrt segment photo.jpg --point 420,310 --multimask
@@ -77,6 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a picture of the image's size, painted (not black) on the object; "
         "or a .npy file with float logits [1, L, L] of an earlier prediction",
     )
+    parser.add_argument(
+        "--region",
+        metavar="X0,Y0,X1,Y1",
+        type=parse_region,
+        help="see this part of the image only, at the model's full resolution: for what is small in a large image",
+    )
     parser.add_argument("--multimask", action="store_true", help="three masks per prompt instead of one")
     parser.add_argument("-o", "--output", metavar="OUT.png", type=_png, help="write the masks over the image")
     parser.add_argument(
@@ -89,6 +99,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs the model: onnxruntime, tensorrt, tensorrt_rtx, or auto, the best of the bundle's engines that "
         "fits the GPU, else onnxruntime (default: auto)",
     )
+    parser.add_argument(
+        "--precision",
+        metavar="P",
+        help="of the bundle's forms, fp32 or fp16 (default: the best for the backend, fp32 on a CPU)",
+    )
+    parser.add_argument(
+        "--threads", metavar="N", type=int, help="threads of onnxruntime (default: one per core); GPUs ignore it"
+    )
     parser.set_defaults(refuse=parser.error)
 
 
@@ -97,21 +115,24 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.bundle = arguments.bundle or default_bundle()
     picture_path, json_path = _outputs(arguments)
     check_prompts(arguments)
+    from samrt.embedding import check_region
     from samrt.files import check_target
     from samrt.images import read_image
     from samrt.model import load
 
     image = read_image(arguments.image)
     prompts = read_prompts(arguments)
+    region = None if arguments.region is None else check_region(arguments.region, image.shape[:2])
     for path in (picture_path, json_path):
         if path is not None:
             check_target(path)
     started = time.perf_counter()
-    with load(arguments.bundle, backend=arguments.backend) as model:
+    running = {"precision": arguments.precision, "threads": arguments.threads}
+    with load(arguments.bundle, arguments.backend, **running) as model:
         loaded = time.perf_counter()
         # Here rather than after the encoder, which can take a minute.
-        model.check_prompts(image.shape[:2], **prompts.keywords)
-        embedding = model.encode(image)
+        model.check_prompts(image.shape[:2], **prompts.keywords, region=region)
+        embedding = model.encode(image, region=region)
         encoded = time.perf_counter()
         prediction = model.predict(embedding, **prompts.keywords, multimask_output=arguments.multimask)
         decoded = time.perf_counter()
@@ -128,9 +149,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     entries = _entries(masks, scores, prompts.descriptions)
     if json_path is not None:
-        _write_json(json_path, arguments.image, image.shape[:2], _describe(arguments.bundle, model), entries)
+        content = {"image": str(arguments.image), "size": list(image.shape[:2]), "region": region}
+        _write_json(json_path, {**content, "bundle": _describe(arguments.bundle, model), "masks": entries})
     if picture_path is not None:
-        _write_picture(picture_path, image, masks, scores, prompts.marks)
+        _write_picture(picture_path, image, masks, scores, prompts.marks, region)
     _print_summary(entries)
     for path in (picture_path, json_path):
         if path is not None:
@@ -192,12 +214,9 @@ def _describe(path: Path, model: Model) -> dict[str, object]:
     }
 
 
-def _write_json(
-    path: Path, image: Path, size: tuple[int, ...], bundle: dict[str, object], entries: list[dict[str, Any]]
-) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     from samrt.files import replacing_file
 
-    content = {"image": str(image), "size": list(size), "bundle": bundle, "masks": entries}
     with replacing_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -208,6 +227,7 @@ def _write_picture(
     masks: npt.NDArray[np.bool_],
     scores: npt.NDArray[np.float32],
     marks: list[Marks],
+    region: Region | None,
 ) -> None:
     """One panel per output of a prompt, with that output's mask of every prompt in it."""
     from samrt.overlay import draw_overlay, join_panels, write_png
@@ -219,7 +239,7 @@ def _write_picture(
         if scores.size > 1:
             # The numbers of the printed lines.
             captions = [f"{prompt * outputs + output + 1}  {captions[prompt]}" for prompt in range(prompts)]
-        panels.append(draw_overlay(image, masks[:, output], captions, marks))
+        panels.append(draw_overlay(image, masks[:, output], captions, marks, region))
     write_png(path, join_panels(panels))
 
 

@@ -36,7 +36,7 @@ def test_debug_shows_the_traceback(run: Run, folder: Path, monkeypatch: pytest.M
 
 
 def test_ctrl_c_is_130(run: Run, folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(samrt.Model, "encode", interrupted)

@@ -293,3 +293,44 @@ def test_what_cannot_succeed_ends_before_the_image_is_encoded(
 
     monkeypatch.setattr("samrt.model.Model.encode", encode)
     assert run("segment", "photo.png", "--bundle", bundle, *words)[0] == 1
+
+
+def test_a_region_is_seen_alone(run: Run, folder: Path, bundle: Path, pixels: np.ndarray) -> None:
+    words = "segment", "photo.png", "--bundle", bundle, "--json", "out.json"
+    status, _, _ = run(*words, "--region", "20,10,80,50", "--point", "40,30")
+    with samrt.load(bundle) as model:
+        embedding = model.encode(pixels, region=(20, 10, 80, 50))
+        expected = model.predict(embedding, [[40, 30]], [1], multimask_output=False)
+
+    assert status == 0
+    (mask,) = _masks()
+    _assert_same(mask, expected.masks[0], expected.iou_predictions[0])
+    assert json.loads(Path("out.json").read_text())["region"] == [20, 10, 80, 50]
+
+
+@pytest.mark.parametrize("region", ["20,10,80", "2.5,1,8,8", "a"])
+def test_a_region_is_four_whole_numbers(
+    run: Run, folder: Path, bundle: Path, region: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("segment", "photo.png", "--bundle", bundle, "--point", "40,30", "--region", region)
+    assert "not X0,Y0,X1,Y1 in whole numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--region", "20,10,95,50"), "not a part of the image of 90x60"),
+        (("--region", "50,10,80,50"), r"point \(40, 30\) lies outside the region 50,10,80,50"),
+        (("--precision", "fp16"), "has no form of precision fp16, it holds fp32-dense"),
+        (("--precision", "fp7"), "there is no precision 'fp7'"),
+        (("--threads", "0"), "threads must be a whole number of at least 1, not 0"),
+    ],
+)
+def test_regions_precisions_and_threads_that_cannot_be(
+    run: Run, folder: Path, bundle: Path, words: tuple[str, ...], message: str
+) -> None:
+    status, _, err = run("segment", "photo.png", "--bundle", bundle, "--point", "40,30", *words)
+    assert status == 1
+    assert re.search(message, err)
+    assert [path.name for path in folder.iterdir()] == ["photo.png"]

@@ -144,7 +144,7 @@ def test_a_damaged_engine_is_noticed(with_engines: Path, damage: bytes | None) -
 
 
 def test_a_bundle_with_engines_may_be_replaced(with_engines: Path) -> None:
-    check_replaceable(with_engines)
+    check_replaceable(with_engines, is_engines_folder)
     assert is_engines_folder(with_engines / "engines")
 
 
@@ -156,7 +156,7 @@ def test_nor_do_damaged_or_half_written_sets_keep_it(with_engines: Path, content
         engines.rename(engines.with_name(f".{engines.name}.0a1b2c3d"))
     else:
         (engines / "engine.json").write_text(content)
-    check_replaceable(with_engines)
+    check_replaceable(with_engines, is_engines_folder)
 
 
 @pytest.mark.parametrize("place", ["engines/notes.txt", "engines/{set}/notes.txt", "engines/other/x"])
@@ -166,7 +166,7 @@ def test_but_not_with_somebody_elses_files_in_it(with_engines: Path, place: str)
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
     with pytest.raises(OutputError, match="holds other things than a bundle, such as engines"):
-        check_replaceable(with_engines)
+        check_replaceable(with_engines, is_engines_folder)
 
 
 # Choosing

@@ -64,6 +64,7 @@ def test_replaces_an_older_bundle(
     small_bundle: Path, small_checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = open_bundle(target).manifest
+    (target / "engines" / "tensorrt-of-the-older").mkdir(parents=True)
     renamed = target.parent.parent / "renamed.pth"
     shutil.copyfile(small_checkpoint, renamed)
     reuse(small_bundle, monkeypatch)
@@ -73,6 +74,7 @@ def test_replaces_an_older_bundle(
     assert open_bundle(target).manifest == manifest
     assert manifest.source.name == "renamed.pth"
     assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert not (target / "engines").exists()
     told = [
         "reading",
         "recognised sam vit_d64x4",
