@@ -78,6 +78,7 @@ def test_replaces_an_older_bundle(
     told = [
         "reading",
         "recognised sam vit_d64x4",
+        "the engines of the bundle there go with it",
         "running",
         "tracing the fp32 enc",
         "tracing the fp32 dec",
