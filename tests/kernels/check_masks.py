@@ -88,13 +88,12 @@ def run_masks(
     )
 
 
-def cpu_logits(sizes: MaskGeometry, logits: NDArray[Any]) -> NDArray[np.float32]:
-    return upscale_masks(logits.astype(np.float32), cpu_geometry(sizes), sizes.input_size, sizes.original_size)
-
-
-def cpu_geometry(sizes: MaskGeometry) -> Geometry:
-    # Masks do not depend on how images are normalised.
+def frame(sizes: MaskGeometry) -> Geometry:
     return Geometry(sizes.image_size, sizes.image_size, sizes.low_res_size, Normalization("min_max"))
+
+
+def cpu_logits(sizes: MaskGeometry, logits: NDArray[Any]) -> NDArray[np.float32]:
+    return upscale_masks(logits.astype(np.float32), frame(sizes), sizes.input_size, sizes.original_size)
 
 
 def rounding(sizes: MaskGeometry, logits: NDArray[Any]) -> float:
@@ -144,7 +143,7 @@ def check_against_cpu(case: Case, kernels: Kernels, device: Device) -> None:
     full = cpu_logits(sizes, logits)
     tolerance = rounding(sizes, logits)
     cpu = threshold_masks(
-        logits.astype(np.float32), cpu_geometry(sizes), sizes.input_size, sizes.original_size, sizes.threshold
+        logits.astype(np.float32), frame(sizes), sizes.input_size, sizes.original_size, sizes.threshold
     )
     differs = cpu != result.masks
     away = np.abs(full - np.float32(sizes.threshold))[differs]
