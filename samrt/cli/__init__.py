@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from samrt.cli.remedies import in_flags
 from samrt.errors import SamrtError
 
 _COMMANDS = {
@@ -93,7 +94,8 @@ def _print_error(error: Exception) -> None:
     """One line on stderr; called while the error is handled."""
     if os.environ.get("SAMRT_DEBUG"):
         traceback.print_exc()
-    print("samrt: error:", " ".join(str(error).splitlines()), file=sys.stderr)
+    said = in_flags(error.reason) if isinstance(error, SamrtError) else str(error)
+    print("samrt: error:", " ".join(said.splitlines()), file=sys.stderr)
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:

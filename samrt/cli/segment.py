@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samrt.bundle.default import default_bundle
-from samrt.cli.prompts import check_prompts, parse_box, parse_point, parse_region, read_prompts
+from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, parse_region, read_prompt_arguments
+from samrt.cli.remedies import in_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,14 +115,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Segment, write the files that were asked for, and say so."""
     arguments.bundle = arguments.bundle or default_bundle()
     picture_path, json_path = _outputs(arguments)
-    check_prompts(arguments)
+    check_prompt_arguments(arguments)
     from samrt.embedding import check_region
     from samrt.files import check_target
     from samrt.images import read_image
     from samrt.model import load
 
     image = read_image(arguments.image)
-    prompts = read_prompts(arguments)
+    prompts = read_prompt_arguments(arguments)
     region = None if arguments.region is None else check_region(arguments.region, image.shape[:2])
     for path in (picture_path, json_path):
         if path is not None:
@@ -136,8 +137,8 @@ def run(arguments: argparse.Namespace) -> int:
         encoded = time.perf_counter()
         prediction = model.predict(embedding, **prompts.keywords, multimask_output=arguments.multimask)
         decoded = time.perf_counter()
-    for reason in model.choice.passed_over:
-        print(f"samrt: not used: {reason}", file=sys.stderr)
+    for reason in model.choice.skipped:
+        print(f"samrt: skipped {in_flags(reason)}", file=sys.stderr)
     print(
         f"{model.choice}: load {loaded - started:.2f} s, encode {encoded - loaded:.2f} s, "
         f"decode {decoded - encoded:.3f} s",

@@ -48,7 +48,7 @@ def as_input_errors() -> Iterator[None]:
     try:
         yield
     except BundleError as error:
-        raise InputError(str(error)) from error
+        raise InputError(error.facts, error.remedy) from error
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def expected(what: Preprocessing, rgb: NDArray[np.uint8]) -> NDArray[Any]:
     return prepared.astype(np.float16 if what.precision == "fp16" else np.float32)
 
 
-def compare(result: NDArray[Any], wanted: NDArray[Any]) -> None:
+def assert_same_bits(result: NDArray[Any], wanted: NDArray[Any]) -> None:
     """Bit by bit."""
     bits = f"u{wanted.itemsize}"
     differing = np.argwhere(result.view(bits) != wanted.view(bits))
@@ -169,7 +169,7 @@ def check_case(case: Case, kernels: Kernels, device: Device) -> None:
             wanted = expected(what, rgb)
             out = memory.room(wanted.nbytes)
             preprocess(kernels, what, image, out, workspace)
-            compare(memory.read(out, (3, side, side), wanted.dtype), wanted)
+            assert_same_bits(memory.read(out, (3, side, side), wanted.dtype), wanted)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def check_order(down_first: bool, kernels: Kernels, device: Device) -> None:
         workspace, out = memory.scratch(preprocess_workspace_bytes(kernels, what)), memory.room(wanted.nbytes)
         prepare_preprocess(kernels, what, workspace)
         preprocess(kernels, what, ImagePlanes(memory.put(planes[0]), 3 * width), out, workspace)
-        compare(memory.read(out, wanted.shape, np.float32), wanted)
+        assert_same_bits(memory.read(out, wanted.shape, np.float32), wanted)
 
 
 def check_plain(kernels: Kernels, device: Device) -> None:
@@ -224,7 +224,7 @@ def check_far_rows(kernels: Kernels, device: Device) -> None:
             workspace, out = memory.scratch(preprocess_workspace_bytes(kernels, what)), memory.room(wanted.nbytes)
             prepare_preprocess(kernels, what, workspace)
             preprocess(kernels, what, ImagePlanes(far, pitch), out, workspace)
-            compare(memory.read(out, wanted.shape, np.float32), wanted)
+            assert_same_bits(memory.read(out, wanted.shape, np.float32), wanted)
     finally:
         device.release(far)
 
