@@ -183,7 +183,7 @@ def _verify(
         verification["attention"] = f"{PLUGIN_NAME} as defined in standard operators; no kernel was run"
     if precision.float32_on_cpu:
         # Torch computes in the precision itself: here an overflow shows.
-        progress.say("comparing half precision arithmetic, in torch")
+        progress.say(f"comparing {precision.title} arithmetic, in torch")
         runs = {name: in_torch(module, form.graphs[name]) for name, module in modules.items()}
         verification["figures_in_half_arithmetic"] = compare(
             reference, runs[IMAGE_ENCODER], runs[MASK_DECODER], tolerance

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from samrt.errors import BackendError, BundleError, ExportError, InputError, OutputError, Reason, Remedy, SamrtError
 
 if TYPE_CHECKING:
+    from samrt.bundle.contract import Geometry
     from samrt.bundle.default import default_bundle
     from samrt.bundle.folder import Bundle, open_bundle
-    from samrt.decoding import Prediction
+    from samrt.decoding import DeviceLowResPrediction, LowResPrediction, Prediction
     from samrt.device.array import DeviceArray
     from samrt.device.session import DeviceOptions
     from samrt.embedding import Embedding
@@ -40,9 +41,12 @@ _HOMES = {
     "Bundle": "samrt.bundle.folder",
     "Choice": "samrt.engines.selection",
     "DeviceArray": "samrt.device.array",
+    "DeviceLowResPrediction": "samrt.decoding",
     "DeviceOptions": "samrt.device.session",
     "Embedding": "samrt.embedding",
+    "Geometry": "samrt.bundle.contract",
     "Lines": "samrt.progress",
+    "LowResPrediction": "samrt.decoding",
     "Model": "samrt.model",
     "Prediction": "samrt.decoding",
     "Progress": "samrt.progress",
@@ -65,11 +69,14 @@ __all__ = [
     "BundleError",
     "Choice",
     "DeviceArray",
+    "DeviceLowResPrediction",
     "DeviceOptions",
     "Embedding",
     "ExportError",
+    "Geometry",
     "InputError",
     "Lines",
+    "LowResPrediction",
     "Model",
     "OutputError",
     "Prediction",

@@ -9,6 +9,7 @@ import numpy as np
 from samrt.backends.session import Session
 from samrt.bundle.contract import Geometry
 from samrt.bundle.manifest import Manifest
+from samrt.bundle.precisions import PRECISIONS
 from samrt.embedding import Features
 from samrt.errors import BackendError, InputError, Remedy
 
@@ -74,7 +75,7 @@ def described(geometry: Geometry, side: int) -> str:
 
 def not_finite(graph: str, precision: str) -> BackendError:
     """The error for a result with NaN or infinity of the "encoder" or the "decoder"."""
-    if precision == "fp32":
+    if precision == next(iter(PRECISIONS)):  # the most exact
         remedy = Remedy("look for extreme values in what it was given, else export again from a sound checkpoint")
     else:
         remedy = Remedy("export it with {precisions}", {"precisions": ("fp32",)})

@@ -271,7 +271,7 @@ def test_encoder_that_overflows_is_not_believed(toy_model: Model, monkeypatch: p
         "run",
         lambda *_, **__: {"image_embeddings": np.full((1, C, 16, 16), np.nan, np.float32)},
     )
-    with pytest.raises(BackendError, match="encoder returned NaN or infinity; look for extreme values"):
+    with pytest.raises(BackendError, match="encoder returned NaN or infinity in fp32; look for extreme values"):
         toy_model.encode(IMAGE)
     choice = toy_model.choice
     monkeypatch.setattr(toy_model._session, "choice", replace(choice, form=replace(choice.form, precision="fp16")))

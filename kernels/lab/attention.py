@@ -231,12 +231,12 @@ def by_version(counts: Sequence[Count]) -> str:
 
 def before_and_after(counts: Sequence[Count]) -> str:
     lines = [
-        "| GPU | | shape | instructions per matrix instruction | registers | blocks | warps "
-        "| shared memory | issue | exponentials | tensor cores |",
+        "| GPU | version | tile shape | instructions per matrix instruction | registers | blocks | warps "
+        "| cycles: shared memory | cycles: issue | cycles: exponentials | cycles: tensor cores |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for architecture in ARCHITECTURES:
-        for word, name in (("before", "0"), ("now", NEWEST)):
+        for name in ("0", NEWEST):
             (one,) = [c for c in counts if (c.version, c.architecture) == (name, architecture) and c.chosen]
             # Of a multiprocessor, for 128 queries and 64 keys. The three loads without an address do nothing.
             per = 128 // one.queries * one.warps
@@ -244,7 +244,7 @@ def before_and_after(counts: Sequence[Count]) -> str:
             tensor = " / ".join(f"{per * one.mma * 2048 // rate:,}" for rate in RATES[architecture])
             gpu = f"{architecture[:-1]}.{architecture[-1]}"
             cells = (
-                gpu, word, f"`{one.tile}`", f"{one.loop / one.mma:.2f}", one.registers, one.blocks,
+                gpu, name, f"`{one.tile}`", f"{one.loop / one.mma:.2f}", one.registers, one.blocks,
                 one.blocks * one.warps, f"{shared:,}", f"{per * one.loop // 4:,}", f"{2 * per * one.mufu:,}", tensor,
             )  # fmt: skip
             lines.append(f"| {' | '.join(map(str, cells))} |")

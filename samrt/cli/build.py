@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from samrt.bundle.precisions import PRECISIONS
 from samrt.cli.terminal import Terminal
 
 DESCRIPTION = """\
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which TensorRT (default: auto, tensorrt where it and a GPU are, else tensorrt_rtx)",
     )
     parser.add_argument(
-        "--precision", choices=("fp16", "fp32"), default="fp16", help="of the bundle's forms (default: fp16)"
+        "--precision", choices=tuple(PRECISIONS), default="fp16", help="of the bundle's forms (default: fp16)"
     )
     parser.add_argument(
         "--compute-capability",
