@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from samrt.errors import Reason
 
 DESCRIPTION = """\
-Show what a bundle holds: model, sizes, where it came from, the inputs and outputs of its graphs, and how closely it
-follows the torch model; and the engines built from it, and whether they can run here. Every file is compared with its
-SHA-256; a damaged bundle is an error, damaged engines are named."""
+Show the content of a bundle: the model, its sizes and its checkpoint, the inputs and outputs of its graphs, its
+differences from the torch model, and its engines with whether they can run on this machine.
+
+Every file is checked against its SHA-256. A damaged bundle is an error; damaged engines are listed as such."""
 
 EPILOG = """\
 examples:
@@ -38,9 +39,11 @@ Row = tuple[str, ...]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "bundle", metavar="BUNDLE", type=Path, nargs="?", help="a bundle's folder (default: the one in samrt)"
+        "bundle", metavar="BUNDLE", type=Path, nargs="?", help="the folder of a bundle (default: the model in samrt)"
     )
-    parser.add_argument("--json", action="store_true", help="print the manifest and the result of the check as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print the manifest, the result of the check and the engines as JSON"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
