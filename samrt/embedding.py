@@ -66,7 +66,8 @@ class Embedding:
         for name in ("original_size", "input_size"):
             object.__setattr__(self, name, _size(name, getattr(self, name)))
         height, width = self.original_size
-        region = (0, 0, width, height) if self.region == WHOLE else self.region
+        # By identity: a given region that is empty is an error.
+        region = (0, 0, width, height) if self.region is WHOLE else self.region
         object.__setattr__(self, "region", check_region(region, self.original_size))
         object.__setattr__(self, "features", dict(self.features))
 

@@ -166,7 +166,8 @@ class Model:
             BackendError: the encoder failed, or its result is not finite.
         """
         self._encoder.check_prepared(image, input_size)
-        return Embedding(self._encoder.run(image), original_size, input_size, self.manifest.model_id, region or WHOLE)
+        shown = WHOLE if region is None else region
+        return Embedding(self._encoder.run(image), original_size, input_size, self.manifest.model_id, shown)
 
     def encode_batch(self, images: Sequence[ImageSource], image_format: str = "RGB") -> list[Embedding]:
         """Encode several images, as many at once as the encoder takes (`BuildLimits.max_batch`).
@@ -244,13 +245,15 @@ class Model:
         """Check the prompts of `predict` for an image of `original_size` (H, W), before the long work of encoding it.
 
         Raises:
-            InputError: a prompt is empty, malformed or outside the image or its `region`.
+            InputError: a prompt is empty, malformed or outside the image or its `region`; or the region is none.
         """
         prompts = read_prompts(point_coords, point_labels, box, mask_input, self.geometry.low_res_side)
+        whole = (0, 0, original_size[1], original_size[0])
+        region = whole if region is None else check_region(region, original_size)
         if scribble is not None:
             if prompts.batched:
                 raise InputError("a scribble is one prompt and cannot join a batch; predict them one by one")
-            x0, y0, x1, y1 = region = region or (0, 0, original_size[1], original_size[0])
+            x0, y0, x1, y1 = region
             cropped = crop_scribble(scribble, original_size, region)
             coords, labels = scribble_points(cropped, (y1 - y0, x1 - x0))
             prompts = add_points(prompts, coords + np.array([x0, y0]), labels)

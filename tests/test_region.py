@@ -103,3 +103,19 @@ def test_regions_are_checked_before_the_work(toy_model: Model, region: Any, monk
     monkeypatch.setattr(toy_model._session.encoder, "run", lambda *_, **__: pytest.fail("the encoder ran"))
     with pytest.raises(InputError, match="region"):
         toy_model.encode(IMAGE, region=region)
+
+
+def test_a_region_may_be_an_array(toy_model: Model) -> None:
+    region: Any = np.array(REGION)
+    prepared = np.zeros((1, 3, 64, 64), np.float32)
+    found = toy_model.encode_prepared(prepared, (40, 90), (36, 64), region=region)
+    assert found.region == REGION
+    assert toy_model.check_prompts((40, 90), POINTS, LABELS, region=region).count == 1
+
+
+@pytest.mark.parametrize("region", [(0, 0, 0, 0), (), np.zeros(0), (-5, 0, 200, 200), "abcd"])
+def test_regions_are_checked_wherever_they_are_given(toy_model: Model, region: Any) -> None:
+    with pytest.raises(InputError, match="region"):
+        toy_model.encode_prepared(np.zeros((1, 3, 64, 64), np.float32), (40, 90), (36, 64), region=region)
+    with pytest.raises(InputError, match="region"):
+        toy_model.check_prompts((40, 90), POINTS, LABELS, region=region)

@@ -105,9 +105,10 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0, precision: st
         skipped += [_of(each, each.problem) for each in found if isinstance(each, BrokenEngineSet)]
     if backend in FLAVOURS:
         raise _no_engines(bundle, backend, skipped)
-    form = _for_onnxruntime(bundle.manifest, (precision,) if precision else tuple(PRECISIONS))
+    precisions = (precision,) if precision else tuple(PRECISIONS)
+    form = _for_onnxruntime(bundle.manifest, precisions)
     if form is None:
-        raise _no_form_for_onnxruntime(bundle, skipped)
+        raise _no_form_for_onnxruntime(bundle, precisions, skipped)
     return Choice("onnxruntime", form, skipped=tuple(skipped))
 
 
@@ -117,12 +118,13 @@ def _for_onnxruntime(bundle: Manifest, precisions: tuple[str, ...]) -> Form | No
     return next((form for precision in precisions for form in forms if form.precision == precision), None)
 
 
-def _no_form_for_onnxruntime(bundle: Bundle, skipped: list[Reason]) -> BackendError:
-    held = ", ".join(form.name for form in bundle.manifest.forms)
+def _no_form_for_onnxruntime(bundle: Bundle, precisions: tuple[str, ...], skipped: list[Reason]) -> BackendError:
+    held = ", ".join(form.name for form in bundle.manifest.forms if form.precision in precisions)
+    asked = f" in {precisions[0]}" if len(precisions) == 1 else ""
     engines = f", and no engines in it can run here: {_facts(skipped)}" if skipped else ""
     return BackendError(
-        f"{bundle.path} holds {held} only, whose attention is a plugin of TensorRT that ONNX Runtime does not have"
-        f"{engines}",
+        f"{bundle.path} holds {held} only{asked}, whose attention is a plugin of TensorRT that ONNX Runtime does "
+        f"not have{engines}",
         Remedy("export the checkpoint with {precisions} and {lowering} to have a form for each", WITH_PLUGIN),
     )
 
