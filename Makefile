@@ -55,6 +55,7 @@ docs: .venv-docs/installed
 	mkdir -p build/docs
 	cp -r mkdocs.yml docs build/docs
 	ln -s ../../samrt build/docs/samrt
+	ln -s ../../export build/docs/samrt_export
 	cd build/docs && ../../.venv-docs/bin/zensical build --strict >log 2>&1 || { cat log; exit 1; }
 	@cat build/docs/log
 	@! grep -q "^griffe:" build/docs/log

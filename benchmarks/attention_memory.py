@@ -24,7 +24,7 @@ from samrt.bundle.contract import Tensor as TensorOf
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import Flavour, import_flavour
 from samrt.engines.plugin import prepare_plugin
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import BuildLimits, ranges
 from samrt.progress import SILENT, Lines
 from samrt_export.lowering import lower
 from samrt_export.lowering.augmented import AugmentedAttention
@@ -138,7 +138,7 @@ def scratch_mb(encoder: nn.Module, size: int, flavour: Flavour) -> float:
         built = build_engine(
             flavour,
             Path(folder, "encoder.onnx"),
-            ranges(graph, Limits()),
+            ranges(graph, BuildLimits()),
             BuildOptions(compute_capabilities=CAPABILITIES),
             SILENT,
         )

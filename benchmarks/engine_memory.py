@@ -13,7 +13,7 @@ from pathlib import Path
 
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import import_flavour
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import BuildLimits, ranges
 from samrt.progress import SILENT
 from samrt_export.checkpoint import Checkpoint
 from samrt_export.families import load_model
@@ -23,9 +23,9 @@ from samrt_export.forms import export_decoder, export_encoder, form_of
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 CASES = {
-    "image_encoder": [Limits(max_batch=images) for images in (1, 4)],
+    "image_encoder": [BuildLimits(max_batch=images) for images in (1, 4)],
     "mask_decoder": [
-        Limits(max_prompts=prompts, max_points=points)
+        BuildLimits(max_prompts=prompts, max_points=points)
         for prompts, points in ((1, 2), (4, 16), (8, 16), (16, 16), (64, 2))
     ],
 }

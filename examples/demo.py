@@ -1,7 +1,7 @@
-"""From nothing to masks: an environment with samrt in it, a photograph, an overlay.
+"""Installs samrt in an environment of its own, segments a photograph, and writes an overlay and the masks.
 
-`make demo` runs this file with the system's Python; it needs only the standard library. What is already there and
-unchanged is reused, so that a second run takes seconds. Everything it writes lies in `demo/` and `.venv-demo/`.
+`make demo` runs this file with the system's Python. It needs only the standard library. An environment that is there
+and up to date is used again, so that a second run takes seconds. All files are written to `demo/` and `.venv-demo/`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PYTHON = VENV / "bin" / "python"
 SAMRT = VENV / "bin" / "samrt"
 DEMO = ROOT / "demo"
 
-# Relative to ROOT, which the commands run in: they are printed as a person would type them.
+# Relative to ROOT, where the commands run: they are printed as a user would type them.
 OVERLAY = "demo/overlay.png"
 MASKS = "demo/masks.json"
 PHOTOGRAPH = "examples/images/coffee.jpg"
@@ -38,7 +38,7 @@ BOXES = (
 
 
 class DemoError(Exception):
-    """A step that failed; the message says what to do."""
+    """A step failed; the message says what to do."""
 
 
 def main() -> int:
@@ -52,15 +52,15 @@ def main() -> int:
         except DemoError as error:
             print(f"\nmake demo: {name}: {error}", file=sys.stderr)
             return 1
-        rows.append(f"{name:<12}{time.perf_counter() - start:>8.1f}{'   (already there)' if reused else ''}")
+        rows.append(f"{name:<12}{time.perf_counter() - start:>8.1f}{'   (up to date)' if reused else ''}")
     print("\nstep         seconds", *rows, sep="\n")
     print(f"\nmasks    {ROOT / MASKS}\noverlay  {ROOT / OVERLAY}")
     return 0
 
 
 def install() -> bool:
-    """Make `.venv-demo` and install samrt into it; False when it had to be done."""
-    # The scripts of an environment hold its path and its Python: a moved checkout needs a new one.
+    """Make `.venv-demo` and install samrt into it. Returns whether it was up to date, so that nothing was done."""
+    # The scripts of an environment contain its path and its Python: a moved checkout needs a new environment.
     stamp = VENV / "installed.json"
     home = [str(VENV), sys.version]
     wanted = {"home": home, "sources": sources_digest()}
@@ -71,9 +71,9 @@ def install() -> bool:
     if found.get("home") != home or not PYTHON.exists():
         run(
             [sys.executable, "-m", "venv", "--clear", str(VENV)],
-            "could not create an environment. On Debian and Ubuntu it takes the package python3-venv",
+            "could not create an environment. On Debian and Ubuntu, install the package python3-venv",
         )
-    # setuptools would put modules of an earlier build that are gone from the sources into the new one.
+    # Otherwise setuptools installs modules of an earlier build that were deleted from the sources since.
     shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)
     pip("install", ".")
     stamp.write_text(json.dumps(wanted), encoding="utf-8")
@@ -81,7 +81,7 @@ def install() -> bool:
 
 
 def segment() -> bool:
-    """One mask per box on the photograph; always done."""
+    """Predict one mask per box on the photograph. Always done, so it returns False."""
     boxes = [argument for box in BOXES for argument in ("--box", ",".join(map(str, box)))]
     DEMO.mkdir(exist_ok=True)
     samrt("segment", PHOTOGRAPH, *boxes, "-o", OVERLAY, "--json", MASKS)
@@ -95,7 +95,7 @@ def samrt(*arguments: str) -> None:
 
 
 def pip(*arguments: str) -> None:
-    """Run the environment's pip; on failure say which package could not be had."""
+    """Run the environment's pip. If it fails, the error names the package that could not be downloaded."""
     command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
     print(f"$ pip {' '.join(arguments)}", flush=True)
     said = []
@@ -105,10 +105,10 @@ def pip(*arguments: str) -> None:
             said.append(line)
     if process.returncode:
         missing = re.findall(r"(?:No matching distribution found for|satisfies the requirement) (\S+)", "".join(said))
-        what = f"could not fetch {missing[-1]}" if missing else "failed; its message is above"
+        what = f"could not download {missing[-1]}" if missing else "failed; its message is above"
         raise DemoError(
-            f"pip {what}. If this machine reaches no package index, name a proxy in HTTPS_PROXY, an index of your own "
-            "in PIP_INDEX_URL or a folder of wheels in PIP_FIND_LINKS, and run `make demo` again: it goes on from here"
+            f"pip {what}. If this machine cannot reach the package index, set HTTPS_PROXY to a proxy, PIP_INDEX_URL to "
+            "another index or PIP_FIND_LINKS to a folder of wheels. Then run `make demo` again: it continues here"
         )
 
 
@@ -119,14 +119,14 @@ def run(command: Sequence[str], failure: str) -> None:
 
 
 def sources_digest() -> str:
-    """SHA-256 over what the environment is made from."""
+    """SHA-256 of all files that the environment is made from."""
     patterns = ("pyproject.toml", "setup.py", "samrt/**/*.py", "export/**/*.py", "samrt/default.samrt/*")
     files = [path for pattern in patterns for path in sorted(ROOT.glob(pattern)) if path.is_file()]
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file says; empty when it is missing or damaged, so that its step is done again."""
+    """The JSON object in a file; empty if the file is missing or damaged, so that its step is done again."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -138,5 +138,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("\nmake demo: stopped; run it again to go on from here", file=sys.stderr)
+        print("\nmake demo: stopped; run it again to continue", file=sys.stderr)
         sys.exit(128 + 2)

@@ -1,9 +1,9 @@
-"""Keeps an image embedding on disk, so that later prompts skip the slow step; writes coffee.npz and keep_embedding.png.
+"""Saves an image embedding, so that later prompts skip the slow step; writes coffee.npz and keep_embedding.png.
 
-    python examples/keep_embedding.py    # the first run encodes the picture
-    python examples/keep_embedding.py    # the second one loads the embedding
+    python examples/keep_embedding.py    # the first run encodes the image
+    python examples/keep_embedding.py    # the second run loads the embedding
 
-An embedding belongs to the model that made it: another model refuses it with samrt.InputError.
+An embedding belongs to the model that made it. Another model rejects it with samrt.InputError.
 """
 
 import time

@@ -1,9 +1,9 @@
-"""Segments several objects of one picture, one box each, in one call; writes many_boxes.png.
+"""Segments several objects of one image, one box each, in one call; writes many_boxes.png.
 
     python examples/many_boxes.py
 
-The picture is encoded once. The boxes are a batch: a first axis B on each array of the prompt and of the prediction.
-For a picture of your own, change PHOTO and BOXES.
+The image is encoded once. The boxes are a batch: each array of the prompt and of the prediction has a first axis B.
+For an image of your own, change PHOTO and BOXES.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ BOXES = [(77, 70, 480, 388), (172, 18, 410, 212), (204, 96, 370, 193), (196, 230
 COLOURS = [(40, 120, 255), (255, 200, 0), (0, 200, 80), (255, 0, 160), (0, 220, 255)]
 
 image = np.asarray(Image.open(PHOTO).convert("RGB"))
-with samrt.load() as model:  # the model that comes with samrt; or samrt.load("my_bundle")
+with samrt.load() as model:  # the model that comes with samrt; for your own: samrt.load("my_bundle")
     embedding = model.encode(image)
     prediction = model.predict(embedding, box=BOXES, multimask_output=False)
 

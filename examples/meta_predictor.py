@@ -1,9 +1,9 @@
-"""Runs code written for Meta's segment_anything with another import; writes meta_predictor.png.
+"""Runs code written for Meta's segment_anything with samrt; writes meta_predictor.png.
 
     python examples/meta_predictor.py
 
-Two lines are changed, and marked. The rest keeps Meta's calls: set an image, ask for three masks of one point, take the
-best, and predict again with its logits and a second point.
+Two lines differ from the original; comments mark them. The other lines are Meta's calls: set an image, predict three
+masks for one point, take the best, and predict again with its logits and a second point.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ masks, scores, logits = predictor.predict(point_coords=point, point_labels=np.ar
 for mask, score in zip(masks, scores, strict=True):
     print(f"one point: {mask.sum()} pixels, predicted IoU {score:.2f}")
 
-# The best mask again as a prompt, with a second point where it misses the dark foam.
+# Use the logits of the best mask as a prompt, with a second point where that mask misses the dark foam.
 best = int(np.argmax(scores))
 masks, scores, _ = predictor.predict(
     point_coords=np.array([[290, 150], [290, 105]]),

@@ -1,8 +1,8 @@
-"""Segments an object by a stroke of a pen on it; writes scribble.png with the stroke drawn in.
+"""Segments an object from a pen stroke on it; writes scribble.png, which shows the mask and the stroke.
 
     python examples/scribble.py
 
-A stroke is a polyline in pixels of the picture; a painted mask, bool [H, W], works as well. Strokes on what is not the
+A stroke is a polyline in pixels of the image. A painted mask, bool [H, W], works as well. Strokes that are not on the
 object go into `background`.
 """
 
@@ -19,7 +19,7 @@ ON_COFFEE = [(230, 150), (290, 110), (340, 150)]
 image = np.asarray(Image.open(PHOTO).convert("RGB"))
 with samrt.load() as model:
     embedding = model.encode(image)
-    # A list of strokes, here of one. The small model that comes with samrt does better here with 3 points than with 8.
+    # A list with one stroke. On this photo, the small model that comes with samrt is better with 3 points than with 8.
     scribble = samrt.Scribble(foreground=[ON_COFFEE], max_points=3)
     prediction = model.predict(embedding, scribble=scribble, multimask_output=False)
 

@@ -1,9 +1,9 @@
-"""Segments one place in every frame of a video file or a camera, without a display; writes video.avi.
+"""Segments the object in one box in every frame of a video file or a camera; writes video.avi. Needs no display.
 
     python examples/video.py film.mp4 --box 240,120,330,200
     python examples/video.py 0 --box 240,120,330,200 --frames 100    # camera 0
 
-The box is the same for all frames: for a camera that stands still. This is no tracker.
+The box is the same for all frames, so the camera and the object must stay where they are. This is not a tracker.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import samrt
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("source", help="a video file, or the number of a camera")
 parser.add_argument("--box", required=True, help="X0,Y0,X1,Y1 in pixels of a frame")
-parser.add_argument("--frames", type=int, help="stop after this many")
+parser.add_argument("--frames", type=int, help="stop after this many frames")
 arguments = parser.parse_args()
 box = [float(number) for number in arguments.box.split(",")]
 

@@ -19,7 +19,7 @@ from samrt.bundle.manifest import Form, Manifest, Source
 from samrt.bundle.precisions import PRECISIONS, Tolerance
 from samrt.engines.plugin import PLUGIN_LOWERING, PLUGIN_NAME
 from samrt.engines.sets import ENGINES_FOLDER, is_engines_folder
-from samrt.errors import ExportError, InputError, OutputError, SamrtError
+from samrt.errors import ExportError, InputError, OutputError, Remedy, SamrtError
 from samrt.files import replacing_folder
 from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, compare
@@ -33,10 +33,14 @@ from samrt_export.verify import check, checkpoint_reference, in_torch
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to make of a checkpoint; None and "auto" leave the choice to the checkpoint.
+    """What to make of a checkpoint.
 
-    The bundle gets one form per entry of `precisions`: "fp32" for ONNX Runtime on the CPU, "fp16" for GPUs. `lowering`
-    is that of all forms, or one for each.
+    Attributes:
+        model: the family or variant that the checkpoint has to be, such as "vit_b"; None accepts all.
+        image_size: side S of the square model input in pixels; None is the model's own.
+        lowering: the form of the encoder's attention, for all of `precisions` or one for each: "dense", "chunked",
+            "augmented" or "plugin"; "auto" is chosen by model and precision.
+        precisions: of the bundle's forms, one form for each: "fp32" for ONNX Runtime on the CPU, "fp16" for GPUs.
     """
 
     model: str | None = None
@@ -57,7 +61,11 @@ def export(
         checkpoint: a .pth file of the SAM family.
         output: the bundle's folder. A folder that is there is replaced only when all went well, and only if it is empty
             or holds a bundle and nothing else.
-        progress: called with one line per step.
+        options: what to make of it; by default one form in fp32.
+        progress: is told each step, in one line: `samrt.Lines(print)` prints it.
+
+    Returns:
+        What the bundle's manifest.json says.
 
     Raises:
         BundleError: the checkpoint cannot be read or recognised.
@@ -97,7 +105,8 @@ def export(
             if isinstance(error, SamrtError):
                 raise
             raise ExportError(
-                f"torch failed: {error}. If memory ran out, choose a smaller --image-size; else please report it"
+                f"torch failed: {error}",
+                Remedy("if memory ran out, choose a smaller {image_size}; else please report it"),
             ) from error
     progress.say(f"wrote {output}")
     return manifest
@@ -174,7 +183,7 @@ def _verify(
         verification["attention"] = f"{PLUGIN_NAME} as defined in standard operators; no kernel was run"
     if precision.float32_on_cpu:
         # Torch computes in the precision itself: here an overflow shows.
-        progress.say("comparing half precision arithmetic, in torch")
+        progress.say(f"comparing {precision.title} arithmetic, in torch")
         runs = {name: in_torch(module, form.graphs[name]) for name, module in modules.items()}
         verification["figures_in_half_arithmetic"] = compare(
             reference, runs[IMAGE_ENCODER], runs[MASK_DECODER], tolerance

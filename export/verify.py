@@ -10,7 +10,7 @@ from torch import nn
 
 from samrt.bundle.contract import ROLES, Graph
 from samrt.bundle.precisions import Tolerance
-from samrt.errors import ExportError
+from samrt.errors import ExportError, Remedy
 from samrt.verification.compare import Arrays, Reference, Run, make_reference, past_tolerance
 from samrt_export.families import LoadedModel
 
@@ -42,5 +42,6 @@ def check(figures: Mapping[str, Any], tolerance: Tolerance) -> None:
     if past := past_tolerance(figures, tolerance):
         raise ExportError(
             f"the exported graphs differ from the checkpoint by more than the tolerance ({'; '.join(past)}). Nothing "
-            "was written; try --precision fp32, and report it with these figures"
+            "was written; please report it with these figures",
+            Remedy("export with {precisions} meanwhile", {"precisions": ("fp32",)}),
         )

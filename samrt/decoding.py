@@ -76,7 +76,7 @@ class Decoder:
     @property
     def prompts_per_call(self) -> int:
         """How many prompts go through the engine at once."""
-        return self._session.decoder.limits["prompts"]
+        return self._session.decoder.max_lengths["prompts"]
 
     def predict(
         self, embedding: Embedding, prompts: Prompts, multimask_output: bool = True, return_logits: bool = False

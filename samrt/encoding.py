@@ -9,8 +9,9 @@ import numpy as np
 from samrt.backends.session import Session
 from samrt.bundle.contract import Geometry
 from samrt.bundle.manifest import Manifest
+from samrt.bundle.precisions import PRECISIONS
 from samrt.embedding import Features
-from samrt.errors import BackendError, InputError
+from samrt.errors import BackendError, InputError, Remedy
 
 
 class Encoder:
@@ -24,7 +25,7 @@ class Encoder:
     @property
     def images_per_call(self) -> int:
         """How many images go through the engine at once."""
-        return self._session.encoder.limits.get("batch", 1)
+        return self._session.encoder.max_lengths.get("batch", 1)
 
     def run(self, images: Any) -> Features:
         """Features, by name and on the device where there is one, of prepared images, float32 [B, 3, S, S] RGB.
@@ -74,8 +75,8 @@ def described(geometry: Geometry, side: int) -> str:
 
 def not_finite(graph: str, precision: str) -> BackendError:
     """The error for a result with NaN or infinity of the "encoder" or the "decoder"."""
-    if precision == "fp32":
-        remedy = "look for extreme values in what it was given, else export again from a sound checkpoint"
+    if precision == next(iter(PRECISIONS)):  # the most exact
+        remedy = Remedy("look for extreme values in what it was given, else export again from a sound checkpoint")
     else:
-        remedy = "export with --precision fp32"
-    return BackendError(f"the {graph} returned NaN or infinity; {remedy} (it ran in {precision})")
+        remedy = Remedy("export it with {precisions}", {"precisions": ("fp32",)})
+    return BackendError(f"the {graph} returned NaN or infinity in {precision}", remedy)

@@ -1,10 +1,75 @@
-"""Errors of samrt. Each message says what was wrong and what to do about it."""
+"""Errors of samrt. Each says what was wrong and what to do about it.
+
+try:
+    samrt.load("vit_b", backend="tensorrt")
+except samrt.SamrtError as error:
+    print(error.facts, error.remedy)
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+# Functions that a remedy may name, as a Python caller imports them.
+CALLS = {"build_bundle": "samrt.build_bundle", "export": "samrt_export.export"}
+
+_NAME = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What to do about an error. `str(remedy)` says it to a Python caller; the command line says the same in flags.
+
+    Attributes:
+        text: what to do, with names of arguments and of `CALLS` in braces: "export it with {precisions}".
+        arguments: the values to give to those arguments, by name; one without a value is only named.
+    """
+
+    text: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.said(_in_python)
+
+    def said(self, name: Callable[[str, object], str]) -> str:
+        """The text, with what `name` makes of each name in braces and its value; None is no value."""
+        return _NAME.sub(lambda match: name(match[1], self.arguments.get(match[1])), self.text)
+
+
+def _in_python(name: str, value: object) -> str:
+    return CALLS.get(name, name) if value is None else f"{name}={value!r}"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why something cannot be done or was not chosen, and what to do about it."""
+
+    facts: str
+    remedy: Remedy | None = None
+
+    def __str__(self) -> str:
+        return self.facts if self.remedy is None else f"{self.facts}; {self.remedy}"
+
 
 class SamrtError(Exception):
-    """Base of every error that samrt raises on purpose."""
+    """Base of every error that samrt raises on purpose. Its text is `facts; remedy`.
+
+    Attributes:
+        facts: what was wrong. Where `remedy` is None, also what to do about it.
+        remedy: what to do about it, where that depends on arguments of samrt's functions.
+    """
+
+    def __init__(self, facts: str, remedy: Remedy | None = None) -> None:
+        super().__init__(str(Reason(facts, remedy)))
+        self.facts = facts
+        self.remedy = remedy
+
+    @property
+    def reason(self) -> Reason:
+        """Facts and remedy."""
+        return Reason(self.facts, self.remedy)
 
 
 class InputError(SamrtError, ValueError, AssertionError):

@@ -40,7 +40,7 @@ def load(
     """Open a bundle's folder, check its hashes and load its graphs or engines.
 
     Args:
-        bundle: what `samrt export` wrote, or what `open_bundle` made of it. None: the model that comes with samrt.
+        bundle: a bundle's path, or what `open_bundle` made of it. None: the model that comes with samrt.
         backend: "onnxruntime", "tensorrt" or "tensorrt_rtx"; or "auto", the best of the bundle's engines that fits
             this machine's GPU, else ONNX Runtime. `Model.choice` says what was chosen, and why not others.
         device_options: which GPU, whose stream, CUDA graphs or not; ignored by ONNX Runtime.
@@ -103,7 +103,7 @@ class Model:
 
     @property
     def choice(self) -> Choice:
-        """Backend, precision, lowering and engines that were chosen, and which engines were passed over, and why."""
+        """Backend, precision, lowering and engines that were chosen, and which engines were skipped, and why."""
         return self._session.choice
 
     def encode(self, image: ImageSource, image_format: str = "RGB", *, region: Region | None = None) -> Embedding:

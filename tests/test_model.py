@@ -28,7 +28,7 @@ GEOMETRY = geometry(64, 64)
 SCALE = np.array([64 / 90, 28 / 40])
 POINTS, LABELS = [[30.0, 20.0], [70.0, 5.0]], [1, 0]
 BOX = [10.0, 5.0, 60.0, 35.0]
-PROMPTS_PER_CALL = OnnxRuntimeEngine.limits["prompts"]
+PROMPTS_PER_CALL = OnnxRuntimeEngine.max_lengths["prompts"]
 
 
 @pytest.fixture(scope="module")
@@ -271,11 +271,11 @@ def test_encoder_that_overflows_is_not_believed(toy_model: Model, monkeypatch: p
         "run",
         lambda *_, **__: {"image_embeddings": np.full((1, C, 16, 16), np.nan, np.float32)},
     )
-    with pytest.raises(BackendError, match="encoder returned NaN or infinity; look for extreme values"):
+    with pytest.raises(BackendError, match="encoder returned NaN or infinity in fp32; look for extreme values"):
         toy_model.encode(IMAGE)
     choice = toy_model.choice
     monkeypatch.setattr(toy_model._session, "choice", replace(choice, form=replace(choice.form, precision="fp16")))
-    with pytest.raises(BackendError, match="encoder returned NaN or infinity; export with --precision fp32"):
+    with pytest.raises(BackendError, match="encoder returned NaN or infinity in fp16; export it with precisions="):
         toy_model.encode(IMAGE)
 
 

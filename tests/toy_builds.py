@@ -13,11 +13,11 @@ from samrt.engines.builder.bundle import BuildRequest
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.flavours import Flavour
 from samrt.engines.manifest import EngineManifest
-from samrt.engines.profiles import Limits, Range, ranges
-from samrt.engines.sets import find_engine_sets
+from samrt.engines.profiles import BuildLimits, Range, ranges
+from samrt.engines.sets import EngineSet, find_engine_sets
 from samrt.progress import SILENT
 
-FULL = BuildRequest("tensorrt_rtx", "fp32", Limits(max_batch=2, max_prompts=3, max_points=4))
+FULL = BuildRequest("tensorrt_rtx", "fp32", BuildLimits(max_batch=2, max_prompts=3, max_points=4))
 
 
 def named(*capabilities: str) -> BuildRequest:
@@ -26,7 +26,7 @@ def named(*capabilities: str) -> BuildRequest:
 
 def the_set(folder: Path) -> EngineManifest:
     (found,) = find_engine_sets(folder)
-    assert found.manifest is not None, found.problem
+    assert isinstance(found, EngineSet), found
     assert found.folder.name == found.manifest.name
     return found.manifest
 
@@ -36,7 +36,7 @@ def everything_in(folder: Path) -> list[tuple[str, int]]:
 
 
 def toy_ranges(name: str, **limits: int) -> dict[str, Range]:
-    return ranges(sam_graph(name, f"{name}.onnx", 64, (8, 16, 16)), Limits(**limits))
+    return ranges(sam_graph(name, f"{name}.onnx", 64, (8, 16, 16)), BuildLimits(**limits))
 
 
 def build_toy(flavour: Flavour, bundle: Path, name: str = "mask_decoder", **options: Any) -> BuiltEngine:

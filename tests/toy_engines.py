@@ -14,7 +14,7 @@ from samrt.bundle.folder import open_bundle
 from samrt.bundle.manifest import FileEntry
 from samrt.device.gpus import Gpu
 from samrt.engines.manifest import EngineFile, EngineManifest, platform_name
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import BuildLimits, ranges
 from samrt.engines.selection import Machine, source_hashes
 from samrt.files import sha256_of
 
@@ -42,7 +42,7 @@ def write_engines(
         precision=form.precision,
         lowering=form.lowering,
         sources=source_hashes(bundle.manifest, form),
-        limits=Limits(),
+        limits=BuildLimits(),
         engines={},
         verification={"figures": {}},
     )

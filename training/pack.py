@@ -18,12 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.bundle.contract import resize_shape
+from samrt.bundle.contract import Geometry, Normalization, resize_shape
 from samrt.errors import InputError, OutputError, SamrtError
 from samrt.files import check_target, replacing_file, sha256_of
-from samrt.geometry import resize_longest_side
+from samrt.geometry import resize_image
 
 SIDE = 448
+_FRAME = Geometry(SIDE, SIDE, SIDE // 4, Normalization("min_max"))  # only its resizing is used
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
 
 
@@ -82,7 +83,7 @@ def pack(data: Path, output: Path, jpeg: Sequence[int] = _JPEG) -> None:
             raise InputError(f"{index} does not list images with their masks ({error!r}); copy it again") from error
         for number, (file, masks) in enumerate(entries):
             key = f"{index.parent.name}/{number:05d}"
-            image = resize_longest_side(_rgb(_read(index.parent / "images" / file, cv2.IMREAD_COLOR)), SIDE)
+            image = resize_image(_rgb(_read(index.parent / "images" / file, cv2.IMREAD_COLOR)), _FRAME)
             content[f"{key}/image"] = _encoded(".jpg", image[:, :, ::-1], jpeg)
             for annotator, name in enumerate(masks):
                 ids = _renumbered(_read(index.parent / "masks" / name, cv2.IMREAD_UNCHANGED))

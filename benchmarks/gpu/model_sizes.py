@@ -8,7 +8,7 @@ from typing import Any
 
 import kernel_library
 import torch
-from check_attention import compare
+from check_attention import assert_close
 from driver import Driver
 from isolated import Reporter
 from kernel_library import AttentionKernel
@@ -64,7 +64,7 @@ def _compared(kernel: AttentionKernel, inputs: Any, in_torch: Any, truth: Any) -
         raise WrongResultError("two runs gave different results")
     arrays = [tensor.to(torch.float64).cpu().numpy() for tensor in (out, in_torch, truth)]
     # No room is asked for what large scores lose in float32.
-    compare(arrays[0], arrays[1], Truth(arrays[2], largest=0.0), kernel.precision)
+    assert_close(arrays[0], arrays[1], Truth(arrays[2], largest=0.0), kernel.precision)
     return {
         "largest_error": float((out - truth).abs().max()),
         "of_torch": float((in_torch - truth).abs().max()),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torch import nn
 
 from samrt.engines.plugin import PLUGIN_LOWERING
-from samrt.errors import InputError
+from samrt.errors import InputError, Remedy
 from samrt_export.lowering.augmented import augment
 from samrt_export.lowering.chunked import ChunkedAttention, ChunkedMlp
 from samrt_export.lowering.folded import fold
@@ -43,7 +43,8 @@ def resolve(lowering: str, encoder: nn.Module, precision: str) -> str:
         if lowering not in ("auto", "dense"):
             raise InputError(
                 f"lowering {lowering!r} is for encoders with decomposed relative position; "
-                f"{type(encoder).__name__} has none: use --lowering auto or dense"
+                f"{type(encoder).__name__} has none",
+                Remedy("use {lowering}", {"lowering": "auto"}),
             )
         return "dense"
     if lowering == PLUGIN_LOWERING:

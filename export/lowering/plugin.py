@@ -18,8 +18,8 @@ import onnx.parser
 import torch
 from torch import Tensor, nn
 
-from samrt.engines.plugin import EXPORT_WITH_PLUGIN, HEAD_DIMS, PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION
-from samrt.errors import InputError
+from samrt.engines.plugin import HEAD_DIMS, PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION, WITH_PLUGIN
+from samrt.errors import InputError, Remedy
 from samrt_export.models.common import linear
 from samrt_export.models.image_encoder_vit import Attention, head_by_head
 from samrt_export.models.rel_pos import rel_pos_table
@@ -32,14 +32,15 @@ def check_plugin_fits(encoder: nn.Module, precision: str) -> None:
     """Raises InputError where the kernel does not compute this encoder's attention in this precision."""
     if precision != "fp16":
         raise InputError(
-            f"the plugin's kernel computes in half precision, not in {precision}: use {EXPORT_WITH_PLUGIN}, or another "
-            f"--lowering for {precision}"
+            f"the plugin's kernel computes in half precision, not in {precision}",
+            Remedy(f"use {{precisions}} and {{lowering}}, or another lowering for {precision}", WITH_PLUGIN),
         )
     unfit = sorted({each.head_dim for each in encoder.modules() if isinstance(each, Attention)} - set(HEAD_DIMS))
     if unfit:
         raise InputError(
             f"the plugin's kernel is made for head dimensions of {' and '.join(map(str, HEAD_DIMS))}, and this encoder "
-            f"has {', '.join(map(str, unfit))}: use --lowering augmented"
+            f"has {', '.join(map(str, unfit))}",
+            Remedy("use {lowering}", {"lowering": "augmented"}),
         )
 
 

@@ -23,7 +23,7 @@ _DTYPES = {
 
 
 # Prompts in one call of the decoder. Each costs up to 100 MB there, and a batch saves no time per prompt.
-_LIMITS = {"batch": 1, "prompts": 4}
+_MAX_LENGTHS = {"batch": 1, "prompts": 4}
 
 # The fused residual + LayerNorm kernel of the CPU provider takes several times as long as the two it replaces.
 _SLOWER_FUSIONS = ["SkipLayerNormFusion"]
@@ -32,7 +32,7 @@ _SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 class OnnxRuntimeEngine:
     """One ONNX graph in a session of its own."""
 
-    limits: Mapping[str, int] = _LIMITS
+    max_lengths: Mapping[str, int] = _MAX_LENGTHS
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         """Load `path` and the external data that it refers to; `threads` compute, None: one per core.

@@ -15,6 +15,7 @@ from samrt.device.session import DeviceOptions
 from samrt.engines.flavours import import_flavour
 from samrt.engines.plugin import register_plugin
 from samrt.engines.selection import Choice, choose
+from samrt.engines.sets import EngineSet
 from samrt.errors import BundleError, InputError
 
 _logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class Engine(Protocol):
     outputs: tuple[Tensor, ...]
 
     @property
-    def limits(self) -> Mapping[str, int]:
+    def max_lengths(self) -> Mapping[str, int]:
         """The longest that a dynamic axis may be, by its name; axes that are not there have no limit."""
 
     def run(self, inputs: Mapping[str, Any], on_device: Collection[str] = ()) -> dict[str, Any]:
@@ -86,10 +87,12 @@ def open_session(
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise InputError(f"threads must be a whole number of at least 1, not {threads!r}; None takes all cores")
     choice = choose(bundle, backend, options.device, precision)
-    for reason in choice.passed_over:
-        _logger.info("passed over %s", reason)
+    for reason in choice.skipped:
+        _logger.info("skipped %s", reason)
     _logger.info("running %s with %s", bundle.path, choice)
-    return open_onnxruntime(bundle, choice, threads) if choice.engines is None else open_engines(choice, options)
+    if choice.engines is None:
+        return open_onnxruntime(bundle, choice, threads)
+    return open_engines(choice, choice.engines, options)
 
 
 def open_onnxruntime(bundle: Bundle, choice: Choice, threads: int | None = None) -> Session:
@@ -100,14 +103,11 @@ def open_onnxruntime(bundle: Bundle, choice: Choice, threads: int | None = None)
     return _open(choice, lambda role: OnnxRuntimeEngine(bundle.path_of(graphs[role].file), threads), ExitStack())
 
 
-def open_engines(choice: Choice, options: DeviceOptions) -> Session:
-    """The session of `choice.engines` on the GPU that they were built for; raises as `open_session`."""
+def open_engines(choice: Choice, engines: EngineSet, options: DeviceOptions) -> Session:
+    """The session of the engines that were chosen, on the GPU that they were built for; raises as `open_session`."""
     from samrt.backends.tensorrt.engine import TensorRtEngine
     from samrt.device.session import DeviceSession
 
-    engines = choice.engines
-    assert engines is not None
-    assert engines.manifest is not None
     built = engines.manifest.engines
     flavour = import_flavour(choice.backend)
     if engines.manifest.plugin is not None:

@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).resolve().parents[1] / "default.samrt"
 
 
 def default_bundle() -> Path:
-    """The folder of the bundle in the installed package. Copy it before you build engines: `samrt build` takes copies.
+    """The folder of the bundle in the installed package. Engines are built in a copy of it.
 
     Raises:
         BundleError: this installation was made without it.

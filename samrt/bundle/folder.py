@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samrt.bundle.manifest import MANIFEST_NAME, Manifest, files_of_any_version
-from samrt.errors import BundleError, OutputError
+from samrt.errors import BundleError, OutputError, Remedy
 from samrt.files import sha256_of
 
 _MANIFEST_LIMIT = 1 << 20
@@ -54,13 +54,15 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     if is_folder:
         return Bundle(path, _verified_manifest(path))
     if not exists:
-        raise BundleError(f"there is no bundle at {path}; check the path, or make one with `samrt export`")
+        raise BundleError(f"there is no bundle at {path}", Remedy("check the path, or make one with {export}"))
     if zipfile.is_zipfile(path):
         raise BundleError(
-            f"{path} is a file, and a bundle is a folder: unpack a bundle's zip to a folder and name that; turn a "
-            "checkpoint into a bundle with `samrt export`"
+            f"{path} is a file, and a bundle is a folder",
+            Remedy("unpack a bundle's zip to a folder and name that; make a bundle of a checkpoint with {export}"),
         )
-    raise BundleError(f"{path} is a file, and a bundle is a folder; turn a checkpoint into one with `samrt export`")
+    raise BundleError(
+        f"{path} is a file, and a bundle is a folder", Remedy("make a bundle of a checkpoint with {export}")
+    )
 
 
 def check_replaceable(folder: str | os.PathLike[str], belongs: Callable[[Path], bool] = lambda _: False) -> None:
@@ -98,7 +100,7 @@ def _verified_manifest(path: Path) -> Manifest:
     manifest_path = path / MANIFEST_NAME
     try:
         if not manifest_path.is_file():
-            raise BundleError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle; make one with `samrt export`")
+            raise BundleError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle", Remedy("make one with {export}"))
         if manifest_path.stat().st_size > _MANIFEST_LIMIT:
             raise BundleError(f"{MANIFEST_NAME} in {path} is larger than any manifest; export the checkpoint again")
         manifest = Manifest.from_json(manifest_path.read_bytes())

@@ -15,32 +15,33 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from samrt.cli.remedies import in_flags
 from samrt.errors import SamrtError
 
 _COMMANDS = {
-    "segment": "turn points, boxes or a painted mask on an image into masks",
-    "info": "show what a bundle holds and check its files",
-    "eval": "score a bundle's masks on data sets with known masks, beside baselines or another bundle",
-    "doctor": "show what works on this machine and how to get what does not",
-    "export": "turn a checkpoint into a verified bundle (needs the export extra)",
-    "build": "turn a bundle's graphs into TensorRT engines (needs TensorRT or TensorRT-RTX)",
+    "segment": "predict masks for points, boxes or a painted mask on an image",
+    "info": "show the content of a bundle and check its files",
+    "eval": "measure the accuracy of a bundle's masks on annotated images; compare two bundles",
+    "doctor": "show what works on this machine, and how to fix or install what does not",
+    "export": "convert a checkpoint to a bundle and compare it with torch (needs torch: the export extra)",
+    "build": "build TensorRT engines from a bundle (needs TensorRT or TensorRT-RTX)",
 }
 
-_DESCRIPTION = "Promptable segmentation (Segment Anything) without torch: checkpoints to bundles, prompts to masks."
+_DESCRIPTION = "Segment Anything without torch: convert checkpoints to bundles, and predict masks for prompts."
 
 _EPILOG = """\
-an object on a photograph, with the model that comes with samrt:
+segment one object with the model that comes with samrt:
   samrt segment photo.jpg --point 420,310
 
-from a checkpoint to masks:
+use a checkpoint of your own:
   samrt export sam_vit_b_01ec64.pth -o vit_b
   samrt segment photo.jpg --bundle vit_b --point 420,310
   samrt info vit_b
 
-`samrt COMMAND --help` explains a command, with examples.
+`samrt COMMAND --help` explains a command and shows examples.
 
-exit status: 0 done, 1 samrt could not do it (one line on stderr says why), 2 wrong usage, 130 interrupted.
-SAMRT_DEBUG=1 shows where in the code an error arose.
+exit status: 0 done, 1 error (one line on stderr says what went wrong), 2 wrong usage, 130 interrupted.
+Set SAMRT_DEBUG=1 to see the traceback of an error.
 """
 
 _ERROR, _INTERRUPTED = 1, 130
@@ -93,7 +94,8 @@ def _print_error(error: Exception) -> None:
     """One line on stderr; called while the error is handled."""
     if os.environ.get("SAMRT_DEBUG"):
         traceback.print_exc()
-    print("samrt: error:", " ".join(str(error).splitlines()), file=sys.stderr)
+    said = in_flags(error.reason) if isinstance(error, SamrtError) else str(error)
+    print("samrt: error:", " ".join(said.splitlines()), file=sys.stderr)
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
@@ -103,7 +105,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show samrt's version and leave")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show samrt's version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     # No option before the command takes a value, so the first other word is the command.
     chosen = next((word for word in words if not word.startswith("-")), None)

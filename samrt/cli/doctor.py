@@ -6,13 +6,13 @@ import argparse
 import json
 from dataclasses import asdict
 
-DESCRIPTION = "Show what of samrt works on this machine, and how to get what does not."
+DESCRIPTION = "Show which parts of samrt work on this machine, and how to fix or install the others."
 
 EPILOG = """\
 status of each line:
   ok       works
-  missing  optional and not there, or a backend that lacks it; segmenting on the CPU works without it
-  broken   there but failing, or needed and not there; the line below says what to do
+  missing  optional and not installed, or a backend that needs such a part; not needed to segment on the CPU
+  broken   installed but failing, or required and not installed; the next line says what to do
 
 examples:
   samrt doctor

@@ -11,62 +11,81 @@ from samrt.bundle.default import default_bundle
 from samrt.errors import SamrtError
 
 DESCRIPTION = """\
-Score a bundle's masks on data sets whose masks are known, by the protocol of the SAM paper: one box per object, or
-points that each go where the answer before was most wrong. Baselines that see no image stand beside every score.
+Measure the accuracy of a bundle's masks on annotated images, by the protocol of the SAM paper. The prompt is one box
+per object, or points: each next point is placed in the error of the last mask. Every score is printed beside
+baselines: shapes that use the prompt but not the image.
 
 DATA is a folder with an index.json, a folder of such folders, or a COCO JSON file (instances or panoptic)."""
 
 EPILOG = """\
 examples:
   samrt eval data/fruit                                                 the model that comes with samrt
-  samrt eval data/fruit --bundle vit_b --prompts box                    boxes alone, the quickest
+  samrt eval data/fruit --bundle vit_b --prompts box                    boxes only, the fastest
   samrt eval data --bundle vit_b --prompts points:9 -o points           1, 2, 3, 5 and 9 points, every data set in data
-  samrt eval data --bundle vit_b --compare vit_b_512                    what another export costs
-  samrt eval data --bundle vit_b --compare-backend onnxruntime          what another backend costs
+  samrt eval data --bundle vit_b --compare vit_b_512                    compare two exports
+  samrt eval data --bundle vit_b --compare-backend onnxruntime          compare two backends
   samrt eval coco/annotations/instances_val2017.json --bundle vit_b --limit 500
 
-The tables go to stdout, progress to stderr. The output folder holds results.json, results.md, pictures of the best,
-median and worst masks, and the scores and masks of every object (instances.jsonl). An evaluation that was interrupted
-goes on when the same command is given again. What is measured: docs/evaluation.md
+stdout has the tables, stderr the progress. The output folder has results.json, results.md, pictures of the best,
+median and worst masks, and the scores of every object (instances.jsonl). To continue after an interruption, run the
+same command again. Data formats, scores and output files are explained in docs/evaluation.md.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("data", metavar="DATA", type=Path, help="a data set's folder, several in one, or COCO's JSON")
     parser.add_argument(
-        "--bundle", metavar="B", type=Path, help="the model: a bundle's folder (default: the one in samrt)"
+        "data",
+        metavar="DATA",
+        type=Path,
+        help="the folder of a data set, a folder of such folders, or a COCO JSON file",
+    )
+    parser.add_argument(
+        "--bundle", metavar="B", type=Path, help="the model: the folder of a bundle (default: the model in samrt)"
     )
     parser.add_argument(
         "--prompts",
         metavar="P[,P]",
         default="box,points:5",
-        help="box, point, or points:N, which reports all of 1, 2, 3, 5, 9 points up to N (default: box,points:5)",
+        help="box, point, or points:N, which reports 1, 2, 3, 5 and 9 points, up to N (default: box,points:5)",
     )
     parser.add_argument(
         "--backend",
         metavar="NAME",
         default="auto",
-        help="what runs the model: onnxruntime, tensorrt, tensorrt_rtx or auto (default: auto)",
+        help="onnxruntime, tensorrt, tensorrt_rtx or auto (default: auto)",
     )
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, help="where results go (default: eval_BUNDLE_DATA, by their names)"
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="the folder for the results (default: eval_BUNDLE_DATA, with the names of both)",
     )
-    parser.add_argument("--limit", metavar="N", type=int, help="the first N images of each data set only")
+    parser.add_argument("--limit", metavar="N", type=int, help="use only the first N images of each data set")
     parser.add_argument(
-        "--restart", action="store_true", help="begin anew where DIR holds an evaluation of something else"
+        "--restart", action="store_true", help="start again: delete the scores of these data sets that DIR holds"
     )
-    others = parser.add_argument_group("comparison, with a paired bootstrap interval")
-    others.add_argument("--compare", metavar="B", type=Path, help="another bundle, evaluated on the same prompts")
+    others = parser.add_argument_group("comparison of two models, with a paired bootstrap interval")
+    others.add_argument("--compare", metavar="B", type=Path, help="a second bundle, evaluated on the same objects")
     others.add_argument(
         "--compare-backend",
         metavar="NAME",
-        help="its backend (default: that of --backend); without --compare, another backend of the same bundle",
+        help="the backend of the second bundle (default: that of --backend); without --compare, the same bundle is "
+        "evaluated with this backend too",
     )
-    coco = parser.add_argument_group("COCO's JSON files")
-    coco.add_argument("--images", metavar="DIR", type=Path, help="where the pictures lie, if not near the JSON")
+    coco = parser.add_argument_group("COCO JSON files")
     coco.add_argument(
-        "--masks", metavar="DIR", type=Path, help="where the panoptic PNGs lie, if not in the folder of the JSON's name"
+        "--images",
+        metavar="DIR",
+        type=Path,
+        help="the folder of the images, if samrt does not find them near the JSON file",
+    )
+    coco.add_argument(
+        "--masks",
+        metavar="DIR",
+        type=Path,
+        help="the folder of the panoptic PNGs, if it is not named like the JSON file",
     )
 
 

@@ -11,10 +11,10 @@ from samrt.cli.terminal import Terminal
 from samrt.errors import SamrtError
 
 DESCRIPTION = """\
-Turn a SAM checkpoint into a bundle that `samrt segment` runs without torch.
+Convert a SAM checkpoint to a bundle, which `samrt segment` runs without torch.
 
-The checkpoint's kind is recognised from its parameters. The exported graphs are compared with the torch model in ONNX
-Runtime; past tolerance nothing is written."""
+The model is recognised by its parameters, not by the file name. The exported graphs are run in ONNX Runtime and
+compared with the torch model. If the difference exceeds the tolerance, nothing is written."""
 
 EPILOG = """\
 examples:
@@ -34,39 +34,41 @@ _NEEDED = ("torch", "onnx", "onnxscript")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a .pth file of the SAM family")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=Path, help="a .pth file with the weights of a model of the SAM family"
+    )
     parser.add_argument(
         "-o",
         "--output",
         metavar="BUNDLE",
         type=Path,
         required=True,
-        help="the bundle, a folder; a bundle that is there is replaced",
+        help="the folder of the bundle; an existing bundle is replaced",
     )
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help="refuse the checkpoint unless it holds this family or variant, for example vit_b",
+        help="fail unless the checkpoint holds this family or variant, for example vit_b",
     )
     parser.add_argument(
         "--image-size",
         metavar="N",
         type=int,
-        help="side of the square model input in pixels (default: the model's own)",
+        help="side of the square model input in pixels (default: that of the checkpoint)",
     )
     parser.add_argument(
         "--lowering",
         metavar="L[,L]",
         type=_lowerings,
         default=("auto",),
-        help=f"form of the encoder's attention: {', '.join(_LOWERINGS)}; one for all precisions, or one for each "
-        "(default: auto, chosen by model and precision)",
+        help=f"implementation of the encoder's attention: {', '.join(_LOWERINGS)}; give one for all precisions, or "
+        "one for each (default: auto, chosen by model and precision)",
     )
     parser.add_argument(
         "--precision",
         metavar="P[,P]",
         default="fp32",
-        help="numbers inside the graphs: fp32 for CPUs, fp16 for GPUs, or fp32,fp16 for both (default: fp32)",
+        help="precision of the graphs: fp32 for CPUs, fp16 for GPUs, or fp32,fp16 for both (default: fp32)",
     )
 
 

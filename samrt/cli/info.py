@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samrt.bundle.default import default_bundle
+from samrt.cli.remedies import in_flags
 
 if TYPE_CHECKING:
     from samrt.bundle.contract import Tensor
     from samrt.bundle.folder import Bundle
     from samrt.bundle.manifest import Manifest
     from samrt.engines.manifest import EngineManifest
-    from samrt.engines.sets import EngineSet
+    from samrt.engines.selection import Machine
+    from samrt.engines.sets import BrokenEngineSet, EngineSet
+    from samrt.errors import Reason
 
 DESCRIPTION = """\
-Show what a bundle holds: model, sizes, where it came from, the inputs and outputs of its graphs, and how closely it
-follows the torch model; and the engines built from it, and whether they can run here. Every file is compared with its
-SHA-256; a damaged bundle is an error, damaged engines are named."""
+Show the content of a bundle: the model, its sizes and its checkpoint, the inputs and outputs of its graphs, its
+differences from the torch model, and its engines with whether they can run on this machine.
+
+Every file is checked against its SHA-256. A damaged bundle is an error; damaged engines are listed as such."""
 
 EPILOG = """\
 examples:
@@ -35,9 +39,11 @@ Row = tuple[str, ...]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "bundle", metavar="BUNDLE", type=Path, nargs="?", help="a bundle's folder (default: the one in samrt)"
+        "bundle", metavar="BUNDLE", type=Path, nargs="?", help="the folder of a bundle (default: the model in samrt)"
     )
-    parser.add_argument("--json", action="store_true", help="print the manifest and the result of the check as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print the manifest, the result of the check and the engines as JSON"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         # open_bundle raises unless every file has the hash that the manifest says.
         found = {"path": str(bundle.path), "verified": True, **json.loads(bundle.manifest.to_json())}
         found["engines"] = [
-            {"name": engines.folder.name, "misfit": reason, **_as_json(engines)} for engines, reason in _engines(bundle)
+            {"name": engines.folder.name, "misfit": _said(reason), **_as_json(engines)}
+            for engines, reason in _engines(bundle)
         ]
         print(json.dumps(found, indent=2))
         return 0
@@ -77,35 +84,46 @@ def _blocks(bundle: Bundle) -> Iterator[list[str]]:
 
 
 def _engine_blocks(bundle: Bundle) -> Iterator[list[str]]:
+    from samrt.engines.sets import EngineSet
+
     for engines, reason in _engines(bundle):
         yield ["", f"engines {engines.folder.name}"]
-        rows: list[Row] = [("here", reason or "can run")]
-        if engines.manifest is not None:
+        rows: list[Row] = [("here", _said(reason) or "can run")]
+        if isinstance(engines, EngineSet):
             rows += _engine_rows(engines.manifest)
         yield _table(rows)
 
 
-def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet, str]]:
-    """The engines in the bundle, each with the reason why it cannot run here, or nothing."""
-    from samrt.engines.selection import misfit, this_machine
-    from samrt.engines.sets import find_engine_sets
-    from samrt.errors import BundleError
+def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet | BrokenEngineSet, Reason | None]]:
+    """The engines in the bundle, each with the reason why it cannot run here, or None."""
+    from samrt.engines.selection import fit, this_machine
+    from samrt.engines.sets import BrokenEngineSet, find_engine_sets
+    from samrt.errors import BundleError, Reason
 
-    found = find_engine_sets(bundle.path)
-    machine = this_machine() if found else None
-    for engines in found:
-        assert machine is not None
+    machine: Machine | None = None
+    for engines in find_engine_sets(bundle.path):
+        if isinstance(engines, BrokenEngineSet):
+            yield engines, engines.problem
+            continue
+        machine = machine or this_machine()
         try:
-            for name in engines.manifest.engines if engines.manifest else ():
+            for name in engines.manifest.engines:
                 engines.path_of(name)
         except BundleError as error:
-            yield engines, str(error)
+            yield engines, error.reason
         else:
-            yield engines, misfit(engines, bundle.manifest, machine)
+            fitting = fit(engines, bundle.manifest, machine)
+            yield engines, fitting if isinstance(fitting, Reason) else None
 
 
-def _as_json(engines: EngineSet) -> dict[str, object]:
-    return json.loads(engines.manifest.to_json()) if engines.manifest else {}
+def _said(reason: Reason | None) -> str:
+    return in_flags(reason) if reason else ""
+
+
+def _as_json(engines: EngineSet | BrokenEngineSet) -> dict[str, object]:
+    from samrt.engines.sets import EngineSet
+
+    return json.loads(engines.manifest.to_json()) if isinstance(engines, EngineSet) else {}
 
 
 def _engine_rows(built: EngineManifest) -> Iterator[Row]:

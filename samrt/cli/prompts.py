@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptArguments:
     """The prompts of one call: as `Model.predict` takes them, and per prompt as they are drawn and written down."""
 
     keywords: dict[str, Any]
@@ -62,7 +62,7 @@ def _floats(text: str, words: list[str]) -> list[float]:
         raise argparse.ArgumentTypeError(f"{text!r} holds something that is not a number") from None
 
 
-def check_prompts(arguments: argparse.Namespace) -> None:
+def check_prompt_arguments(arguments: argparse.Namespace) -> None:
     """Refuse, as wrong usage, prompts that are absent or cannot go together. The rest is `Model.predict`'s to judge."""
     if not (arguments.point or arguments.box or arguments.mask):
         arguments.refuse("nothing to segment: give at least one of --point, --box and --mask")
@@ -73,7 +73,7 @@ def check_prompts(arguments: argparse.Namespace) -> None:
         )
 
 
-def read_prompts(arguments: argparse.Namespace) -> Prompts:
+def read_prompt_arguments(arguments: argparse.Namespace) -> PromptArguments:
     """The prompts of a call: several boxes are a prompt each, everything else together is one.
 
     Raises:
@@ -85,7 +85,9 @@ def read_prompts(arguments: argparse.Namespace) -> Prompts:
 
     boxes = np.array(arguments.box, np.float64)
     if len(boxes) > 1:
-        return Prompts({"box": boxes}, [Marks(box=box) for box in boxes], [{"box": box} for box in arguments.box])
+        return PromptArguments(
+            {"box": boxes}, [Marks(box=box) for box in boxes], [{"box": box} for box in arguments.box]
+        )
     keywords: dict[str, Any] = {}
     description: dict[str, object] = {}
     painted = None
@@ -107,7 +109,7 @@ def read_prompts(arguments: argparse.Namespace) -> Prompts:
             painted = _read_painted(arguments.mask)
             keywords["scribble"] = Scribble(painted)
     marks = Marks(keywords.get("point_coords"), keywords.get("point_labels"), keywords.get("box"), painted)
-    return Prompts(keywords, [marks], [description])
+    return PromptArguments(keywords, [marks], [description])
 
 
 def _read_logits(path: Path) -> npt.NDArray[Any]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samrt.bundle.default import default_bundle
-from samrt.cli.prompts import check_prompts, parse_box, parse_point, parse_region, read_prompts
+from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, parse_region, read_prompt_arguments
+from samrt.cli.remedies import in_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,49 +23,52 @@ if TYPE_CHECKING:
     from samrt.overlay import Marks
 
 DESCRIPTION = """\
-Turn prompts on an image into masks: an overlay picture (-o), masks as COCO run lengths (--json), or both.
+Predict masks for prompts on an image. Writes the masks drawn over the image (-o), the masks as COCO run lengths
+(--json), or both.
 
-Coordinates are pixels of the image, x to the right and y down from its upper left corner."""
+Coordinates are pixels of the image: x to the right and y down from the upper left corner."""
 
 EPILOG = """\
 one object:
   samrt segment photo.jpg --point 420,310
-  samrt segment photo.jpg --point 420,310 --point 510,330,0   keep the first, not the second
+  samrt segment photo.jpg --point 420,310 --point 510,330,0   the object at the first point, without the second
   samrt segment photo.jpg --box 120,80,640,520 -o cup.png
   samrt segment photo.jpg --mask painted.png --json cup.json
 
 several objects:
   samrt segment photo.jpg --box 10,20,200,180 --box 220,15,400,190
 
-something small in a large image:
+a small object in a large image:
   samrt segment photo.jpg --region 2000,1200,2600,1700 --point 2310,1450
 
-part, object or whole, three masks side by side:
+three masks for an ambiguous point (part, object, whole), side by side:
   samrt segment photo.jpg --point 420,310 --multimask
 
-with a model of yours instead of the one that comes with samrt:
+with your own model instead of the one that comes with samrt:
   samrt segment photo.jpg --bundle vit_b --point 420,310
 
-Without -o and --json, the picture of photo.jpg is written to photo_masks.png in the current folder. One line per mask
-goes to stdout (score, area, box as x0,y0,x1,y1), times go to stderr. The JSON's masks are read with
-pycocotools.mask.decode(mask["segmentation"]); its bbox is COCO's x, y, width, height.
+Without -o and --json, the masks of photo.jpg are drawn to photo_masks.png in the current folder. stdout has one line
+per mask (score, area, box as x0,y0,x1,y1); stderr has the times. To read a mask from the JSON file:
+pycocotools.mask.decode(mask["segmentation"]). Its bbox is x, y, width, height, as in COCO.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("image", metavar="IMAGE", type=Path, help="a picture file")
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="an image file")
     parser.add_argument(
-        "--bundle", metavar="B", type=Path, help="the model: a bundle's folder (default: the one in samrt)"
+        "--bundle", metavar="B", type=Path, help="the model: the folder of a bundle (default: the model in samrt)"
     )
-    prompts = parser.add_argument_group("prompts, at least one; together they mean one object")
+    prompts = parser.add_argument_group(
+        "prompts: give at least one; all together describe one object, except several boxes"
+    )
     prompts.add_argument(
         "--point",
         metavar="X,Y[,LABEL]",
         type=parse_point,
         action="append",
         default=[],
-        help="a point on the object (label 1, the default) or beside it (label 0); repeatable",
+        help="a point on the object (label 1, the default) or not on it (label 0); may be repeated",
     )
     prompts.add_argument(
         "--box",
@@ -72,40 +76,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_box,
         action="append",
         default=[],
-        help="a box around the object; repeated, each box is an object of its own and takes no other prompts",
+        help="a box around the object; if repeated, each box is one object, and other prompts are not allowed",
     )
     prompts.add_argument(
         "--mask",
         metavar="FILE",
         type=Path,
-        help="a picture of the image's size, painted (not black) on the object; "
-        "or a .npy file with float logits [1, L, L] of an earlier prediction",
+        help="a PNG of the image's size, black except where the object is painted; "
+        "or a .npy file with the low_res_masks of an earlier prediction, float logits [1, L, L]",
     )
     parser.add_argument(
         "--region",
         metavar="X0,Y0,X1,Y1",
         type=parse_region,
-        help="see this part of the image only, at the model's full resolution: for what is small in a large image",
+        help="use only this part of the image, at the model's full resolution; for small objects in a large image",
     )
-    parser.add_argument("--multimask", action="store_true", help="three masks per prompt instead of one")
-    parser.add_argument("-o", "--output", metavar="OUT.png", type=_png, help="write the masks over the image")
+    parser.add_argument("--multimask", action="store_true", help="return three masks per prompt instead of one")
     parser.add_argument(
-        "--json", metavar="OUT.json", type=Path, help="write the masks as COCO run lengths, with scores"
+        "-o", "--output", metavar="OUT.png", type=_png, help="draw the masks over the image and write this file"
+    )
+    parser.add_argument(
+        "--json", metavar="OUT.json", type=Path, help="write the masks as COCO run lengths, with scores, to this file"
     )
     parser.add_argument(
         "--backend",
         metavar="NAME",
         default="auto",
-        help="what runs the model: onnxruntime, tensorrt, tensorrt_rtx, or auto, the best of the bundle's engines that "
-        "fits the GPU, else onnxruntime (default: auto)",
+        help="onnxruntime, tensorrt, tensorrt_rtx or auto; auto takes the best engines in the bundle that fit the GPU, "
+        "or onnxruntime if there are none (default: auto)",
     )
     parser.add_argument(
         "--precision",
         metavar="P",
-        help="of the bundle's forms, fp32 or fp16 (default: the best for the backend, fp32 on a CPU)",
+        help="fp32 or fp16; the bundle must hold it (default: the best for the backend, fp32 on a CPU)",
     )
     parser.add_argument(
-        "--threads", metavar="N", type=int, help="threads of onnxruntime (default: one per core); GPUs ignore it"
+        "--threads",
+        metavar="N",
+        type=int,
+        help="number of threads of onnxruntime (default: one per core); no effect on a GPU",
     )
     parser.set_defaults(refuse=parser.error)
 
@@ -114,14 +123,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Segment, write the files that were asked for, and say so."""
     arguments.bundle = arguments.bundle or default_bundle()
     picture_path, json_path = _outputs(arguments)
-    check_prompts(arguments)
+    check_prompt_arguments(arguments)
     from samrt.embedding import check_region
     from samrt.files import check_target
     from samrt.images import read_image
     from samrt.model import load
 
     image = read_image(arguments.image)
-    prompts = read_prompts(arguments)
+    prompts = read_prompt_arguments(arguments)
     region = None if arguments.region is None else check_region(arguments.region, image.shape[:2])
     for path in (picture_path, json_path):
         if path is not None:
@@ -136,8 +145,8 @@ def run(arguments: argparse.Namespace) -> int:
         encoded = time.perf_counter()
         prediction = model.predict(embedding, **prompts.keywords, multimask_output=arguments.multimask)
         decoded = time.perf_counter()
-    for reason in model.choice.passed_over:
-        print(f"samrt: not used: {reason}", file=sys.stderr)
+    for reason in model.choice.skipped:
+        print(f"samrt: skipped {in_flags(reason)}", file=sys.stderr)
     print(
         f"{model.choice}: load {loaded - started:.2f} s, encode {encoded - loaded:.2f} s, "
         f"decode {decoded - encoded:.3f} s",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from samrt.errors import BackendError
+from samrt.errors import BackendError, Remedy
 
 _INSTALL = "pip install 'cuda-core[cu13]', on CUDA 12 (JetPack 6 among it) 'cuda-core[cu12]'"
 
@@ -44,20 +44,21 @@ def check(result: tuple[Any, ...], what: str) -> Any:
     if int(error) == 0:
         return values[0] if values else None
     name = str(getattr(error, "name", error))
-    raise BackendError(f"CUDA: {what} failed with {name}; {remedy_for(name)}")
+    raise BackendError(f"CUDA: {what} failed with {name}", remedy_for(name))
 
 
-def remedy_for(name: str) -> str:
+def remedy_for(name: str) -> Remedy:
     """What to do about the CUDA error of that name."""
     if "OUT_OF_MEMORY" in name:
-        return (
-            "close other models or programs on this GPU, or build the engines with smaller --max-batch or --max-prompts"
+        return Remedy(
+            "close other models or programs on this GPU, or build the engines with a smaller {max_batch} or "
+            "{max_prompts}"
         )
     if "NO_DEVICE" in name:
-        return "check the GPU with nvidia-smi, and that CUDA_VISIBLE_DEVICES does not hide it"
+        return Remedy("check the GPU with nvidia-smi, and that CUDA_VISIBLE_DEVICES does not hide it")
     if "INSUFFICIENT_DRIVER" in name or "SYSTEM_DRIVER_MISMATCH" in name:
-        return "update the NVIDIA driver"
-    return "the GPU may need this process to start again; check it with nvidia-smi"
+        return Remedy("update the NVIDIA driver")
+    return Remedy("the GPU may need this process to start again; check it with nvidia-smi")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ def new_stream(device: Any) -> Any:
     try:
         return device.create_stream()
     except Exception as error:  # cuda.core's CUDAError is a plain Exception
-        raise BackendError(f"CUDA: making a stream failed ({error}); {remedy_for(str(error))}") from error
+        raise BackendError(f"CUDA: making a stream failed ({error})", remedy_for(str(error))) from error
 
 
 def borrow_stream(stream: object, device: int) -> Any:

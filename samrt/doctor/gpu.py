@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 from samrt.doctor.findings import Finding, install_extra, version_of
 from samrt.doctor.jetson import examine_jetson
 from samrt.doctor.kernels import examine_kernels
-from samrt.engines.flavours import FLAVOURS, import_flavour, installed_flavours
+from samrt.engines.flavours import FLAVOURS, TITLES, import_flavour, installed_flavours
 from samrt.errors import BackendError
 
 if TYPE_CHECKING:
     from samrt.device.gpus import Gpu
 
-_TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 _CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _OLDEST_CUDA = 12  # the oldest that samrt has an extra for
 
@@ -102,7 +101,7 @@ def _described(gpus: Sequence[Gpu], driver: Finding, cuda: Finding) -> list[Find
 
 def _flavour(name: str, on_jetson: bool) -> Finding:
     """One flavour of TensorRT, imported where it is installed."""
-    title = _TITLES[name]
+    title = TITLES[name]
     installed = installed_flavours().get(name)
     if installed is None:
         return Finding(title, "missing", "not installed", _install_remedy(name, on_jetson))
@@ -132,5 +131,5 @@ def _backend(name: str, flavours: Mapping[str, Finding], needed: Sequence[Findin
         return Finding(f"backend {name}", "ok", f"on {', '.join(gpu.name for gpu in gpus)}")
     detail = f"cannot run here without {', '.join(lacking)}"
     if name == "tensorrt_rtx" and flavours[name].status == "ok":
-        detail += "; `samrt build` can build its engines for other machines"
+        detail += "; its engines can be built here for other machines"
     return Finding(f"backend {name}", "missing", detail)

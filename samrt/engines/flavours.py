@@ -14,7 +14,8 @@ from samrt.errors import BackendError
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
 
-_TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+# As they stand in messages.
+TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 _INSTALL = {
     "tensorrt": "install it with `pip install tensorrt`; on a Jetson with `sudo apt install python3-libnvinfer`, in an "
     "environment made with `python3 -m venv --system-site-packages`",
@@ -40,7 +41,7 @@ class Flavour:
     @property
     def title(self) -> str:
         """Name and version as they stand in messages: "TensorRT-RTX 1.7.1.116"."""
-        return f"{_TITLES[self.name]} {self.version}"
+        return f"{TITLES[self.name]} {self.version}"
 
 
 def import_flavour(name: str) -> Flavour:
@@ -54,16 +55,16 @@ def import_flavour(name: str) -> Flavour:
         module = importlib.import_module(name)
         version = str(module.__version__)
     except ModuleNotFoundError as error:
-        raise BackendError(f"{_TITLES[name]} is not installed ({error}); {_INSTALL[name]}") from error
+        raise BackendError(f"{TITLES[name]} is not installed ({error}); {_INSTALL[name]}") from error
     except Exception as error:  # a library that does not load raises OSError, a wrong NumPy AttributeError or others
         raise BackendError(
-            f"{_TITLES[name]} is installed but cannot be imported: {error}; check that its version fits this Python "
+            f"{TITLES[name]} is installed but cannot be imported: {error}; check that its version fits this Python "
             f"and this CUDA, or {_INSTALL[name]}"
         ) from error
     if _numbers(version) < _OLDEST[name]:
         oldest = ".".join(map(str, _OLDEST[name]))
         raise BackendError(
-            f"{_TITLES[name]} {version} is too old, samrt needs {oldest} or newer; upgrade it, or JetPack on a Jetson"
+            f"{TITLES[name]} {version} is too old, samrt needs {oldest} or newer; upgrade it, or JetPack on a Jetson"
         )
     return Flavour(name, module, version)
 

@@ -13,14 +13,14 @@ from samrt.bundle.manifest import FileEntry, file_entry, plain_name, read_graph
 from samrt.bundle.precisions import PRECISIONS
 from samrt.engines.flavours import FLAVOURS
 from samrt.engines.plugin import RequiredPlugin
-from samrt.engines.profiles import Limits, Range
+from samrt.engines.profiles import BuildLimits, Range
 from samrt.errors import BundleError, InputError
 
 FORMAT = "samrt-engines"
 FORMAT_VERSION = 2
 ENGINE_MANIFEST_NAME = "engine.json"
 
-_REMEDY = "build the engines again with `samrt build`"
+_REMEDY = "build the engines again"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class EngineManifest:
     precision: str
     lowering: str
     sources: Mapping[str, str]
-    limits: Limits
+    limits: BuildLimits
     engines: Mapping[str, EngineFile]
     verification: Mapping[str, Any] | None
     plugin: RequiredPlugin | None = None
@@ -172,9 +172,9 @@ def _fits(tensor: Tensor, given: Range) -> bool:
     )
 
 
-def _limits(reader: JsonReader) -> Limits:
+def _limits(reader: JsonReader) -> BuildLimits:
     try:
-        return Limits(reader.size("max_batch"), reader.size("max_prompts"), reader.size("max_points"))
+        return BuildLimits(reader.size("max_batch"), reader.size("max_prompts"), reader.size("max_points"))
     except InputError as error:
         raise BundleError(f"{reader.where}: {error}; {_REMEDY}") from error
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from samrt.engines.flavours import Flavour
 from samrt.engines.logger import log_error
 from samrt.engines.rtx_plugins import make_library_name_known, why_untried
-from samrt.errors import BackendError
+from samrt.errors import BackendError, Reason, Remedy
 from samrt.kernels.library import KERNELS_VERSION, PLUGIN_VARIABLE, Kernels, find_plugin_library, load_kernels
 from samrt.progress import Progress
 
@@ -34,9 +34,10 @@ OLDEST_CAPABILITY = (8, 0)  # of cmake/cuda_architectures.cmake
 
 _registering = threading.Lock()
 
-# What gets a bundle whose engines have the plugin, with a form to compare them with; and one that needs no plugin.
-EXPORT_WITH_PLUGIN = "--precision fp32,fp16 --lowering auto,plugin"
-EXPORT_WITHOUT_PLUGIN = "--precision fp32,fp16 --lowering auto,augmented"
+# What `export` takes for a bundle whose engines have the plugin, with a form to compare them with; and for one that
+# needs no plugin.
+WITH_PLUGIN = {"precisions": ("fp32", "fp16"), "lowering": ("auto", "plugin")}
+WITHOUT_PLUGIN = {"precisions": ("fp32", "fp16"), "lowering": ("auto", "augmented")}
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,12 @@ def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progre
     """
     from samrt.device.gpus import find_gpus
 
-    if flavour.is_rtx and (reason := why_untried(flavour.version)):
-        raise BackendError(f"{reason}, or export the checkpoint with {EXPORT_WITHOUT_PLUGIN}")
+    if flavour.is_rtx and (untried := why_untried(flavour.version)):
+        raise BackendError(untried, Remedy("or export the checkpoint with {precisions} and {lowering}", WITHOUT_PLUGIN))
     kernels = find_plugin()
     for capability in compute_capabilities:
         if reason := why_not_for(kernels, capability):
-            raise BackendError(reason)
+            raise BackendError(reason.facts, reason.remedy)
     gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in compute_capabilities), None)
     if gpu is None:
         wanted = ", ".join(compute_capabilities)
@@ -106,19 +107,23 @@ def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progre
     register_plugin(flavour)
 
 
-def why_not_for(kernels: Kernels, compute_capability: str) -> str:
-    """Why a plugin's library has nothing for GPUs of a compute capability, and what to do; empty where it has."""
+def why_not_for(kernels: Kernels, compute_capability: str) -> Reason | None:
+    """Why a plugin's library has nothing for GPUs of a compute capability; None where it has."""
     if kernels.runs_on(compute_capability):
-        return ""
+        return None
     if tuple(map(int, compute_capability.split("."))) < OLDEST_CAPABILITY:
-        return (
+        return Reason(
             f"samrt's plugin needs compute capability {'.'.join(map(str, OLDEST_CAPABILITY))} or newer, and this is "
-            f"{compute_capability}: leave it out, or export the checkpoint with {EXPORT_WITHOUT_PLUGIN}"
+            f"{compute_capability}",
+            Remedy("leave it out, or export the checkpoint with {precisions} and {lowering}", WITHOUT_PLUGIN),
         )
-    return (
+    return Reason(
         f"the plugin in {kernels.path} has kernels for {', '.join(kernels.architectures)}, which do not run on compute "
-        f"capability {compute_capability}: leave it out, or compile the plugin for it; in a checkout of samrt: "
-        "SAMRT_CUDA_ARCHITECTURES=all pip install ."
+        f"capability {compute_capability}",
+        Remedy(
+            "leave it out, or compile the plugin for it; in a checkout of samrt: "
+            "SAMRT_CUDA_ARCHITECTURES=all pip install ."
+        ),
     )
 
 
@@ -130,9 +135,12 @@ def _test(kernels: Kernels, gpu: Gpu) -> None:
             kernels.self_test()
     except BackendError as error:
         raise BackendError(
-            f"the kernels in {kernels.path} failed their own test on {gpu.name}: {error}. Nothing was built; check "
-            f"that the library was compiled for this GPU (it has {', '.join(kernels.architectures)}), or export the "
-            f"checkpoint with {EXPORT_WITHOUT_PLUGIN}, which needs no plugin"
+            f"the kernels in {kernels.path} failed their own test on {gpu.name}: {error}. Nothing was built",
+            Remedy(
+                f"check that the library was compiled for this GPU (it has {', '.join(kernels.architectures)}), or "
+                "export the checkpoint without the plugin, with {precisions} and {lowering}",
+                WITHOUT_PLUGIN,
+            ),
         ) from error
 
 
@@ -152,8 +160,11 @@ def _register(flavour: Flavour) -> None:
     registry = flavour.module.get_plugin_registry()
     if registry.load_library(str(kernels.path)) is None and not _is_registered(registry):
         raise BackendError(
-            f"{flavour.title} refuses samrt's plugin in {kernels.path}; report this, and export the checkpoint with "
-            f"{EXPORT_WITHOUT_PLUGIN} until then"
+            f"{flavour.title} rejects samrt's plugin in {kernels.path}",
+            Remedy(
+                "please report this, and export the checkpoint with {precisions} and {lowering} meanwhile",
+                WITHOUT_PLUGIN,
+            ),
         )
     kernels.on_plugin_error(log_error)
 

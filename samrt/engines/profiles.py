@@ -14,10 +14,13 @@ _LARGEST = {"max_batch": 64, "max_prompts": 1024, "max_points": 1024}
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The most that an engine takes: images per call, prompts per call, points per prompt (a box is two of them).
+class BuildLimits:
+    """The most that an engine takes. Its working memory grows with prompts times points.
 
-    An engine's working memory grows with prompts times points.
+    Attributes:
+        max_batch: images per call of the encoder.
+        max_prompts: prompts per call of the decoder.
+        max_points: points per prompt; a box is two of them.
 
     Raises:
         InputError: one is not a whole number, too small for any prompt, or more than any GPU holds.
@@ -43,7 +46,7 @@ class Range:
     maximum: tuple[int, ...]
 
 
-def ranges(graph: Graph, limits: Limits) -> dict[str, Range]:
+def ranges(graph: Graph, limits: BuildLimits) -> dict[str, Range]:
     """Each input's range, by its name. An axis of fixed length has that length in all three shapes.
 
     Tuned for one image, and for one prompt of one box or two points.

@@ -11,10 +11,10 @@ from samrt.bundle.precisions import PRECISIONS
 from samrt.device.gpus import Gpu, find_gpus
 from samrt.engines.flavours import FLAVOURS, import_flavour, installed_flavours
 from samrt.engines.manifest import EngineManifest, platform_name
-from samrt.engines.plugin import EXPORT_WITH_PLUGIN, PLUGIN, PLUGIN_LOWERING, find_plugin, why_not_for
+from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, find_plugin, why_not_for
 from samrt.engines.rtx_plugins import why_untried
-from samrt.engines.sets import EngineSet, find_engine_sets
-from samrt.errors import BackendError
+from samrt.engines.sets import BrokenEngineSet, EngineSet, find_engine_sets
+from samrt.errors import BackendError, Reason, Remedy
 
 BACKENDS = ("onnxruntime", *FLAVOURS)
 
@@ -27,13 +27,13 @@ class Machine:
         platform: operating system and processor.
         gpu: the GPU that was asked for, or None.
         versions: of the TensorRT flavours that can be imported.
-        problems: of those that cannot, why; under "plugin", why samrt's plugin for TensorRT cannot be used.
+        problems: why the others cannot; under "plugin", why samrt's plugin for TensorRT cannot be used.
     """
 
     platform: str
     gpu: Gpu | None
     versions: dict[str, str]
-    problems: dict[str, str]
+    problems: dict[str, Reason]
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,24 @@ class Choice:
         backend: one of `BACKENDS`.
         form: the precision and lowering of the graphs.
         engines: for the TensorRT backends.
-        passed_over: engines that would have been taken before, each with the reason why not.
+        skipped: engines that would have been preferred, each with the reason why it cannot run here.
     """
 
     backend: str
     form: Form
     engines: EngineSet | None = None
-    passed_over: tuple[str, ...] = ()
+    skipped: tuple[Reason, ...] = ()
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """`skipped` as text: the name that it had before."""
+        return tuple(map(str, self.skipped))
 
     def __str__(self) -> str:
-        built = self.engines.manifest if self.engines else None
-        if built is None:
+        if self.engines is None:
             return f"{self.backend}, {self.form.name}"
-        compared = "" if built.verification else ", never compared with the bundle: `samrt build` here does that"
+        built = self.engines.manifest
+        compared = "" if built.verification else ", not compared with the bundle yet: build them again here"
         return f"{self.backend} {built.version}, {self.form.name}{compared}"
 
 
@@ -85,25 +90,25 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0, precision: st
             f"{bundle.path} has no form of precision {precision}, it holds {', '.join(held)}; choose one of those, or "
             f"export the checkpoint in {precision} too"
         )
-    passed_over: list[str] = []
+    skipped: list[Reason] = []
     if backend != "onnxruntime":
         found = find_engine_sets(bundle.path)
+        whole = [each for each in found if isinstance(each, EngineSet) and backend in ("auto", each.manifest.backend)]
         # Looking for a GPU takes a moment, so only where there is an engine to run on it.
-        machine = this_machine(device) if found else None
-        for engines in found:
-            assert machine is not None
-            if precision is not None and engines.manifest and engines.manifest.precision != precision:
-                passed_over.append(f"{engines.folder.name}: {precision} was asked for")
-                continue
-            choice = _try(bundle, engines, backend, machine, passed_over)
-            if choice is not None:
-                return choice
+        if whole:
+            machine = this_machine(device)
+        for engines in whole:
+            fitting = fit(engines, bundle.manifest, machine, precision)
+            if isinstance(fitting, Form):
+                return Choice(engines.manifest.backend, fitting, engines, tuple(skipped))
+            skipped.append(_of(engines, fitting))
+        skipped += [_of(each, each.problem) for each in found if isinstance(each, BrokenEngineSet)]
     if backend in FLAVOURS:
-        raise BackendError(_no_engines(bundle, backend, passed_over))
+        raise _no_engines(bundle, backend, skipped)
     form = _for_onnxruntime(bundle.manifest, (precision,) if precision else tuple(PRECISIONS))
     if form is None:
-        raise BackendError(_no_form_for_onnxruntime(bundle, passed_over))
-    return Choice("onnxruntime", form, passed_over=tuple(passed_over))
+        raise _no_form_for_onnxruntime(bundle, skipped)
+    return Choice("onnxruntime", form, skipped=tuple(skipped))
 
 
 def _for_onnxruntime(bundle: Manifest, precisions: tuple[str, ...]) -> Form | None:
@@ -112,37 +117,41 @@ def _for_onnxruntime(bundle: Manifest, precisions: tuple[str, ...]) -> Form | No
     return next((form for precision in precisions for form in forms if form.precision == precision), None)
 
 
-def _no_form_for_onnxruntime(bundle: Bundle, passed_over: list[str]) -> str:
+def _no_form_for_onnxruntime(bundle: Bundle, skipped: list[Reason]) -> BackendError:
     held = ", ".join(form.name for form in bundle.manifest.forms)
-    engines = f"; no engines in it can run here: {'; '.join(passed_over)}" if passed_over else ""
-    return (
-        f"{bundle.path} holds {held} only, whose attention is a plugin of TensorRT that ONNX Runtime does not have; "
-        f"export the checkpoint with {EXPORT_WITH_PLUGIN} to have a form for each{engines}"
+    engines = f", and no engines in it can run here: {_facts(skipped)}" if skipped else ""
+    return BackendError(
+        f"{bundle.path} holds {held} only, whose attention is a plugin of TensorRT that ONNX Runtime does not have"
+        f"{engines}",
+        Remedy("export the checkpoint with {precisions} and {lowering} to have a form for each", WITH_PLUGIN),
     )
 
 
-def _try(bundle: Bundle, engines: EngineSet, backend: str, machine: Machine, passed_over: list[str]) -> Choice | None:
-    built = engines.manifest
-    if built is not None and backend not in ("auto", built.backend):
-        return None
-    reason = misfit(engines, bundle.manifest, machine)
-    form = form_of(built, bundle.manifest) if built else None
-    if reason or built is None or form is None:
-        passed_over.append(f"{engines.folder.name}: {reason}")
-        return None
-    return Choice(built.backend, form, engines, tuple(passed_over))
+def _facts(skipped: list[Reason]) -> str:
+    return "; ".join(reason.facts for reason in skipped)
 
 
-def _no_engines(bundle: Bundle, backend: str, passed_over: list[str]) -> str:
-    if passed_over:
-        return f"no engines of {backend} in {bundle.path} can run here: {'; '.join(passed_over)}"
-    if is_default(bundle.path):
-        return (
-            f"the model that comes with samrt has no engines; copy its folder, {bundle.path}, build them there with "
-            f"`samrt build COPY --backend {backend}`, and name the copy"
+def _of(engines: EngineSet | BrokenEngineSet, reason: Reason) -> Reason:
+    return Reason(f"{engines.folder.name}: {reason.facts}", reason.remedy)
+
+
+def _no_engines(bundle: Bundle, backend: str, skipped: list[Reason]) -> BackendError:
+    if skipped:
+        remedies = [reason.remedy for reason in skipped if reason.remedy is not None]
+        texts = dict.fromkeys(remedy.text for remedy in remedies)
+        arguments = {name: value for remedy in remedies for name, value in remedy.arguments.items()}
+        return BackendError(
+            f"no engines of {backend} in {bundle.path} can run here: {_facts(skipped)}",
+            Remedy(", or ".join(texts), arguments) if remedies else None,
         )
-    return (
-        f"{bundle.path} holds no engines of {backend}; build them with `samrt build {bundle.path} --backend {backend}`"
+    with_ = {"backend": backend}
+    if is_default(bundle.path):
+        return BackendError(
+            f"the model that comes with samrt has no engines; copy its folder, {bundle.path}, and name the copy",
+            Remedy("build its engines with {build_bundle} and {backend}", with_),
+        )
+    return BackendError(
+        f"{bundle.path} holds no engines of {backend}", Remedy("build them with {build_bundle} and {backend}", with_)
     )
 
 
@@ -155,65 +164,67 @@ def this_machine(device: int = 0) -> Machine:
         try:
             versions[name] = import_flavour(name).version
         except BackendError as error:
-            problems[name] = str(error)
+            problems[name] = error.reason
     if gpu and versions.keys() - problems.keys():
         try:
             kernels = find_plugin()
         except BackendError as error:
-            problems["plugin"] = str(error)
+            problems["plugin"] = error.reason
         else:
             if reason := why_not_for(kernels, gpu.compute_capability):
                 problems["plugin"] = reason
     return Machine(platform_name(), gpu, versions, problems)
 
 
-def misfit(engines: EngineSet, bundle: Manifest, machine: Machine) -> str:
-    """Why these engines cannot run here, and what to do; empty when they can."""
+def fit(engines: EngineSet, bundle: Manifest, machine: Machine, precision: str | None = None) -> Form | Reason:
+    """The form of the bundle that these engines run, or why they cannot run here, or not in `precision`."""
     built = engines.manifest
-    if built is None:
-        return engines.problem
-    again = f"build again with `samrt build --backend {built.backend}`"
+    if precision not in (None, built.precision):
+        return Reason(f"{precision} was asked for")
     form = form_of(built, bundle)
     if form is None or built.sources != source_hashes(bundle, form):
-        return f"built from other graphs than the bundle holds now; {again}"
+        return Reason("built from other graphs than the bundle holds now", _build_again(built))
     if built.platform != machine.platform:
-        return f"built for {built.platform}, this is {machine.platform}; {again} here"
-    return (
-        _other_gpu(built, machine, again)
-        or _other_version(built, machine, again)
-        or _other_plugin(built, machine, again)
-    )
+        return Reason(f"built for {built.platform}, this is {machine.platform}", _build_again(built))
+    return _other_gpu(built, machine) or _other_version(built, machine) or _other_plugin(built, machine) or form
 
 
-def _other_version(built: EngineManifest, machine: Machine, again: str) -> str:
+def _build_again(built: EngineManifest) -> Remedy:
+    return Remedy("build them again on this machine with {build_bundle} and {backend}", {"backend": built.backend})
+
+
+def _other_version(built: EngineManifest, machine: Machine) -> Reason | None:
     if built.backend in machine.problems:
         return machine.problems[built.backend]
     version = machine.versions.get(built.backend)
     if version is None:
-        return f"needs {built.backend} {built.version}, which is not installed; install it, see `samrt doctor`"
+        return Reason(f"needs {built.backend} {built.version}, which is not installed; install it, see `samrt doctor`")
     # An engine is for one version alone, of either flavour.
-    return "" if version == built.version else f"built with {built.backend} {built.version}, here is {version}; {again}"
+    if version == built.version:
+        return None
+    return Reason(f"built with {built.backend} {built.version}, here is {version}", _build_again(built))
 
 
-def _other_plugin(built: EngineManifest, machine: Machine, again: str) -> str:
+def _other_plugin(built: EngineManifest, machine: Machine) -> Reason | None:
     if built.plugin is None:
-        return ""
+        return None
     if built.plugin != PLUGIN:
-        return f"built with {built.plugin}, this samrt has {PLUGIN}; {again}"
-    if built.backend == "tensorrt_rtx" and (reason := why_untried(built.version)):
-        return reason
-    return machine.problems.get("plugin", "")
+        return Reason(f"built with {built.plugin}, this samrt has {PLUGIN}", _build_again(built))
+    if built.backend == "tensorrt_rtx" and (untried := why_untried(built.version)):
+        return Reason(untried)
+    return machine.problems.get("plugin")
 
 
-def _other_gpu(built: EngineManifest, machine: Machine, again: str) -> str:
+def _other_gpu(built: EngineManifest, machine: Machine) -> Reason | None:
     gpu = machine.gpu
     if gpu is None:
-        return "no NVIDIA GPU can be used here; see `samrt doctor`"
+        return Reason("no NVIDIA GPU can be used here; see `samrt doctor`")
     if gpu.compute_capability in built.compute_capabilities:
-        return ""
-    return (
+        return None
+    return Reason(
         f"built for compute capability {', '.join(built.compute_capabilities)}, {gpu.name} has "
-        f"{gpu.compute_capability}; {again} on this machine"
+        f"{gpu.compute_capability}",
+        _build_again(built),
     )
 
 

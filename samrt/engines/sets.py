@@ -14,7 +14,7 @@ from samrt.bundle.contract import ROLES
 from samrt.bundle.precisions import PRECISIONS
 from samrt.engines.flavours import FLAVOURS
 from samrt.engines.manifest import ENGINE_MANIFEST_NAME, EngineManifest, engine_file_name
-from samrt.errors import BundleError
+from samrt.errors import BundleError, Reason
 from samrt.files import sha256_of
 
 ENGINES_FOLDER = "engines"
@@ -27,11 +27,10 @@ _LEFTOVER_SECONDS = 3600
 
 @dataclass(frozen=True)
 class EngineSet:
-    """An encoder's and a decoder's engine in one folder; `manifest` is None where `problem` says what is wrong."""
+    """An encoder's and a decoder's engine in one folder."""
 
     folder: Path
-    manifest: EngineManifest | None
-    problem: str = ""
+    manifest: EngineManifest
 
     def path_of(self, graph: str) -> Path:
         """The engine file of a role, compared with its hash.
@@ -39,7 +38,6 @@ class EngineSet:
         Raises:
             BundleError: the file is missing or changed.
         """
-        assert self.manifest is not None
         engine = self.manifest.engines[graph]
         path = self.folder / engine.graph.file
         try:
@@ -49,12 +47,20 @@ class EngineSet:
         if not whole:
             raise BundleError(
                 f"{path} is not the file that was built: it is incomplete, damaged or was changed; build the engines "
-                "again with `samrt build`"
+                "again"
             )
         return path
 
 
-def find_engine_sets(bundle: Path) -> list[EngineSet]:
+@dataclass(frozen=True)
+class BrokenEngineSet:
+    """A folder in the place of an engine set whose engine.json cannot be used."""
+
+    folder: Path
+    problem: Reason
+
+
+def find_engine_sets(bundle: Path) -> list[EngineSet | BrokenEngineSet]:
     """All engine sets in a bundle's folder, whether they fit or not, the best first: fp16, compared, TensorRT."""
     folder = bundle / ENGINES_FOLDER
     try:
@@ -62,12 +68,12 @@ def find_engine_sets(bundle: Path) -> list[EngineSet]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        return [EngineSet(folder, None, f"cannot read {folder}: {error.strerror}; check its permissions")]
+        return [BrokenEngineSet(folder, Reason(f"cannot read {folder}: {error.strerror}; check its permissions"))]
     return sorted(map(_read, folders), key=_rank)
 
 
 def is_engines_folder(path: Path) -> bool:
-    """Whether a folder holds nothing but what `samrt build` puts there, so that it may be deleted with its bundle."""
+    """Whether a folder holds nothing but what `build_bundle` puts there, so that it may be deleted with its bundle."""
     if path.name != ENGINES_FOLDER or path.is_symlink() or not path.is_dir():
         return False
     return all(_is_own(folder) for folder in path.iterdir())
@@ -88,21 +94,21 @@ def _is_own(folder: Path) -> bool:
     return set(os.listdir(folder)) <= {ENGINE_MANIFEST_NAME, *map(engine_file_name, ROLES)}
 
 
-def _read(folder: Path) -> EngineSet:
+def _read(folder: Path) -> EngineSet | BrokenEngineSet:
     manifest = folder / ENGINE_MANIFEST_NAME
     try:
         if manifest.stat().st_size > _MANIFEST_LIMIT:
             raise BundleError(f"{manifest} is larger than any {ENGINE_MANIFEST_NAME}; build the engines again")
         return EngineSet(folder, EngineManifest.from_json(manifest.read_bytes()))
     except OSError as error:
-        return EngineSet(folder, None, f"cannot read {manifest}: {error.strerror}; build the engines again")
+        return BrokenEngineSet(folder, Reason(f"cannot read {manifest}: {error.strerror}; build the engines again"))
     except BundleError as error:
-        return EngineSet(folder, None, str(error))
+        return BrokenEngineSet(folder, error.reason)
 
 
-def _rank(engines: EngineSet) -> tuple[Any, ...]:
-    built = engines.manifest
-    if built is None:
+def _rank(engines: EngineSet | BrokenEngineSet) -> tuple[Any, ...]:
+    if isinstance(engines, BrokenEngineSet):
         return (True,)
+    built = engines.manifest
     unproven = built.verification is None
     return False, PRECISIONS[built.precision].gpu_rank, unproven, FLAVOURS.index(built.backend), engines.folder.name

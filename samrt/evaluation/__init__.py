@@ -8,7 +8,7 @@ print(found.rows[0].answer.miou)
 
 from __future__ import annotations
 
-from samrt.evaluation.compare import Difference
+from samrt.evaluation.difference import Difference
 from samrt.evaluation.evaluate import Contender, Listener, Options, evaluate
 from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
 from samrt.evaluation.summary import Row, Score

@@ -15,7 +15,7 @@ import numpy as np
 
 from samrt.bundle.contract import Size
 from samrt.bundle.json_reader import JsonReader, is_number
-from samrt.errors import InputError
+from samrt.errors import InputError, Remedy
 from samrt.evaluation.reading import as_input_errors, check_size, read_json, read_panoptic_map
 from samrt.evaluation.truths import DataSet, Item, Mask, Truths, cut_out
 from samrt.rle import decode
@@ -40,7 +40,7 @@ def open_coco(path: Path, images: Path | None = None, masks: Path | None = None)
         annotations = reader.list_of_children("annotations")
         panoptic = bool(annotations) and "segments_info" in annotations[0].names()
         if masks is not None and not panoptic:
-            raise InputError(f"--masks is for panoptic files, and {path} holds none of its maps; leave it out")
+            raise InputError(f"{path} is not a panoptic file, and only those have masks", Remedy("leave {masks} out"))
         by_image: dict[int | str, list[JsonReader]] = {key: [] for key in pictures}
         for annotation in annotations:
             key = _image_id(annotation, "image_id")
@@ -99,7 +99,9 @@ def _find_images(path: Path, first: _Picture | None) -> Path:
     if first is None:
         return path.parent
     looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise InputError(f"the picture {first.name} of {path} is in none of {looked}; name its folder with --images DIR")
+    raise InputError(
+        f"the picture {first.name} of {path} is in none of {looked}", Remedy("name the folder that it is in ({images})")
+    )
 
 
 def _instances_item(picture: _Picture, folder: Path, annotations: list[JsonReader]) -> Item:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from samrt.bundle.contract import Size
-from samrt.errors import InputError
+from samrt.errors import InputError, Remedy
 from samrt.evaluation.coco import open_coco
 from samrt.evaluation.reading import as_input_errors, read_frame, read_id_map, read_json
 from samrt.evaluation.truths import DataSet, Item, Truths, instances_of
@@ -58,7 +58,10 @@ def open_data_sets(
     if data.is_file():
         found = [open_coco(data, images, masks)]
     elif images is not None or masks is not None:
-        raise InputError(f"--images and --masks belong to a COCO JSON file, and {data} is none; leave them out")
+        raise InputError(
+            f"{data} is not a COCO JSON file, and only such a file has folders of its own for images and masks",
+            Remedy("leave {images} and {masks} out"),
+        )
     elif (data / INDEX).is_file():
         found = [_open_folder(data)]
     elif data.is_dir():

@@ -13,9 +13,9 @@ from samrt.bundle.folder import Bundle, open_bundle
 from samrt.engines.selection import Choice, choose
 from samrt.errors import InputError, OutputError
 from samrt.evaluation.baselines import disc_radius
-from samrt.evaluation.compare import compare
 from samrt.evaluation.datasets import INDEX, Survey, fingerprint, open_data_sets, survey
-from samrt.evaluation.journal import Journal, check_journal, read_records
+from samrt.evaluation.difference import paired_difference
+from samrt.evaluation.journal import ANOTHER_FOLDER, Journal, check_journal, read_records
 from samrt.evaluation.protocol import DEFAULT_PROMPTS, PromptPlan, parse_prompts
 from samrt.evaluation.records import Record, evaluate_instances
 from samrt.evaluation.report import describe_left_out, markdown_report
@@ -107,8 +107,8 @@ def evaluate(
     runs = [_Run.prepare(each, folder, name) for each, name in zip(contenders, _JOURNALS, strict=False)]
     headers = [{"prompts": plan.names, "data_set": fingerprint(each)} for each in data_sets]
     for run in runs:
-        for reason in run.choice.passed_over:
-            progress.say(f"not used: {reason}")
+        for reason in run.choice.skipped:
+            progress.say(f"skipped {reason.facts}")
         if str(run.choice) != run.description.backend:
             progress.say(str(run.choice))
         for data_set, header in zip(data_sets, headers, strict=True):
@@ -215,8 +215,8 @@ def _tell(summary: DataSetSummary, found: Survey, progress: Progress) -> None:
         progress.say(f"{summary.name}: left out {left_out}")
     if found.turned:
         progress.say(
-            f"{summary.name}: {found.turned} of {summary.images} images are turned as their EXIF orientation says; "
-            "their truths must be of the turned image"
+            f"{summary.name}: {found.turned} of {summary.images} images are rotated by their EXIF orientation; "
+            "their annotations must fit the rotated image"
         )
 
 
@@ -230,7 +230,7 @@ def _results(
         for found, own in zip(rows, tables, strict=True):
             found += [summarise(data_set.name, table) for table in own]
         if len(runs) == 2:
-            differences += [compare(data_set.name, *pair) for pair in zip(*tables, strict=True)]
+            differences += [paired_difference(data_set.name, *pair) for pair in zip(*tables, strict=True)]
     return Evaluation(
         model=runs[0].description,
         prompts=plan.names,
@@ -259,15 +259,13 @@ def _write_sheets(
 def _check_output(folder: Path, bundle: Path) -> None:
     real = Path(os.path.realpath(folder))
     if Path(os.path.realpath(bundle)) in (real, *real.parents):
-        raise OutputError(f"{folder} is the bundle {bundle} or lies in it; choose another folder with -o")
+        raise OutputError(f"{folder} is the bundle {bundle} or lies in it", ANOTHER_FOLDER)
     if (folder / INDEX).exists():
-        raise OutputError(f"{folder} is a data set; choose another folder with -o")
+        raise OutputError(f"{folder} is a data set", ANOTHER_FOLDER)
     if not real.parent.is_dir():
         raise OutputError(f"cannot write {folder}: the folder {real.parent} does not exist; create it first")
     if real.exists() and not real.is_dir():
-        raise OutputError(
-            f"cannot write the folder {folder}: a file of that name exists; choose another folder with -o"
-        )
+        raise OutputError(f"cannot write the folder {folder}: a file of that name exists", ANOTHER_FOLDER)
 
 
 def _check_apart(folder: Path, data_sets: Sequence[DataSet]) -> None:
@@ -277,9 +275,7 @@ def _check_apart(folder: Path, data_sets: Sequence[DataSet]) -> None:
         for each in data_sets:
             root = Path(os.path.realpath(each.index.parent))
             if each.index.name == INDEX and root in (real, *real.parents):
-                raise OutputError(
-                    f"results in {folder} would lie in the data set {root}; choose another folder with -o"
-                )
+                raise OutputError(f"results in {folder} would lie in the data set {root}", ANOTHER_FOLDER)
 
 
 def _remove_results(folder: Path, data_sets: Sequence[DataSet]) -> None:

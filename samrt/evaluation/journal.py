@@ -14,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from samrt.errors import InputError, OutputError
+from samrt.errors import InputError, OutputError, Remedy
 from samrt.files import replacing_file
 
 FORMAT_VERSION = 1
-RESTART = "evaluate into another folder with -o, or start anew with --restart"
+ANOTHER_FOLDER = Remedy("choose another folder ({output})")
+RESTART = Remedy("choose another folder ({output}), or start anew with {restart}", {"restart": True})
 
 
 class Journal:
@@ -103,13 +104,11 @@ def check_journal(path: Path, header: Mapping[str, Any]) -> None:
     except OSError as error:
         raise _not_written(path, error) from error
     if found is None:
-        raise InputError(f"{path} is damaged: its first line is cut short; {RESTART}")
+        raise InputError(f"{path} is damaged: its first line is cut short", RESTART)
     wanted = _full(header)
     differing = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
     if differing:
-        raise InputError(
-            f"{path} holds an evaluation of something else: it differs in {', '.join(differing)}; {RESTART}"
-        )
+        raise InputError(f"{path} holds an evaluation of something else: it differs in {', '.join(differing)}", RESTART)
 
 
 def read_records(path: Path, images: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -125,7 +124,7 @@ def read_records(path: Path, images: Sequence[str]) -> Iterator[dict[str, Any]]:
         places = {record["image"]: start for start, record in _whole_lines(path) if start > 0 and record is not None}
         differing = sorted(places.keys() ^ set(images))
         if differing:
-            raise InputError(f"{path} holds not exactly the images of its data set, see {differing[0]!r}; {RESTART}")
+            raise InputError(f"{path} holds not exactly the images of its data set, see {differing[0]!r}", RESTART)
         with path.open("rb") as file:
             for image in images:
                 file.seek(places[image])
@@ -148,7 +147,7 @@ def _whole_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             except (ValueError, RecursionError):
                 content = None
             if not isinstance(content, dict) or (number > 1 and not _is_record(content, images)):
-                raise InputError(f"{path} is damaged in line {number}; {RESTART}")
+                raise InputError(f"{path} is damaged in line {number}", RESTART)
             if number > 1:
                 images.add(content["image"])
             yield start, content

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from samrt.evaluation.compare import LEAST_IMAGES
+from samrt.evaluation.difference import LEAST_IMAGES
 from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
 from samrt.evaluation.summary import Row, Score
 
@@ -95,7 +95,7 @@ def describe_left_out(data_set: DataSetSummary) -> str:
     """What of a data set was not evaluated; empty if all was."""
     reasons = [f"{count} {reason}" for reason, count in data_set.left_out.items()]
     if data_set.images < data_set.available:
-        reasons.append(f"{data_set.available - data_set.images} of {data_set.available} images (--limit)")
+        reasons.append(f"{data_set.available - data_set.images} of {data_set.available} images (limit)")
     return ", ".join(reasons)
 
 

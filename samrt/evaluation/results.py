@@ -11,8 +11,8 @@ from typing import Any
 from samrt.bundle.folder import Bundle
 from samrt.engines.selection import Choice, source_hashes
 from samrt.errors import InputError, OutputError
-from samrt.evaluation.compare import CONFIDENCE, RESAMPLES, Difference
-from samrt.evaluation.journal import RESTART
+from samrt.evaluation.difference import CONFIDENCE, RESAMPLES, Difference
+from samrt.evaluation.journal import ANOTHER_FOLDER, RESTART
 from samrt.evaluation.summary import Row
 from samrt.files import replacing_file
 
@@ -99,7 +99,7 @@ def check_results(path: Path, data_sets: Collection[str], *, restart: bool) -> N
 
     Raises:
         InputError: there are results of a data set that is not among them, and they are not to begin anew.
-        OutputError: what is there is not of `samrt eval`, or cannot be read.
+        OutputError: what is there was not written by an evaluation, or cannot be read.
     """
     try:
         found = json.loads(path.read_bytes())
@@ -110,10 +110,10 @@ def check_results(path: Path, data_sets: Collection[str], *, restart: bool) -> N
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise OutputError(f"{path} is not of samrt eval, and would be lost; choose another folder with -o")
+        raise OutputError(f"{path} was not written by an evaluation, and would be lost", ANOTHER_FOLDER)
     others = [name for name in _names(found) if name not in data_sets]
     if others and not restart:
-        raise InputError(f"{path} holds results of {', '.join(others)}, which would be lost; {RESTART}")
+        raise InputError(f"{path} holds results of {', '.join(others)}, which would be lost", RESTART)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -129,8 +129,8 @@ def write_text(path: Path, text: str) -> None:
 
 def _backend(choice: Choice) -> str:
     """As `str(choice)`, without its advice: scores do not depend on that."""
-    built = choice.engines.manifest if choice.engines else None
-    return f"{choice.backend} {built.version}, {choice.form.name}" if built else f"{choice.backend}, {choice.form.name}"
+    version = f" {choice.engines.manifest.version}" if choice.engines else ""
+    return f"{choice.backend}{version}, {choice.form.name}"
 
 
 def _names(results: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from samrt.errors import InputError
+from samrt.errors import InputError, Remedy
 from samrt.evaluation.records import Record
 from samrt.evaluation.truths import DataSet, Item, Mask, Truth
 from samrt.images import read_image
@@ -117,7 +117,9 @@ def _find_truth(item: Item, size: tuple[int, int], name: str) -> Truth:
     for truth in item.read(size).instances:
         if truth.name == name:
             return truth
-    raise InputError(f"{item.image} has no instance {name} any more; evaluate again with --restart")
+    raise InputError(
+        f"{item.image} has no instance {name} any more", Remedy("evaluate again with {restart}", {"restart": True})
+    )
 
 
 def _window(truth: Truth, answer: Mask) -> tuple[int, int, int, int]:

@@ -201,7 +201,7 @@ def prepare_preprocess(kernels: Kernels, what: Preprocessing, workspace: int, st
 def preprocess(
     kernels: Kernels, what: Preprocessing, image: ImagePlanes, out: int, workspace: int, stream: int = 0
 ) -> None:
-    """Resize, normalise and pad one image, as `transforms.resize_longest_side` and `normalize_and_pad` do.
+    """Resize, normalise and pad one image, as `geometry.resize_image` and `normalize_and_pad` do.
 
     Args:
         kernels: the library.

@@ -18,7 +18,7 @@ from hostcuda.outside import expect_passed, names
 from onnx import TensorProto, helper
 
 from samrt.backends.tensorrt.plan import ErrorLines, Errors, deserialize, runtime_logger
-from samrt.backends.tensorrt.ranges import InputRange, check_names, check_shapes, limits, named_axes
+from samrt.backends.tensorrt.ranges import InputRange, check_names, check_shapes, max_lengths, named_axes
 from samrt.bundle.contract import MASK_DECODER, Graph, Tensor
 from samrt.device.gpus import find_gpus
 from samrt.engines.flavours import Flavour, import_flavour
@@ -55,9 +55,9 @@ def test_axes_get_the_names_of_the_graph() -> None:
 
 
 def test_limits_are_those_of_the_named_axes() -> None:
-    assert limits(RANGES) == {"prompts": 4, "points": 16}
+    assert max_lengths(RANGES) == {"prompts": 4, "points": 16}
     narrower = InputRange(Tensor("mask", "float32", ("prompts", 1)), (1, 1), (2, 1))
-    assert limits((narrower, *RANGES)) == limits((*RANGES, narrower)) == {"prompts": 2, "points": 16}
+    assert max_lengths((narrower, *RANGES)) == max_lengths((*RANGES, narrower)) == {"prompts": 2, "points": 16}
 
 
 def test_shapes_within_the_ranges_pass() -> None:
@@ -69,8 +69,8 @@ def test_shapes_within_the_ranges_pass() -> None:
 @pytest.mark.parametrize(
     ("coords", "labels", "message"),
     [
-        ((5, 1, 2), (5, 1), "--max-prompts 5"),
-        ((1, 17, 2), (1, 17), "--max-points 17"),
+        ((5, 1, 2), (5, 1), "max_prompts=5"),
+        ((1, 17, 2), (1, 17), "max_points=17"),
         ((0, 1, 2), (0, 1), "at least 1"),
         ((1, 1, 3), (1, 1), r"must have the shape \[prompts, points, 2\], not \[1, 1, 3\]"),
         ((1, 1), (1, 1), r"must have the shape \[prompts, points, 2\], not \[1, 1\]"),
@@ -161,7 +161,7 @@ def test_the_real_tensorrt_rtx_says_that_there_is_no_driver(rtx: Flavour, plan: 
 def test_the_real_tensorrt_rtx_recognises_what_is_no_plan(rtx: Flavour, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.plan"
     damaged.write_bytes(np.random.default_rng(0).bytes(4096))
-    with pytest.raises(BackendError, match=r"damaged: build the engine again on this machine with `samrt build`"):
+    with pytest.raises(BackendError, match=r"damaged: build the engines again on this machine"):
         deserialize(damaged, rtx)
 
 

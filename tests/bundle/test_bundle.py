@@ -30,7 +30,7 @@ def test_path_of_knows_only_the_files_of_the_manifest(own_bundle: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"there is no bundle at .*samrt export"):
+    with pytest.raises(BundleError, match=r"there is no bundle at .*make one with samrt_export\.export"):
         open_bundle(tmp_path / "absent")
 
 
@@ -41,7 +41,7 @@ def test_folder_that_is_no_bundle(tmp_path: Path) -> None:
 
 def test_checkpoint_in_place_of_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "sam.pth").write_bytes(b"weights")
-    with pytest.raises(BundleError, match=r"sam.pth is a file, and a bundle is a folder; .*samrt export"):
+    with pytest.raises(BundleError, match=r"sam.pth is a file, and a bundle is a folder; .*samrt_export\.export"):
         open_bundle(tmp_path / "sam.pth")
 
 

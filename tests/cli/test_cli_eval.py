@@ -72,7 +72,8 @@ def test_eval_compares_with_a_bundle_or_a_backend(run: Run, toy_bundle: Path) ->
         (("shapes", "--limit", "0"), "the limit must be at least 1 image"),
         (("shapes", "--backend", "gpu"), "there is no backend 'gpu'"),
         (("shapes", "--compare", "absent"), "there is no bundle at absent"),
-        (("shapes", "--masks", "."), "--images and --masks belong to a COCO JSON file"),
+        (("shapes", "--masks", "."), "is not a COCO JSON file"),
+        (("shapes", "--masks", "."), "; leave --images and --masks out\n"),
         (("shapes", "-o", "absent/out"), "does not exist"),
     ],
 )

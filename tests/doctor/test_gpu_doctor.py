@@ -186,7 +186,7 @@ def test_says_what_each_backend_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _find("TensorRT") == Finding("TensorRT", "broken", "!libnvinfer.so.10 is missing")
     assert _find("backend tensorrt").detail == "cannot run here without TensorRT"
     rtx = _find("backend tensorrt_rtx")
-    assert rtx.detail.startswith("cannot run here without a GPU; `samrt build` can build")
+    assert rtx.detail.startswith("cannot run here without a GPU; its engines can be built here")
     assert runtime_works(examine()), "the GPU backends are optional"
 
 

@@ -19,9 +19,9 @@ from samrt.engines.builder import bundle as building
 from samrt.engines.builder.bundle import build_bundle
 from samrt.engines.flavours import Flavour
 from samrt.engines.manifest import platform_name
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import BuildLimits
 from samrt.engines.selection import Choice
-from samrt.engines.sets import find_engine_sets
+from samrt.engines.sets import EngineSet, find_engine_sets
 from samrt.errors import BackendError
 from samrt.progress import Lines
 
@@ -36,14 +36,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
     for module in (building, gpus):
         monkeypatch.setattr(module, "find_gpus", lambda: [CARD])
 
-    def open_engines(choice: Choice, options: Any) -> Session:
+    def open_engines(choice: Choice, engines: EngineSet, options: Any) -> Session:
         opened.append(choice)
-        assert choice.engines is not None
-        assert choice.engines.path_of("image_encoder").exists()
-        assert choice.engines.manifest is not None
+        assert engines.path_of("image_encoder").exists()
         assert options.device == CARD.index
-        session = open_onnxruntime(open_bundle(choice.engines.folder.parent.parent), choice)
-        limits, run = choice.engines.manifest.limits, session.decoder.run
+        session = open_onnxruntime(open_bundle(engines.folder.parent.parent), choice)
+        limits, run = engines.manifest.limits, session.decoder.run
 
         def limited(inputs: Any, on_device: Any = ()) -> Any:
             prompts, points = inputs["point_labels"].shape
@@ -98,9 +96,9 @@ def test_what_is_built_without_a_gpu(own_bundle: Path, rtx: Flavour) -> None:
 def test_the_same_set_is_replaced_and_others_stay(own_bundle: Path) -> None:
     build_bundle(own_bundle, named("8.6"))
     build_bundle(own_bundle, named("8.9"))
-    smaller = replace(named("8.9"), limits=Limits(max_points=2))
+    smaller = replace(named("8.9"), limits=BuildLimits(max_points=2))
     build_bundle(own_bundle, smaller)
-    found = [each.manifest for each in find_engine_sets(own_bundle) if each.manifest]
+    found = [each.manifest for each in find_engine_sets(own_bundle) if isinstance(each, EngineSet)]
     assert [(each.compute_capabilities, each.limits) for each in found] == [
         (("8.6",), FULL.limits),
         (("8.9",), smaller.limits),
@@ -153,7 +151,7 @@ def test_the_reference_is_the_fp32_form(
 
 
 def test_what_the_engines_do_not_take_is_not_asked_of_them(own_bundle: Path, stand_in: list[Choice]) -> None:
-    small = replace(named("8.9"), limits=Limits(max_prompts=1, max_points=2))
+    small = replace(named("8.9"), limits=BuildLimits(max_prompts=1, max_points=2))
     verification = build_bundle(own_bundle, small).verification
     assert verification is not None
     assert set(verification["figures"]["prompts"]) == {"point", "box", "mask", "batch"}
@@ -179,8 +177,8 @@ def test_past_tolerance_nothing_is_installed(
     before = everything_in(own_bundle)
     honest = building.open_engines
 
-    def dishonest(choice: Choice, options: Any) -> Session:
-        session = honest(choice, options)
+    def dishonest(*given: Any) -> Session:
+        session = honest(*given)
         engine = session.encoder if graph == "image_encoder" else session.decoder
         run = engine.run
 

@@ -32,7 +32,7 @@ def test_a_bundle_without_the_precision(own_bundle: Path) -> None:
 def test_the_form_for_cpus_is_not_built(own_bundle: Path) -> None:
     form = open_bundle(own_bundle).manifest.forms[0]
     rewrite_manifest(own_bundle, forms=(replace(form, lowering="chunked"),))
-    with pytest.raises(BackendError, match="chunked form only, which is for ONNX Runtime; export it with --precision"):
+    with pytest.raises(BackendError, match="chunked form only, which is for ONNX Runtime; export it with precisions="):
         build_bundle(own_bundle, FULL)
 
 

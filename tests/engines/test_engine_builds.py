@@ -24,7 +24,7 @@ from samrt.engines.builder.network import parse
 from samrt.engines.flavours import Flavour
 from samrt.engines.logger import collecting_logger
 from samrt.engines.manifest import EngineManifest
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import BuildLimits
 from samrt_export.families.sam import RELEASED
 from samrt_export.forms import export_decoder, export_encoder, form_of
 from samrt_export.lowering import resolve
@@ -43,7 +43,7 @@ OF_TENSORRT_10 = re.findall(
     "LayerNormalization MatMul Mul Pad Relu Reshape Shape Sin Slice Softmax Split Squeeze Sub Transpose Unsqueeze "
     "Where",
 )
-HALF = BuildRequest("tensorrt_rtx", "fp16", Limits(max_batch=1, max_prompts=4, max_points=16))
+HALF = BuildRequest("tensorrt_rtx", "fp16", BuildLimits(max_batch=1, max_prompts=4, max_points=16))
 MIB = 1 << 20
 
 

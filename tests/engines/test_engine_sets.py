@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from changed_json import changed
 from PIL import Image
-from toy_bundle import write_toy_bundle
+from toy_bundle import rewrite_manifest, write_toy_bundle
 from toy_engines import MACHINE, ORIN, write_engines
 
 import samrt
@@ -20,9 +20,9 @@ from samrt.bundle.folder import check_replaceable, open_bundle
 from samrt.cli import main
 from samrt.engines import selection
 from samrt.engines.manifest import EngineManifest, platform_name
-from samrt.engines.selection import Machine, choose, misfit
-from samrt.engines.sets import EngineSet, find_engine_sets, is_engines_folder
-from samrt.errors import BackendError, BundleError, OutputError
+from samrt.engines.selection import Machine, choose, fit
+from samrt.engines.sets import BrokenEngineSet, EngineSet, find_engine_sets, is_engines_folder
+from samrt.errors import BackendError, BundleError, OutputError, Reason
 
 pytest_plugins = ("toy_fixtures",)
 
@@ -54,7 +54,7 @@ def test_every_key_is_required_and_documented(text: str) -> None:
     documented = (Path(__file__).resolve().parents[2] / "docs" / "tensorrt.md").read_text()
     for key in json.loads(text):
         assert f"`{key}`" in documented
-        with pytest.raises(BundleError, match=f"lacks '{key}'.*samrt build"):
+        with pytest.raises(BundleError, match=f"lacks '{key}'; build the engines again"):
             EngineManifest.from_json(changed(text, key, delete=True))
 
 
@@ -92,12 +92,12 @@ def test_every_key_is_required_and_documented(text: str) -> None:
 def test_wrong_values_are_named(text: str, keys: tuple[Any, ...], value: Any, message: str) -> None:
     with pytest.raises(BundleError, match=message) as caught:
         EngineManifest.from_json(changed(text, *keys, to=value))
-    assert "samrt build" in str(caught.value) or keys[0] == "engines"
+    assert "build the engines again" in str(caught.value) or keys[0] == "engines"
 
 
 @pytest.mark.parametrize("broken", ["", "{", b"\xff", "[1]", "[" * 100_000])
 def test_what_is_not_a_json_object_is_refused(broken: str | bytes) -> None:
-    with pytest.raises(BundleError, match="samrt build"):
+    with pytest.raises(BundleError, match="; build the engines again"):
         EngineManifest.from_json(broken)
 
 
@@ -113,18 +113,18 @@ def test_sets_are_found_best_first(own_bundle: Path) -> None:
     write_engines(own_bundle, precision="fp16")
     (own_bundle / "engines" / "broken").mkdir()
     (own_bundle / "engines" / ".half-written").mkdir()
-    found = find_engine_sets(own_bundle)
-    assert [(each.manifest.backend, each.manifest.precision) if each.manifest else None for each in found] == [
+    *whole, broken = find_engine_sets(own_bundle)
+    assert isinstance(broken, BrokenEngineSet)
+    assert [(each.manifest.backend, each.manifest.precision) for each in whole] == [
         ("tensorrt_rtx", "fp16"),
         ("tensorrt", "fp32"),
         ("tensorrt_rtx", "fp32"),
         ("tensorrt", "fp32"),
         ("tensorrt_rtx", "fp32"),
-        None,
     ]
-    compared = [each.manifest.verification is not None for each in found if each.manifest]
+    compared = [each.manifest.verification is not None for each in whole]
     assert compared == [True, True, True, False, False]
-    assert "engine.json" in found[5].problem
+    assert "engine.json" in str(broken.problem)
 
 
 def test_a_bundle_without_engines_has_none(own_bundle: Path) -> None:
@@ -134,6 +134,7 @@ def test_a_bundle_without_engines_has_none(own_bundle: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"not really an engine: ENCODER", None])
 def test_a_damaged_engine_is_noticed(with_engines: Path, damage: bytes | None) -> None:
     (engines,) = find_engine_sets(with_engines)
+    assert isinstance(engines, EngineSet)
     path = engines.path_of("image_encoder")
     path.unlink()
     if damage is not None:
@@ -186,7 +187,7 @@ def test_auto_takes_engines_that_fit(with_engines: Path, monkeypatch: pytest.Mon
 
 def test_engines_that_no_gpu_has_run_are_said_to_be_so(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_engines(own_bundle, verification=None)
-    assert "never compared with the bundle" in str(chosen(own_bundle, MACHINE, monkeypatch))
+    assert "not compared with the bundle yet" in str(chosen(own_bundle, MACHINE, monkeypatch))
 
 
 def test_stock_tensorrt_comes_before_rtx(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,17 +198,17 @@ def test_stock_tensorrt_comes_before_rtx(with_engines: Path, monkeypatch: pytest
     choice = chosen(with_engines, newer, monkeypatch)
     assert choice.backend == "tensorrt_rtx"
     assert len(choice.passed_over) == 1
-    assert "built with tensorrt 10.9.0, here is 10.10.0; build again" in choice.passed_over[0]
+    assert "built with tensorrt 10.9.0, here is 10.10.0; build them again" in choice.passed_over[0]
 
 
 @pytest.mark.parametrize(
     ("machine", "reason"),
     [
         (replace(MACHINE, gpu=None), "no NVIDIA GPU can be used here; see `samrt doctor`"),
-        (replace(MACHINE, gpu=ORIN), r"built for compute capability 8.6, 8.9, Orin has 8.7; build again"),
+        (replace(MACHINE, gpu=ORIN), r"built for compute capability 8.6, 8.9, Orin has 8.7; build them again"),
         (replace(MACHINE, versions={}), "needs tensorrt_rtx 1.7.1, which is not installed"),
         (replace(MACHINE, versions={"tensorrt_rtx": "1.8.0"}), "built with tensorrt_rtx 1.7.1, here is 1.8.0"),
-        (replace(MACHINE, problems={"tensorrt_rtx": "libfoo is missing"}), "libfoo is missing"),
+        (replace(MACHINE, problems={"tensorrt_rtx": Reason("libfoo is missing")}), "libfoo is missing"),
         (replace(MACHINE, platform="linux_aarch64"), f"built for {platform_name()}, this is linux_aarch64"),
     ],
 )
@@ -221,6 +222,15 @@ def test_what_does_not_fit_is_passed_over_and_said(
     with pytest.raises(BackendError, match=r"no engines of tensorrt_rtx in .* can run here") as caught:
         chosen(with_engines, machine, monkeypatch, "tensorrt_rtx")
     assert reason in str(caught.value)
+
+
+def test_engines_of_another_precision_are_skipped(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = open_bundle(with_engines).manifest.forms[0]
+    rewrite_manifest(with_engines, forms=(form, replace(form, precision="fp16")))
+    monkeypatch.setattr(selection, "this_machine", lambda _: MACHINE)
+    choice = choose(open_bundle(with_engines), precision="fp16")
+    assert str(choice) == "onnxruntime, fp16-dense"
+    assert [reason.facts.partition(": ")[2] for reason in choice.skipped] == ["fp16 was asked for"]
 
 
 def test_engines_of_other_graphs_are_stale(with_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +254,9 @@ def test_without_engines_no_gpu_is_looked_for(own_bundle: Path, monkeypatch: pyt
 
     monkeypatch.setattr(selection, "this_machine", never)
     assert choose(open_bundle(own_bundle)).backend == "onnxruntime"
-    with pytest.raises(BackendError, match="holds no engines of tensorrt; build them with `samrt build"):
+    with pytest.raises(
+        BackendError, match=r"holds no engines of tensorrt; build them with samrt\.build_bundle and backend='tensorrt'"
+    ):
         choose(open_bundle(own_bundle), "tensorrt")
 
 
@@ -262,11 +274,11 @@ def test_engines_that_fail_to_open_are_an_error_and_no_fallback(
         samrt.load(with_engines)
 
 
-def test_misfit_of_a_whole_set_is_empty(with_engines: Path) -> None:
+def test_a_set_that_fits_runs_the_form_it_was_built_from(with_engines: Path) -> None:
     manifest = open_bundle(with_engines).manifest
     (engines,) = find_engine_sets(with_engines)
-    assert misfit(engines, manifest, MACHINE) == ""
-    assert misfit(EngineSet(engines.folder, None, "lost"), manifest, MACHINE) == "lost"
+    assert isinstance(engines, EngineSet)
+    assert fit(engines, manifest, MACHINE) == manifest.forms[0]
 
 
 def test_info_looks_at_the_engines_too(

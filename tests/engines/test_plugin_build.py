@@ -29,9 +29,9 @@ from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.flavours import Flavour
 from samrt.engines.manifest import EngineManifest
 from samrt.engines.plugin import PLUGIN
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import BuildLimits, ranges
 from samrt.engines.selection import Choice
-from samrt.engines.sets import find_engine_sets
+from samrt.engines.sets import EngineSet, find_engine_sets
 from samrt.errors import BackendError, BundleError
 from samrt.kernels.library import PLUGIN_VARIABLE
 from samrt.progress import SILENT, Lines
@@ -76,10 +76,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(f"build {onnx.stem}")
         return BuiltEngine(memoryview(b"plan"), {}, 1.0, (LAPTOP.compute_capability,), ())
 
-    def open_engines(choice: Choice, options: Any) -> Session:
-        assert choice.engines is not None
+    def open_engines(choice: Choice, engines: EngineSet, options: Any) -> Session:
         done.append(f"open {choice.form.name}")
-        return open_onnxruntime(open_bundle(choice.engines.folder.parent.parent), choice)
+        return open_onnxruntime(open_bundle(engines.folder.parent.parent), choice)
 
     monkeypatch.setattr(building, "build_engine", build)
     monkeypatch.setattr(building, "open_engines", open_engines)
@@ -148,7 +147,7 @@ def test_kernels_that_fail_their_own_test(
     use_library(compile_stub(tmp_path, self_test=3), monkeypatch)
     said = refused(plugin_bundle, r"failed their own test on RTX 4060: .*tile 2 is off by 0\.3")
     assert "it has 87, 89, 110" in said
-    assert "--lowering auto,augmented" in said
+    assert "lowering=('auto', 'augmented')" in said
     assert events == ["test on 0"]
 
 
@@ -182,13 +181,15 @@ def test_a_library_without_kernels_for_a_gpu_that_is_built_for(
     plugin_bundle: Path, rtx: Flavour, library: Path
 ) -> None:
     request = BuildRequest("tensorrt_rtx", "fp16", options=BuildOptions(compute_capabilities=("8.6", "8.9")))
-    said = refused(plugin_bundle, "has kernels for 87, 89, 110, which do not run on compute capability 8.6:", request)
+    said = refused(plugin_bundle, "has kernels for 87, 89, 110, which do not run on compute capability 8.6;", request)
     assert "leave it out" in said
 
 
 @pytest.mark.parametrize("forms", [("fp16-plugin",), ("fp16-plugin", "fp16-dense")])
 def test_without_a_form_to_compare_with(own_bundle: Path, events: list[str], forms: tuple[str, ...]) -> None:
-    refused(with_forms(own_bundle, *forms), r"could not be compared with anything; export .*--lowering auto,plugin")
+    refused(
+        with_forms(own_bundle, *forms), r"could not be compared with anything; export .*lowering=\('auto', 'plugin'\)"
+    )
     assert events == []
 
 
@@ -201,8 +202,8 @@ def test_the_node_is_refused_by_name_where_no_plugin_is_loaded(
     with pytest.raises(
         BackendError, match=r"\(SamrtRelPosAttention\).*samrt's plugin, which has to be loaded"
     ) as caught:
-        build_engine(rtx, path, ranges(graph, Limits()), options, SILENT)
-    assert "--lowering auto,augmented" in str(caught.value)
+        build_engine(rtx, path, ranges(graph, BuildLimits()), options, SILENT)
+    assert "lowering=('auto', 'augmented')" in str(caught.value)
 
 
 # engine.json

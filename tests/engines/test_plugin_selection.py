@@ -19,7 +19,7 @@ from samrt.engines import selection
 from samrt.engines.flavours import Flavour
 from samrt.engines.plugin import PLUGIN
 from samrt.engines.selection import choose
-from samrt.errors import BackendError
+from samrt.errors import BackendError, Reason
 
 pytest_plugins = ("toy_fixtures",)
 
@@ -44,7 +44,7 @@ def test_engines_whose_plugin_is_not_here_are_passed_over(
     plugin_bundle: Path, monkeypatch: pytest.MonkeyPatch, problem: str, changes: dict[str, Any], reason: str
 ) -> None:
     stock_set(plugin_bundle, **changes)
-    machine = replace(MACHINE, problems={"plugin": problem} if problem else {})
+    machine = replace(MACHINE, problems={"plugin": Reason(problem)} if problem else {})
     monkeypatch.setattr(selection, "this_machine", lambda _: machine)
     choice = choose(open_bundle(plugin_bundle))
     if reason:
@@ -72,9 +72,9 @@ def test_the_machine_looks_for_the_plugin_where_tensorrt_is(
     monkeypatch.setattr(selection, "import_flavour", lambda name: Flavour(name, None, "10.9.0"))
     assert selection.this_machine().problems == {}
     monkeypatch.setattr(selection, "find_gpus", lambda: [replace(LAPTOP, compute_capability="12.0")])
-    assert "has kernels for 87, 89, 110, which" in selection.this_machine().problems["plugin"]
+    assert "has kernels for 87, 89, 110, which" in selection.this_machine().problems["plugin"].facts
     use_library(tmp_path / "absent.so", monkeypatch)
-    assert re.search(r"absent\.so", selection.this_machine().problems["plugin"])
+    assert re.search(r"absent\.so", selection.this_machine().problems["plugin"].facts)
     monkeypatch.setattr(selection, "installed_flavours", dict)
     assert selection.this_machine().problems == {}
 
@@ -98,7 +98,7 @@ def test_a_bundle_with_nothing_for_onnx_runtime(
     own_bundle: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     bundle = with_forms(own_bundle, "fp16-plugin")
-    with pytest.raises(BackendError, match=r"holds fp16-plugin only, .*plugin of TensorRT.*auto,plugin") as caught:
+    with pytest.raises(BackendError, match=r"holds fp16-plugin only, .*plugin of TensorRT.*'auto', 'plugin'") as caught:
         choose(open_bundle(bundle), backend)
     assert "can run here" not in str(caught.value)
     stock_set(bundle, version="10.3.0")

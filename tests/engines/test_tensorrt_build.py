@@ -26,7 +26,7 @@ from samrt.engines.builder import monitor
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.targets import Targets, choose_targets
 from samrt.engines.flavours import Flavour
-from samrt.engines.profiles import Limits, Range, ranges
+from samrt.engines.profiles import BuildLimits, Range, ranges
 from samrt.errors import BackendError, BundleError, InputError
 from samrt.progress import SILENT, Lines
 
@@ -68,7 +68,7 @@ def watched(rtx: Flavour) -> tuple[Flavour, list[Any]]:
 def test_a_vit_encoder(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     lines: list[str] = []
-    built = build_engine(rtx, path, ranges(graph, Limits(max_batch=2)), BuildOptions(), Lines(lines.append))
+    built = build_engine(rtx, path, ranges(graph, BuildLimits(max_batch=2)), BuildOptions(), Lines(lines.append))
     assert lines[0] == "building encoder: reading encoder.onnx"
     weights = (path.parent / "encoder.weights").stat().st_size
     assert len(built.plan) == built.memory["plan_bytes"] > weights
@@ -147,7 +147,7 @@ def test_progress(rtx: Flavour, small_encoder: Encoder) -> None:
     build_engine(
         rtx,
         path,
-        ranges(graph, Limits()),
+        ranges(graph, BuildLimits()),
         BuildOptions(),
         Lines(lambda line: lines.append((line, threading.current_thread().name))),
     )
@@ -189,10 +189,10 @@ def test_ctrl_c_aborts_the_build(rtx: Flavour, small_encoder: Encoder, loggers: 
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), Lines(press))
+        build_engine(rtx, path, ranges(graph, BuildLimits()), BuildOptions(), Lines(press))
     assert any("BuildCanceled" in line for line in loggers[0].errors)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("samrt-build")]
-    assert build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), SILENT).plan.nbytes > 0
+    assert build_engine(rtx, path, ranges(graph, BuildLimits()), BuildOptions(), SILENT).plan.nbytes > 0
 
 
 @pytest.mark.usefixtures("slow")
@@ -206,14 +206,14 @@ def test_an_exception_out_of_progress_aborts_the_build(
             raise BrokenPipeError("nobody reads this")
 
     with pytest.raises(BrokenPipeError):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(), Lines(fail))
+        build_engine(rtx, path, ranges(graph, BuildLimits()), BuildOptions(), Lines(fail))
     assert any("BuildCanceled" in line for line in loggers[0].errors)
 
 
 def test_a_workspace_that_is_too_small(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     with pytest.raises(BackendError, match=r"cannot build .*; the workspace of 1 MiB is too small: raise it"):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(workspace_mib=1), SILENT)
+        build_engine(rtx, path, ranges(graph, BuildLimits()), BuildOptions(workspace_mib=1), SILENT)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
@@ -234,7 +234,7 @@ def test_unknown_compute_capabilities(wanted: tuple[str, ...], said: str, rtx: F
 def test_turing_has_no_float32_products(rtx: Flavour, small_encoder: Encoder) -> None:
     path, graph = small_encoder("augmented")
     with pytest.raises(BackendError, match=r"Turing.*leave 7\.5 out"):
-        build_engine(rtx, path, ranges(graph, Limits()), BuildOptions(compute_capabilities=("7.5",)), SILENT)
+        build_engine(rtx, path, ranges(graph, BuildLimits()), BuildOptions(compute_capabilities=("7.5",)), SILENT)
 
 
 def test_rtx_builds_for_the_gpu_at_hand(rtx: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:

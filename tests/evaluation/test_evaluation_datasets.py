@@ -213,7 +213,7 @@ def test_where_there_is_no_data_set_it_is_said(tmp_path: Path) -> None:
 
 def test_folders_for_json_files_are_refused_elsewhere(folder: Path, tmp_path: Path) -> None:
     for keyword in ("images", "masks"):
-        with pytest.raises(InputError, match="--images and --masks belong to a COCO JSON file"):
+        with pytest.raises(InputError, match=r"is not a COCO JSON file.*; leave images and masks out"):
             open_data_sets(folder, **{keyword: tmp_path})
 
 

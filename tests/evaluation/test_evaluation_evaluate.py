@@ -134,7 +134,7 @@ def test_engines_that_were_never_compared_are_said(
     evaluate(data / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), progress=heard)
 
     (line,) = heard.lines
-    assert "never compared with the bundle" in line
+    assert "not compared with the bundle yet" in line
 
 
 def test_turned_images_are_said_once(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_turned_images_are_said_once(toy_bundle: Path, data: Path, tmp_path: Pat
     evaluate(tmp_path / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), progress=heard)
 
     (line,) = heard.lines
-    assert line.startswith("second: 1 of 2 images are turned as their EXIF orientation says; their truths must be")
+    assert line.startswith("second: 1 of 2 images are rotated by their EXIF orientation; their annotations must fit")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
@@ -171,8 +171,8 @@ def test_a_limit_is_said(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
     )
 
     assert (found.data_sets[0].images, found.data_sets[0].available) == (3, IMAGES)
-    assert heard.lines == ["first: left out 1 of 4 images (--limit)"]
-    assert "left out: 1 of 4 images (--limit)" in (tmp_path / "out" / "results.md").read_text()
+    assert heard.lines == ["first: left out 1 of 4 images (limit)"]
+    assert "left out: 1 of 4 images (limit)" in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_two_equal_bundles_differ_by_nothing(toy_bundle: Path, data: Path, tmp_path: Path) -> None:

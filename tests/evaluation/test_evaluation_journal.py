@@ -56,7 +56,7 @@ def test_a_journal_of_something_else_is_refused_and_kept(path: Path) -> None:
     before = path.read_bytes()
 
     for act in (check_journal, Journal):
-        with pytest.raises(InputError, match=r"differs in prompts, data_set; .*--restart"):
+        with pytest.raises(InputError, match=r"differs in prompts, data_set; .*restart=True"):
             act(path, {**HEADER, "prompts": ("box", "points:1"), "data_set": "other"})
     assert path.read_bytes() == before
 
@@ -65,7 +65,7 @@ def test_a_journal_of_something_else_is_refused_and_kept(path: Path) -> None:
 def test_a_journal_without_a_first_line_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
-    with pytest.raises(InputError, match=r"damaged.*--restart"):
+    with pytest.raises(InputError, match=r"damaged.*restart=True"):
         Journal(path, HEADER)
 
 
@@ -90,7 +90,7 @@ def test_an_image_that_is_there_twice_is_named(path: Path) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines, lines[1]]))
 
-    with pytest.raises(InputError, match=r"damaged in line 4; .*--restart"):
+    with pytest.raises(InputError, match=r"damaged in line 4; .*restart=True"):
         Journal(path, HEADER)
 
 
@@ -106,7 +106,7 @@ def test_records_come_in_the_order_of_the_images(path: Path) -> None:
 
 @pytest.mark.parametrize("images", [["a"], ["a", "b", "c"], ["a", "c"]])
 def test_records_of_other_images_are_refused(path: Path, images: list[str]) -> None:
-    with pytest.raises(InputError, match=r"not exactly the images of its data set, see '[bc]'; .*--restart"):
+    with pytest.raises(InputError, match=r"not exactly the images of its data set, see '[bc]'; .*restart=True"):
         list(read_records(path, images))
 
 

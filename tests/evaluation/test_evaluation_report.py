@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from samrt.evaluation.compare import Difference
+from samrt.evaluation.difference import Difference
 from samrt.evaluation.report import describe_left_out, differences_table, markdown_report, terminal_report
 from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
 from samrt.evaluation.summary import Row, Score
@@ -27,7 +27,7 @@ def test_the_signs_of_differences_are_shown_and_zero_has_none_of_its_own() -> No
 def test_the_page_says_what_was_left_out_and_shows_the_pictures() -> None:
     page = markdown_report(EVALUATION, ["shapes_points_2.png"])
 
-    assert "left out: 2 crowd regions, 7 of 10 images (--limit)" in page
+    assert "left out: 2 crowd regions, 7 of 10 images (limit)" in page
     assert "3 images, 20 instances of 150 pixels (median); the disc has a radius of 6.9 pixels" in page
     assert "![shapes_points_2.png](shapes_points_2.png)" in page
     assert "| -" in page

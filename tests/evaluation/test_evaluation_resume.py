@@ -73,7 +73,7 @@ def test_another_evaluation_in_the_same_folder_needs_restart(
     evaluate(*arguments, Options(prompts="box"))
     before = (tmp_path / "out" / "results.json").read_text()
 
-    with pytest.raises(InputError, match=r"differs in prompts; .*--restart"):
+    with pytest.raises(InputError, match=r"differs in prompts; .*restart=True"):
         evaluate(*arguments, Options(prompts="point"))
     with pytest.raises(InputError, match="differs in data_set"):
         evaluate(*arguments, Options(prompts="box", limit=1))
@@ -116,7 +116,7 @@ def test_an_image_of_no_data_set_in_a_journal_is_refused(toy_bundle: Path, data:
     with (tmp_path / "out" / "first" / "instances.jsonl").open("ab") as file:
         file.write(b'{"image": "stranger.png", "instances": []}\n')
 
-    with pytest.raises(InputError, match=r"see 'stranger\.png'; .*--restart"):
+    with pytest.raises(InputError, match=r"see 'stranger\.png'; .*restart=True"):
         evaluate(*words)
 
 
@@ -124,7 +124,7 @@ def test_results_of_other_data_sets_are_not_replaced(toy_bundle: Path, data: Pat
     words, options = (Contender(toy_bundle), tmp_path / "out"), Options(prompts="box")
     evaluate(data / "first", *words, options)
 
-    with pytest.raises(InputError, match=r"holds results of first, which would be lost; .*--restart"):
+    with pytest.raises(InputError, match=r"holds results of first, which would be lost; .*restart=True"):
         evaluate(data / "second", *words, options)
     assert len(evaluate(data, *words, options).rows) == 2  # those of the first are among them
     found = evaluate(data / "second", *words, Options(prompts="box", restart=True))
@@ -138,6 +138,6 @@ def test_results_of_something_else_are_never_replaced(toy_bundle: Path, data: Pa
     (tmp_path / "out" / "results.json").write_text(text)
 
     for restart in (False, True):
-        with pytest.raises(OutputError, match=r"is not of samrt eval, and would be lost"):
+        with pytest.raises(OutputError, match=r"was not written by an evaluation, and would be lost"):
             evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(restart=restart))
     assert (tmp_path / "out" / "results.json").read_text() == text

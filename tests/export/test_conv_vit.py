@@ -165,7 +165,7 @@ def test_reads_every_size_off_the_shapes() -> None:
     loaded = load(state)
     assert (loaded.family, loaded.variant, loaded.image_size) == ("conv_vit", "conv_vit_d32x3", 128)
     assert loaded.sam.image_encoder.config == SMALL_CONV_VIT
-    assert loaded.normalization == Normalization("mean_std", PIXEL_MEAN, PIXEL_STD)
+    assert loaded.contract.geometry.normalization == Normalization("mean_std", PIXEL_MEAN, PIXEL_STD)
     assert {name: tensor.data_ptr() for name, tensor in loaded.sam.state_dict().items()} == {
         name: tensor.data_ptr() for name, tensor in state.items()
     }

@@ -43,7 +43,9 @@ def test_builds_a_small_vit_around_the_checkpoints_tensors(small_checkpoint: Pat
     loaded = load_model(checkpoint)
     assert (loaded.family, loaded.variant, loaded.image_size) == ("sam", "vit_d64x4", 256)
     assert loaded.sam.image_encoder.config == SMALL_VIT
-    assert loaded.normalization == Normalization("mean_std", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    assert loaded.contract.geometry.normalization == Normalization(
+        "mean_std", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    )
     assert not any(module.training for module in loaded.sam.modules())
     assert not any(parameter.requires_grad for parameter in loaded.sam.parameters())
     parameters = loaded.sam.state_dict()
@@ -108,7 +110,7 @@ def test_builds_lite_medsam() -> None:
     loaded = load_model(checkpoint_of(state))
     assert (loaded.family, loaded.variant, loaded.image_size) == ("lite_medsam", "tiny_vit_d32x5", 256)
     assert loaded.sam.image_encoder.config == SMALL_TINY_VIT
-    assert loaded.normalization == Normalization("min_max")
+    assert loaded.contract.geometry.normalization == Normalization("min_max")
     assert {name: tensor.data_ptr() for name, tensor in loaded.sam.state_dict().items()} == {
         name: tensor.data_ptr() for name, tensor in state.items()
     }

@@ -17,7 +17,7 @@ from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.network import parse
 from samrt.engines.flavours import import_flavour
 from samrt.engines.logger import collecting_logger
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import BuildLimits, ranges
 from samrt.progress import SILENT
 from samrt_export.lowering import lower
 from samrt_export.models.common import LayerNorm2d, softmax
@@ -196,7 +196,7 @@ def test_builder_does_not_warn(exported: tuple[nn.Module, Graph, Path]) -> None:
 
 def build(graph: Graph, path: Path) -> BuiltEngine:
     pytest.importorskip("tensorrt_rtx")
-    return build_engine(import_flavour("tensorrt_rtx"), path, ranges(graph, Limits()), BUILD, SILENT)
+    return build_engine(import_flavour("tensorrt_rtx"), path, ranges(graph, BuildLimits()), BUILD, SILENT)
 
 
 @pytest.mark.parametrize(("lowering", "matrices"), [("augmented", (0, 0.5)), ("dense", (1, 2))])

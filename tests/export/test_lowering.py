@@ -228,7 +228,7 @@ def test_encoders_without_relative_position_are_dense(lowering: str, precision: 
 
 @pytest.mark.parametrize("lowering", ["chunked", "augmented", "plugin"])
 def test_refuses_a_lowering_that_the_encoder_does_not_have(lowering: str) -> None:
-    with pytest.raises(InputError, match=f"lowering '{lowering}' .* TinyViT has none: use --lowering auto or dense"):
+    with pytest.raises(InputError, match=f"lowering '{lowering}' .* TinyViT has none; use lowering='auto'"):
         resolve(lowering, TinyViT(SMALL_TINY_VIT), "fp32")
 
 

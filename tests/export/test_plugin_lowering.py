@@ -246,7 +246,7 @@ def test_refuses_other_heads() -> None:
 
 
 def test_refuses_single_precision() -> None:
-    with pytest.raises(InputError, match=r"half precision, not in fp32: use --precision fp32,fp16 .*auto,plugin"):
+    with pytest.raises(InputError, match=r"half precision, not in fp32; use precisions=.*'auto', 'plugin'"):
         resolve("plugin", encoder_of(64), "fp32")
 
 

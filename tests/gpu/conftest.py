@@ -13,7 +13,7 @@ from samrt.backends.tensorrt.engine import TensorRtEngine
 from samrt.device.gpus import find_gpus
 from samrt.device.session import DeviceSession
 from samrt.engines.flavours import FLAVOURS, Flavour, import_flavour
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import BuildLimits
 from samrt.errors import BackendError
 from samrt.kernels.library import Kernels, find_kernels_library, load_kernels
 
@@ -53,7 +53,7 @@ def flavour(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     except BackendError as error:
         pytest.skip(str(error))
     try:
-        plan, graph = build(found, doubling(tmp_path_factory.mktemp("doubling")), Limits())
+        plan, graph = build(found, doubling(tmp_path_factory.mktemp("doubling")), BuildLimits())
         with DeviceSession() as session:
             TensorRtEngine(plan, graph, found, session).close()
     except BackendError as error:

@@ -11,11 +11,11 @@ from onnx import TensorProto, helper
 from samrt.bundle.contract import Graph, Tensor
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import Flavour
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.profiles import BuildLimits, ranges
 from samrt.progress import SILENT
 
 
-def build(flavour: Flavour, model: tuple[Path, Graph], limits: Limits) -> tuple[Path, Graph]:
+def build(flavour: Flavour, model: tuple[Path, Graph], limits: BuildLimits) -> tuple[Path, Graph]:
     """The plan of an ONNX graph, beside it."""
     path, graph = model
     plan = path.with_suffix(f".{flavour.name}.plan")

@@ -18,7 +18,7 @@ from samrt.bundle.precisions import PRECISIONS
 from samrt.device.array import DeviceArray
 from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.engines.flavours import Flavour
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import BuildLimits
 from samrt.errors import InputError
 from samrt.verification.compare import compare, make_reference, past_tolerance
 
@@ -80,7 +80,7 @@ def test_activations_near_the_range_of_half_precision(flavour: Flavour, session:
         helper.make_node("LayerNormalization", ["half", "scale", "bias"], ["normal"], axis=-1, epsilon=1e-6),
         helper.make_node("Cast", ["normal"], ["y"], to=TensorProto.FLOAT),
     ]
-    plan, graph = build(flavour, save(tmp_path / "norm.onnx", nodes), Limits(max_batch=4))
+    plan, graph = build(flavour, save(tmp_path / "norm.onnx", nodes), BuildLimits(max_batch=4))
     x = np.random.default_rng(0).uniform(-6e4, 6e4, (4, 1024)).astype(np.float32)
     exact = x.astype(np.float16).astype(np.float64)
     exact = (exact - exact.mean(-1, keepdims=True)) / exact.std(-1, keepdims=True)
@@ -98,7 +98,7 @@ def test_float32_engines_do_not_round_to_tf32(flavour: Flavour, session: DeviceS
         helper.make_node("Constant", [], ["w"], value=constant),
         helper.make_node("MatMul", ["x", "w"], ["y"]),
     ]
-    plan, graph = build(flavour, save(tmp_path / "matmul.onnx", nodes), Limits(max_batch=64))
+    plan, graph = build(flavour, save(tmp_path / "matmul.onnx", nodes), BuildLimits(max_batch=64))
     x = np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32)
     engine = TensorRtEngine(plan, graph, flavour, session)
     y = engine.run({"x": x})["y"]
@@ -110,11 +110,11 @@ def test_float32_engines_do_not_round_to_tf32(flavour: Flavour, session: DeviceS
 
 def test_more_than_the_engine_takes_is_refused(flavour: Flavour, session: DeviceSession, tmp_path: Path) -> None:
     plan, graph = build(
-        flavour, save(tmp_path / "double.onnx", [helper.make_node("Add", ["x", "x"], ["y"])]), Limits(max_batch=2)
+        flavour, save(tmp_path / "double.onnx", [helper.make_node("Add", ["x", "x"], ["y"])]), BuildLimits(max_batch=2)
     )
     engine = TensorRtEngine(plan, graph, flavour, session)
-    assert engine.limits == {"batch": 2}
-    with pytest.raises(InputError, match="--max-batch 3"):
+    assert engine.max_lengths == {"batch": 2}
+    with pytest.raises(InputError, match="max_batch=3"):
         engine.run({"x": np.ones((3, 1024), np.float32)})
     for batch in (1, 2, 1, 2, 1, 2):
         x: Any = np.full((batch, 1024), batch, np.float32)

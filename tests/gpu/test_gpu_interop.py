@@ -15,7 +15,7 @@ from small_graphs import build, doubling
 from samrt.backends.tensorrt.engine import TensorRtEngine
 from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.engines.flavours import Flavour
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import BuildLimits
 from samrt.errors import InputError
 
 X = np.random.default_rng(0).standard_normal((3, 1024)).astype(np.float32)
@@ -23,7 +23,7 @@ X = np.random.default_rng(0).standard_normal((3, 1024)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def model(flavour: Flavour, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    plan, graph = build(flavour, doubling(tmp_path_factory.mktemp("interop")), Limits(max_batch=4))
+    plan, graph = build(flavour, doubling(tmp_path_factory.mktemp("interop")), BuildLimits(max_batch=4))
     return lambda session, cuda_graphs: TensorRtEngine(plan, graph, flavour, session, cuda_graphs)
 
 

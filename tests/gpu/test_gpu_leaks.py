@@ -12,7 +12,7 @@ from samrt.backends.tensorrt.engine import TensorRtEngine
 from samrt.device.driver import check
 from samrt.device.session import DeviceSession
 from samrt.engines.flavours import Flavour
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import BuildLimits
 
 LOADS = 1000
 # What CUDA and TensorRT set up once is set up by then.
@@ -31,7 +31,7 @@ def _free() -> int:
 
 
 def test_a_thousand_loads_leave_no_memory_behind(flavour: Flavour, tmp_path: Path) -> None:
-    plan, graph = build(flavour, doubling(tmp_path), Limits(max_batch=64))
+    plan, graph = build(flavour, doubling(tmp_path), BuildLimits(max_batch=64))
     x = np.ones((64, 1024), np.float32)
     before = 0
     for load in range(WARM_UP + LOADS):

@@ -23,7 +23,7 @@ pytest_plugins = ("hostcuda.engine_fixtures",)
 def test_inputs_and_outputs_are_those_of_the_graph(toy: Any, decoder: Any) -> None:
     assert decoder.inputs == toy.graphs["decoder"].inputs
     assert decoder.outputs == toy.graphs["decoder"].outputs
-    assert decoder.limits == {"prompts": 3, "points": 4}
+    assert decoder.max_lengths == {"prompts": 3, "points": 4}
 
 
 def test_results_are_those_of_onnx_runtime(toy: Any, decoder: Any) -> None:
@@ -139,11 +139,11 @@ def test_an_axis_of_one_length_keeps_its_name_and_limit(
         engine = TensorRtEngine(plan, graph, flavour, session)
         shape = flavour.module.engines[-1].get_tensor_shape(graph.outputs[0].name)
         assert shape[0] == (1 if fixed else -1), "the stand-in reports what this is about"
-        assert (engine.inputs, engine.outputs, engine.limits) == (graph.inputs, graph.outputs, limits)
+        assert (engine.inputs, engine.outputs, engine.max_lengths) == (graph.inputs, graph.outputs, limits)
         inputs = an_image() if name == "encoder" else prompts_for(toy)
         for _ in range(3):
             same(engine.run(inputs), toy.reference[name].run(inputs))
         too_many = an_image(batch=2) if name == "encoder" else prompts_for(toy, 2)
-        with pytest.raises(InputError, match=r"this engine takes at most 1; .*samrt build --max-(batch|prompts) 2"):
+        with pytest.raises(InputError, match=r"this engine takes at most 1; .*again with max_(batch|prompts)=2"):
             engine.run(too_many)
         engine.close()

@@ -23,8 +23,8 @@ pytest_plugins = ("hostcuda.engine_fixtures",)
 @pytest.mark.parametrize(
     ("prompts", "points", "message"),
     [
-        (1, 5, r"point_coords has 5 points.* at most 4.*`samrt build --max-points 5`"),
-        (4, 1, r"point_coords has 4 prompts.* at most 3.*`samrt build --max-prompts 4`"),
+        (1, 5, r"point_coords has 5 points.* at most 4.*again with max_points=5"),
+        (4, 1, r"point_coords has 4 prompts.* at most 3.*again with max_prompts=4"),
         (0, 1, "point_coords has 0 prompts, the engine takes at least 1"),
     ],
 )
@@ -175,9 +175,9 @@ def test_plans_that_cannot_be_loaded_are_refused(toy: Any, session: DeviceSessio
     empty.touch()
     elsewhere.write_bytes(b"other gpu")
     cases = [
-        (damaged, False, r"cannot load damaged\.plan: the plan has a wrong magic tag; build the engine again"),
+        (damaged, False, r"cannot load damaged\.plan: the plan has a wrong magic tag; build the engines again"),
         (damaged, True, "no engine of TensorRT-RTX, or damaged"),
-        (elsewhere, True, r"built for other compute capabilities.*samrt build"),
+        (elsewhere, True, r"built for other compute capabilities.*build the engines again"),
         (empty, False, "cannot read the engine"),
         (tmp_path / "absent.plan", True, "cannot read the engine"),
     ]

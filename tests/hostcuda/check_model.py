@@ -27,13 +27,13 @@ from samrt.device.gpus import find_gpus
 from samrt.device.session import DeviceOptions, DeviceSession
 from samrt.engines import selection
 from samrt.engines.manifest import platform_name
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import BuildLimits
 from samrt.errors import BackendError, InputError
 from samrt.geometry import normalize_and_pad, resize_image
 from samrt.model import Model
 
-# The defaults of `samrt build`, but for fewer points: the batch has one length only.
-LIMITS = Limits(max_batch=1, max_prompts=2, max_points=5)
+# The defaults, but for fewer points: the batch has one length only.
+LIMITS = BuildLimits(max_batch=1, max_prompts=2, max_points=5)
 RANDOM = np.random.default_rng(0)
 IMAGES = [RANDOM.integers(0, 256, size, dtype=np.uint8) for size in ((40, 90, 3), (64, 64, 3), (200, 30, 3))]
 IMAGE, SIZE, INPUT = IMAGES[0], (40, 90), (28, 64)
@@ -53,7 +53,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Loads a toy bundle with engines of a flavour, on a machine where only that is installed."""
 
-    def load_(backend: str = "tensorrt", limits: Limits = LIMITS, options: DeviceOptions | None = None) -> Model:
+    def load_(backend: str = "tensorrt", limits: BuildLimits = LIMITS, options: DeviceOptions | None = None) -> Model:
         bundle = write_toy_bundle(tmp_path / backend)
         write_engines(bundle, backend, limits)
         machine = selection.Machine(platform_name(), find_gpus()[0], {backend: "0"}, {})
@@ -112,9 +112,7 @@ def test_prompts_are_split_by_what_the_engine_takes(load: Load, reference: Model
 def test_more_points_than_the_engine_takes_are_refused(load: Load) -> None:
     with load() as model:
         points = [[n, n] for n in range(5)]
-        with pytest.raises(
-            InputError, match=r"point_coords has 6 points, .* at most 5; .*`samrt build --max-points 6`"
-        ):
+        with pytest.raises(InputError, match=r"point_coords has 6 points, .* at most 5; .*again with max_points=6"):
             model.predict(model.encode(IMAGE), points, [1] * 5)  # one more is padding
 
 

@@ -18,7 +18,7 @@ from samrt.backends import session as backends
 from samrt.engines import selection
 from samrt.engines.flavours import Flavour
 from samrt.engines.plugin import PLUGIN
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import BuildLimits
 from samrt.errors import BackendError
 from samrt.kernels.library import PLUGIN_VARIABLE
 
@@ -49,7 +49,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_library_is_loaded_once_and_before_the_plans(bundle: Path, flavour: Flavour, library: Path) -> None:
-    write_engines(bundle, "tensorrt", Limits(), PLUGIN)
+    write_engines(bundle, "tensorrt", BuildLimits(), PLUGIN)
     expected = samrt.load(bundle, backend="onnxruntime").encode(IMAGE).features["image_embeddings"]
     for _ in range(2):
         with samrt.load(bundle) as model:
@@ -60,13 +60,13 @@ def test_the_library_is_loaded_once_and_before_the_plans(bundle: Path, flavour: 
 
 def test_a_library_that_the_program_loaded_itself_is_used(bundle: Path, flavour: Flavour, library: Path) -> None:
     flavour.module.registry.load_library(str(library))
-    write_engines(bundle, "tensorrt", Limits(), PLUGIN)
+    write_engines(bundle, "tensorrt", BuildLimits(), PLUGIN)
     with samrt.load(bundle, backend="tensorrt") as model:
         assert model.predict(model.encode(IMAGE), box=BOX).masks.shape[1:] == (40, 90)
 
 
 def test_engines_that_need_no_plugin_do_not_load_it(bundle: Path, flavour: Flavour, library: Path) -> None:
-    write_engines(bundle, "tensorrt", Limits())
+    write_engines(bundle, "tensorrt", BuildLimits())
     with samrt.load(bundle, backend="tensorrt"):
         assert flavour.module.registry.libraries == []
 
@@ -75,7 +75,7 @@ def test_without_the_library_the_engines_are_passed_over(
     bundle: Path, flavour: Flavour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PLUGIN_VARIABLE, str(tmp_path / "absent.so"))
-    write_engines(bundle, "tensorrt", Limits(), PLUGIN)
+    write_engines(bundle, "tensorrt", BuildLimits(), PLUGIN)
     with samrt.load(bundle) as model:
         assert model.backend == "onnxruntime"
         (reason,) = model.choice.passed_over
@@ -93,7 +93,7 @@ def test_kernels_of_another_version_are_noticed_before_a_plan_is_opened(
     library = compile_stub(tmp_path, version=PLUGIN.kernels_version + ours)
     monkeypatch.setenv(PLUGIN_VARIABLE, str(library))
     needed = replace(PLUGIN, kernels_version=PLUGIN.kernels_version + theirs)
-    write_engines(bundle, "tensorrt", Limits(), needed)
+    write_engines(bundle, "tensorrt", BuildLimits(), needed)
     other = PLUGIN.kernels_version + 1
     said = f"is of version {other}, and this samrt needs" if ours else f"of version {other}, this samrt has plugin"
     with pytest.raises(BackendError, match=said):
@@ -105,8 +105,8 @@ def test_a_library_that_tensorrt_refuses_is_an_error(
     bundle: Path, flavour: Flavour, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flavour.module.registry, "load_library", lambda _: None)
-    write_engines(bundle, "tensorrt", Limits(), PLUGIN)
-    with pytest.raises(BackendError, match=r"TensorRT 0 refuses samrt's plugin in .*--lowering auto,augmented"):
+    write_engines(bundle, "tensorrt", BuildLimits(), PLUGIN)
+    with pytest.raises(BackendError, match=r"TensorRT 0 rejects samrt's plugin in .*'auto', 'augmented'"):
         samrt.load(bundle, backend="tensorrt")
     assert flavour.module.engines == []
 
@@ -117,6 +117,6 @@ def test_the_stand_in_needs_the_library_as_tensorrt_does(
     """Without it a plan with the plugin does not open: what the checks above rely on."""
     nothing: Any = lambda _: None  # noqa: E731
     monkeypatch.setattr(backends, "register_plugin", nothing)
-    write_engines(bundle, "tensorrt", Limits(), PLUGIN)
+    write_engines(bundle, "tensorrt", BuildLimits(), PLUGIN)
     with pytest.raises(BackendError, match="Cannot find plugin: SamrtRelPosAttention"):
         samrt.load(bundle, backend="tensorrt")

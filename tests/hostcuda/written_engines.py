@@ -9,10 +9,10 @@ from hostcuda.fake_tensorrt import write_plan
 
 from samrt.bundle.manifest import Graph
 from samrt.engines.plugin import RequiredPlugin
-from samrt.engines.profiles import Limits
+from samrt.engines.profiles import BuildLimits
 
 
-def write_engines(bundle: Path, backend: str, limits: Limits, plugin: RequiredPlugin | None = None) -> None:
+def write_engines(bundle: Path, backend: str, limits: BuildLimits, plugin: RequiredPlugin | None = None) -> None:
     """Write a set of engines of the stand-in TensorRT for the bundle's one form; with a `plugin`, such that need it."""
     largest = {"batch": limits.max_batch, "prompts": limits.max_prompts, "points": limits.max_points}
 

@@ -131,7 +131,7 @@ def run_kernel(kernels: Kernels, device: Device, case: Case, instance: Instance,
         return from_bits(memory.read(out, out_shape, np.uint16), instance.precision)
 
 
-def compare(result: NDArray[Any], yardstick: NDArray[Any], truth: Truth, precision: str) -> None:
+def assert_close(result: NDArray[Any], yardstick: NDArray[Any], truth: Truth, precision: str) -> None:
     """Raises AssertionError where `result` is further from the truth than `TOLERANCES` allow.
 
     What is not finite in the truth must be the same in the result.
@@ -176,7 +176,7 @@ def check_case(case: Case, kernels: Kernels, device: Device) -> None:
         tensors, yardstick, truth = expected[key]
         # Before it runs: a kernel that is stopped says nothing more.
         print(f"{instance.precision}, head_dim {instance.head_dim}, tile {instance.name}", flush=True)
-        compare(run_kernel(kernels, device, case, instance, tensors), yardstick, truth, instance.precision)
+        assert_close(run_kernel(kernels, device, case, instance, tensors), yardstick, truth, instance.precision)
     assert expected, "no kernel was compiled for this case"
 
 
@@ -239,7 +239,7 @@ def check_table(kernels: Kernels, device: Device) -> None:
             print(f"{case}, head_dim {head_dim} on {capability}", flush=True)
             tensors = make(case, "fp16", head_dim)
             result = run_kernel(kernels, device, case, Instance("fp16", head_dim, -1, "default"), tensors)
-            compare(result, in_torch(tensors, "fp16"), attention(tensors), "fp16")
+            assert_close(result, in_torch(tensors, "fp16"), attention(tensors), "fp16")
 
 
 def check_self_test(kernels: Kernels, device: Device) -> None:

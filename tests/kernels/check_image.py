@@ -22,8 +22,8 @@ from guarded_memory import Device, GuardedMemory
 from numpy.typing import NDArray
 from refusals import expect_refusal
 
-from samrt.bundle.contract import Normalization
-from samrt.geometry import normalize_and_pad, resize_longest_side
+from samrt.bundle.contract import Geometry, Normalization
+from samrt.geometry import normalize_and_pad, resize_image
 from samrt.kernels.image import (
     ImagePlanes,
     PreprocessArgs,
@@ -131,14 +131,18 @@ def pitched(plane: NDArray[np.uint8], pad: int) -> NDArray[np.uint8]:
     return wide[: wide.size - pad]
 
 
+def frame(what: Preprocessing) -> Geometry:
+    return Geometry(what.image_size, what.image_size, what.image_size // 4, what.normalization)
+
+
 def expected(what: Preprocessing, rgb: NDArray[np.uint8]) -> NDArray[Any]:
     """The CPU path's."""
-    resized = resize_longest_side(np.ascontiguousarray(rgb), what.image_size)
-    prepared = normalize_and_pad(resized, what.image_size, what.normalization)[0]
+    geometry = frame(what)
+    prepared = normalize_and_pad(resize_image(np.ascontiguousarray(rgb), geometry), geometry)[0]
     return prepared.astype(np.float16 if what.precision == "fp16" else np.float32)
 
 
-def compare(result: NDArray[Any], wanted: NDArray[Any]) -> None:
+def assert_same_bits(result: NDArray[Any], wanted: NDArray[Any]) -> None:
     """Bit by bit."""
     bits = f"u{wanted.itemsize}"
     differing = np.argwhere(result.view(bits) != wanted.view(bits))
@@ -165,7 +169,7 @@ def check_case(case: Case, kernels: Kernels, device: Device) -> None:
             wanted = expected(what, rgb)
             out = memory.room(wanted.nbytes)
             preprocess(kernels, what, image, out, workspace)
-            compare(memory.read(out, (3, side, side), wanted.dtype), wanted)
+            assert_same_bits(memory.read(out, (3, side, side), wanted.dtype), wanted)
 
 
 @dataclass(frozen=True)
@@ -187,12 +191,12 @@ def check_order(down_first: bool, kernels: Kernels, device: Device) -> None:
     between = (width, input_height) if down_first else (input_width, height)
     bilinear = PIL.Image.Resampling.BILINEAR
     resized = PIL.Image.fromarray(rgb).resize(between, bilinear).resize((input_width, input_height), bilinear)
-    wanted = normalize_and_pad(np.asarray(resized), 64, META)[0]
+    wanted = normalize_and_pad(np.asarray(resized), frame(what))[0]
     with GuardedMemory(device) as memory:
         workspace, out = memory.scratch(preprocess_workspace_bytes(kernels, what)), memory.room(wanted.nbytes)
         prepare_preprocess(kernels, what, workspace)
         preprocess(kernels, what, ImagePlanes(memory.put(planes[0]), 3 * width), out, workspace)
-        compare(memory.read(out, wanted.shape, np.float32), wanted)
+        assert_same_bits(memory.read(out, wanted.shape, np.float32), wanted)
 
 
 def check_plain(kernels: Kernels, device: Device) -> None:
@@ -220,7 +224,7 @@ def check_far_rows(kernels: Kernels, device: Device) -> None:
             workspace, out = memory.scratch(preprocess_workspace_bytes(kernels, what)), memory.room(wanted.nbytes)
             prepare_preprocess(kernels, what, workspace)
             preprocess(kernels, what, ImagePlanes(far, pitch), out, workspace)
-            compare(memory.read(out, wanted.shape, np.float32), wanted)
+            assert_same_bits(memory.read(out, wanted.shape, np.float32), wanted)
     finally:
         device.release(far)
 

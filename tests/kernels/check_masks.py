@@ -19,7 +19,7 @@ from guarded_memory import Device, GuardedMemory
 from numpy.typing import NDArray
 from refusals import expect_refusal
 
-from samrt.bundle.contract import resize_shape
+from samrt.bundle.contract import Geometry, Normalization, resize_shape
 from samrt.geometry import threshold_masks, upscale_masks
 from samrt.kernels.image import (
     MASK_STATS,
@@ -88,8 +88,12 @@ def run_masks(
     )
 
 
+def frame(sizes: MaskGeometry) -> Geometry:
+    return Geometry(sizes.image_size, sizes.image_size, sizes.low_res_size, Normalization("min_max"))
+
+
 def cpu_logits(sizes: MaskGeometry, logits: NDArray[Any]) -> NDArray[np.float32]:
-    return upscale_masks(logits.astype(np.float32), sizes.image_size, sizes.input_size, sizes.original_size)
+    return upscale_masks(logits.astype(np.float32), frame(sizes), sizes.input_size, sizes.original_size)
 
 
 def rounding(sizes: MaskGeometry, logits: NDArray[Any]) -> float:
@@ -139,7 +143,7 @@ def check_against_cpu(case: Case, kernels: Kernels, device: Device) -> None:
     full = cpu_logits(sizes, logits)
     tolerance = rounding(sizes, logits)
     cpu = threshold_masks(
-        logits.astype(np.float32), sizes.image_size, sizes.input_size, sizes.original_size, sizes.threshold
+        logits.astype(np.float32), frame(sizes), sizes.input_size, sizes.original_size, sizes.threshold
     )
     differs = cpu != result.masks
     away = np.abs(full - np.float32(sizes.threshold))[differs]

@@ -25,7 +25,7 @@ from uncompared import load_state, write_uncompared
 import samrt
 from samrt.engines.plugin import PLUGIN, PLUGIN_NAME
 from samrt.engines.rtx_plugins import TRIED
-from samrt.engines.sets import find_engine_sets
+from samrt.engines.sets import EngineSet, find_engine_sets
 from samrt.kernels.library import KERNELS_VERSION, PLUGIN_VARIABLE
 from samrt_export.families.sam import RELEASED
 
@@ -122,7 +122,7 @@ def test_the_command_builds_without_a_gpu(own_bundle: Path, plugin: Path, capsys
     assert code == 0, said
     assert "kernels not tested" in said
     (found,) = find_engine_sets(own_bundle)
-    assert found.manifest is not None
+    assert isinstance(found, EngineSet)
     assert found.manifest.plugin == PLUGIN
     assert found.manifest.compute_capabilities == tuple(CAPABILITIES.split(","))
     assert (found.manifest.precision, found.manifest.lowering) == ("fp16", "plugin")
@@ -213,5 +213,5 @@ def test_a_wheel_in_an_empty_environment_is_all_it_takes(own_bundle: Path, plugi
     assert [line.split()[:3] for line in lines] == [["ok", "CUDA", "kernels"], ["ok", "TensorRT", "plugin"]]
     samrt_("build", str(own_bundle), "--compute-capability", CAPABILITIES)
     (found,) = find_engine_sets(own_bundle)
-    assert found.manifest is not None
+    assert isinstance(found, EngineSet)
     assert found.manifest.plugin == PLUGIN

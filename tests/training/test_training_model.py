@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from contracts import geometry
 from seeded import normal, seeded_attention, seeded_state, tiny_vit_state
 from training_fixtures import TINY, decoder_state, discs
 
@@ -61,7 +62,7 @@ def test_both_halves_compute_what_the_exported_graphs_do(state: dict[str, torch.
     model = PromptableModel(state, 64).requires_grad_(False)
     sam = build(dict(state), 64).sam
     pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
-    prepared = normalize_and_pad(pixels, 64, Normalization("mean_std", PIXEL_MEAN, PIXEL_STD))
+    prepared = normalize_and_pad(pixels, geometry(64, normalization=Normalization("mean_std", PIXEL_MEAN, PIXEL_STD)))
     padded = np.full((1, 3, 64, 64), 99, np.uint8)  # what lies in the padding must not matter
     padded[0, :, :40] = pixels.transpose(2, 0, 1)
     valid = torch.zeros(1, 1, 64, 64, dtype=torch.bool)

@@ -15,7 +15,7 @@ from samrt.backends.tensorrt.buffers import Buffers, Given, read_input
 from samrt.backends.tensorrt.cache import JitCache
 from samrt.backends.tensorrt.graphs import Captured, GraphCache, Key, capture
 from samrt.backends.tensorrt.plan import Errors, backend_errors, deserialize, runtime_logger
-from samrt.backends.tensorrt.ranges import InputRange, Shape, check_names, check_shapes, limits, named_axes
+from samrt.backends.tensorrt.ranges import InputRange, Shape, check_names, check_shapes, max_lengths, named_axes
 from samrt.bundle.contract import Graph, Tensor
 from samrt.device.memory import Memory
 from samrt.device.session import DeviceSession
@@ -84,9 +84,9 @@ class TensorRtEngine:
                     raise
 
     @property
-    def limits(self) -> dict[str, int]:
+    def max_lengths(self) -> dict[str, int]:
         """The most that one call takes, by the name of the axis: "batch", or "prompts" and "points"."""
-        return limits(self._ranges)
+        return max_lengths(self._ranges)
 
     def run(self, inputs: Mapping[str, Any], on_device: Collection[str] = ()) -> dict[str, Any]:
         """Compute all outputs and wait for them.

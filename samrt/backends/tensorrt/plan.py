@@ -16,7 +16,7 @@ from samrt.engines.flavours import Flavour
 from samrt.engines.logger import collecting_logger
 from samrt.errors import BackendError, SamrtError
 
-REBUILD = "build the engine again on this machine with `samrt build`"
+REBUILD = "build the engines again on this machine"
 
 # TensorRT-RTX's EngineInvalidityDiagnostics, and what helps against each.
 _REMEDIES = {
@@ -24,8 +24,8 @@ _REMEDIES = {
     "UNSUPPORTED_CC": f"it was built for other compute capabilities than this GPU's: {REBUILD}",
     "OLD_CUDA_DRIVER": "the NVIDIA driver is too old for this TensorRT-RTX: update it",
     "OLD_CUDA_RUNTIME": "the CUDA runtime is too old for this TensorRT-RTX: update it",
-    "INSUFFICIENT_GPU_MEMORY": "the GPU has too little memory for it: close other programs, or build it with smaller "
-    "limits (`samrt build --max-prompts`)",
+    "INSUFFICIENT_GPU_MEMORY": "the GPU has too little memory for it: close other programs, or build the "
+    "engines for fewer prompts at once",
     "MALFORMED_ENGINE": f"the file is no engine of TensorRT-RTX, or damaged: {REBUILD}",
     "CUDA_ERROR": "CUDA does not work here: check the NVIDIA driver with nvidia-smi",
 }

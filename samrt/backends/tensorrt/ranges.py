@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from samrt.bundle.contract import Graph, Tensor
-from samrt.errors import InputError
+from samrt.errors import InputError, Remedy
 
 Shape = tuple[int, ...]
 
@@ -31,7 +31,7 @@ def named_axes(graph: Graph, name: str, shape: Shape) -> tuple[int | str, ...]:
     return tuple(n if n >= 0 and not isinstance(axis, str) else str(axis) for n, axis in zip(shape, axes, strict=True))
 
 
-def limits(ranges: Collection[InputRange]) -> dict[str, int]:
+def max_lengths(ranges: Collection[InputRange]) -> dict[str, int]:
     """The largest length of each named axis that all inputs take."""
     longest: dict[str, int] = {}
     for each in ranges:
@@ -57,22 +57,23 @@ def check_shapes(shapes: Mapping[str, Shape], ranges: Collection[InputRange]) ->
             raise InputError(f"{name} must have the shape {_written(each.tensor.shape)}, not {_written(shape)}")
         for axis, n, low, high in zip(each.tensor.shape, shape, each.minimum, each.maximum, strict=True):
             if not low <= n <= high:
-                raise InputError(_out_of_range(each, shape, axis, n, (low, high)))
+                raise _out_of_range(each, shape, axis, n, (low, high))
             if isinstance(axis, str) and lengths.setdefault(axis, (n, name))[0] != n:
                 other_n, other = lengths[axis]
                 raise InputError(f"{name} has {n} {axis}, {other} has {other_n}; give both as many")
 
 
-def _out_of_range(each: InputRange, shape: Shape, axis: int | str, n: int, bounds: tuple[int, int]) -> str:
+def _out_of_range(each: InputRange, shape: Shape, axis: int | str, n: int, bounds: tuple[int, int]) -> InputError:
     low, high = bounds
     name = each.tensor.name
     if not isinstance(axis, str):
-        return f"{name} must have the shape {_written(each.tensor.shape)}, not {_written(shape)}"
+        return InputError(f"{name} must have the shape {_written(each.tensor.shape)}, not {_written(shape)}")
     if n < low:
-        return f"{name} has {n} {axis}, the engine takes at least {low}"
-    return (
-        f"{name} has {n} {axis}, this engine takes at most {high}; give fewer at a time, or build one that takes them "
-        f"with `samrt build --max-{axis} {n}`"
+        return InputError(f"{name} has {n} {axis}, the engine takes at least {low}")
+    limit = f"max_{axis}"
+    return InputError(
+        f"{name} has {n} {axis}, this engine takes at most {high}",
+        Remedy(f"give fewer at a time, or build the engines again with {{{limit}}}", {limit: n}),
     )
 
 

@@ -29,11 +29,11 @@ from samrt.engines.manifest import (
     engine_file_name,
     platform_name,
 )
-from samrt.engines.plugin import EXPORT_WITH_PLUGIN, PLUGIN, PLUGIN_LOWERING, RequiredPlugin, prepare_plugin
-from samrt.engines.profiles import Limits, ranges
+from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, RequiredPlugin, prepare_plugin
+from samrt.engines.profiles import BuildLimits, ranges
 from samrt.engines.selection import Choice, source_hashes
 from samrt.engines.sets import ENGINES_FOLDER, EngineSet, remove_leftovers
-from samrt.errors import BackendError, InputError, OutputError
+from samrt.errors import BackendError, InputError, OutputError, Remedy
 from samrt.files import check_target, replacing_folder, sha256_of
 from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, Run, compare, make_reference, past_tolerance
@@ -44,11 +44,19 @@ _CPU_LOWERING = "chunked"
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build: for which backend ("auto": what is installed), in which precision, for how much at once."""
+    """What to build from a bundle.
+
+    Attributes:
+        backend: "tensorrt" or "tensorrt_rtx"; "auto" is TensorRT where it is installed and a GPU is found, else
+            TensorRT-RTX.
+        precision: that of one of the bundle's forms, "fp16" or "fp32".
+        limits: the most that the engines take at once.
+        options: for which GPUs, with how much memory.
+    """
 
     backend: str = "auto"
     precision: str = "fp16"
-    limits: Limits = field(default_factory=Limits)
+    limits: BuildLimits = field(default_factory=BuildLimits)
     options: BuildOptions = field(default_factory=BuildOptions)
 
 
@@ -62,7 +70,11 @@ def build_bundle(
 
     Args:
         path: the bundle's folder.
+        request: what to build; by default fp16 engines for the GPU of this machine.
         progress: is told each step, in one line: `samrt.Lines(print)` prints it.
+
+    Returns:
+        What the engine.json of the set says.
 
     Raises:
         BundleError: the bundle is missing or damaged.
@@ -134,13 +146,14 @@ def _buildable(bundle: Bundle, precision: str) -> Form:
     held = ", ".join(form.name for form in bundle.manifest.forms)
     if of_precision:
         reason = f"of {precision} it holds the {_CPU_LOWERING} form only, which is for ONNX Runtime"
-        remedy = f"--precision {precision} --lowering dense"
     else:
         reason = f"it holds {held}"
-        remedy = "--precision fp32,fp16" if precision == "fp16" else "--precision fp32 --lowering dense"
-    raise BackendError(
-        f"{bundle.path} has nothing to build {precision} engines from: {reason}; export it with {remedy}"
-    )
+    if precision == "fp16" and not of_precision:
+        remedy = Remedy("export it with {precisions}", {"precisions": ("fp32", "fp16")})
+    else:
+        with_ = {"precisions": (precision,), "lowering": "dense"}
+        remedy = Remedy("export it with {precisions} and {lowering}", with_)
+    raise BackendError(f"{bundle.path} has nothing to build {precision} engines from: {reason}", remedy)
 
 
 def _standard(bundle: Bundle, form: Form) -> Form:
@@ -149,7 +162,8 @@ def _standard(bundle: Bundle, form: Form) -> Form:
     if standard.lowering == PLUGIN_LOWERING:
         raise BackendError(
             f"{bundle.path} holds {form.name} only, which ONNX Runtime cannot run, so engines of it could not be "
-            f"compared with anything; export the checkpoint with {EXPORT_WITH_PLUGIN}"
+            "compared with anything",
+            Remedy("export the checkpoint with {precisions} and {lowering}", WITH_PLUGIN),
         )
     return standard
 
@@ -187,7 +201,7 @@ def _make_writable(engines: Path) -> None:
     check_target(engines / ENGINE_MANIFEST_NAME)
 
 
-def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, limits: Limits) -> EngineFile:
+def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, limits: BuildLimits) -> EngineFile:
     path = folder / engine_file_name(name)
     path.write_bytes(built.plan)
     return EngineFile(
@@ -201,18 +215,18 @@ def _write_engine(folder: Path, name: str, graph: Graph, built: BuiltEngine, lim
 
 def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, device: int) -> dict[str, Any]:
     """Figures of the engines against `standard` in ONNX Runtime, which computes every form in float32 on a CPU."""
-    assert engines.manifest is not None
     limits, tolerance = engines.manifest.limits, PRECISIONS[form.precision].tolerance
     with open_onnxruntime(bundle, Choice("onnxruntime", standard)) as session:
         reference = _reference(bundle, session, limits)
     choice = Choice(engines.manifest.backend, form, engines)
-    with open_engines(choice, DeviceOptions(device)) as session:
+    with open_engines(choice, engines, DeviceOptions(device)) as session:
         encoder, decoder = _in_full_batches(session.encoder.run, limits), _one_by_one(session.decoder.run, limits)
         figures = compare(reference, encoder, decoder, tolerance)
     if past := past_tolerance(figures, tolerance):
         raise BackendError(
             f"the engines differ from {standard.name} in ONNX Runtime by more than the tolerance ({'; '.join(past)}). "
-            "They were not installed; build with --precision fp32, and report it with these figures"
+            "They were not installed; please report it with these figures",
+            Remedy("build with {precision} meanwhile", {"precision": "fp32"}),
         )
     return {
         "reference": standard.name,
@@ -223,7 +237,7 @@ def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, devi
     }
 
 
-def _reference(bundle: Bundle, session: Session, limits: Limits) -> Reference:
+def _reference(bundle: Bundle, session: Session, limits: BuildLimits) -> Reference:
     reference = make_reference(bundle.manifest.geometry, session.encoder.run, session.decoder.run)
     # What the engines were not built for is not asked of them.
     fitting = {
@@ -234,7 +248,7 @@ def _reference(bundle: Bundle, session: Session, limits: Limits) -> Reference:
     return replace(reference, prompts=fitting)
 
 
-def _in_full_batches(encoder: Run, limits: Limits) -> Run:
+def _in_full_batches(encoder: Run, limits: BuildLimits) -> Run:
     """The encoder, given as many copies of the image at once as it takes; what it makes of the last one."""
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,7 +258,7 @@ def _in_full_batches(encoder: Run, limits: Limits) -> Run:
     return run
 
 
-def _one_by_one(decoder: Run, limits: Limits) -> Run:
+def _one_by_one(decoder: Run, limits: BuildLimits) -> Run:
     """The decoder, given no more prompts at once than it takes."""
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from samrt.engines.builder.targets import Targets, choose_targets, set_targets
 from samrt.engines.flavours import Flavour
 from samrt.engines.logger import collecting_logger, log_here
 from samrt.engines.profiles import Range
-from samrt.errors import BackendError, BundleError, InputError
+from samrt.errors import BackendError, BundleError, InputError, Remedy
 from samrt.files import check_target, replacing_file
 from samrt.progress import Progress
 
@@ -37,10 +37,12 @@ _NOISE = "differs from one already registered"
 class BuildOptions:
     """How to build.
 
-    `compute_capabilities`: the GPUs to build for, as "8.9"; None for the GPU at hand, or where there is none, for all
-    that TensorRT-RTX knows but Turing (7.5). `workspace_mib`: the most working memory, in MiB, that a layer may ask
-    for; None for TensorRT's own limit. `timing_cache`: stock TensorRT's measurements of kernels, read where the file is
-    there and written anew, which shorten the next build.
+    Attributes:
+        compute_capabilities: the GPUs to build for, as "8.9"; None for the GPU at hand, or where there is none, for all
+            that TensorRT-RTX knows but Turing (7.5).
+        workspace_mib: the most working memory, in MiB, that a layer may ask for; None for TensorRT's own limit.
+        timing_cache: a file of stock TensorRT's measurements of kernels, read if it is there and written anew, which
+            shorten the next build.
 
     Raises:
         InputError: the workspace is less than 1 MiB, more than 1 TiB, or not a whole number.
@@ -195,18 +197,20 @@ class _Build:
 
     def _failure(self, onnx: Path) -> BackendError:
         said = "; ".join(self.logger.errors) or "it gave no reason"
-        return BackendError(f"{self.flavour.title} cannot build {onnx}: {said}; {self._remedy(said)}")
+        return BackendError(f"{self.flavour.title} cannot build {onnx}: {said}", self._remedy(said))
 
-    def _remedy(self, said: str) -> str:
+    def _remedy(self, said: str) -> Remedy:
         if re.search(r"OutOfMemory|out of memory|workspace|insufficient memory", said, re.IGNORECASE):
             if self.options.workspace_mib is not None:
-                return f"the workspace of {self.options.workspace_mib} MiB is too small: raise it, or leave it out"
-            return "free memory, or build with a smaller --max-batch, --max-prompts or --max-points"
+                return Remedy(
+                    f"the workspace of {self.options.workspace_mib} MiB is too small: raise it, or leave it out"
+                )
+            return Remedy("free memory, or build with a smaller {max_batch}, {max_prompts} or {max_points}")
         if "Turing" in said:
-            return "leave 7.5 out of the compute capabilities, or use stock TensorRT on that GPU"
+            return Remedy("leave 7.5 out of the compute capabilities, or use stock TensorRT on that GPU")
         if "cudaError" in said:
-            return "check the driver with `nvidia-smi`"
-        return "export the checkpoint again with another --lowering, or use another version of TensorRT"
+            return Remedy("check the driver with `nvidia-smi`")
+        return Remedy("export the checkpoint again with another {lowering}, or use another version of TensorRT")
 
 
 def _profile(builder: Any, network: Any, onnx: Path, ranges: Mapping[str, Range]) -> Any:

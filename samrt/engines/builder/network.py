@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from samrt.engines.flavours import Flavour
-from samrt.engines.plugin import EXPORT_WITHOUT_PLUGIN, PLUGIN_NAME
-from samrt.errors import BackendError, BundleError
+from samrt.engines.plugin import PLUGIN_NAME, WITHOUT_PLUGIN
+from samrt.errors import BackendError, BundleError, Remedy
 
 _WEIGHTS_FILE = re.compile(r"file: (.+?)(?: \(offset=.*)?$")
 
@@ -55,17 +55,25 @@ def _refusal(flavour: Flavour, logger: Any, path: Path, errors: list[Any]) -> Ba
     operators = {error.node_operator() for error in errors} - {""}
     if "Scan" in operators:
         return BackendError(
-            f"{said}; the chunked lowering is for ONNX Runtime; export with --precision fp16, or --lowering augmented"
+            f"{said}; the chunked lowering is for ONNX Runtime",
+            Remedy("export the checkpoint again with {lowering}", {"lowering": "augmented"}),
         )
     if refused := [line for line in logger.errors if line.startswith(PLUGIN_NAME)]:
         return BackendError(
-            f"{said}; {'; '.join(refused)}; export the checkpoint again with this version of samrt, or with "
-            f"{EXPORT_WITHOUT_PLUGIN}"
+            f"{said}; {'; '.join(refused)}",
+            Remedy(
+                "export the checkpoint again with this version of samrt, or with {precisions} and {lowering}",
+                WITHOUT_PLUGIN,
+            ),
         )
     if PLUGIN_NAME in operators:
         return BackendError(
-            f"{said}; {PLUGIN_NAME} is samrt's plugin, which has to be loaded before: `samrt build` does so for "
-            f"bundles of the plugin form; or export with {EXPORT_WITHOUT_PLUGIN}"
+            f"{said}; {PLUGIN_NAME} is samrt's plugin, which has to be loaded before",
+            Remedy(
+                "build a bundle of the plugin form with {build_bundle}, which does so, or export the checkpoint with "
+                "{precisions} and {lowering}",
+                WITHOUT_PLUGIN,
+            ),
         )
     if any("initializer" in error.desc() for error in errors):
         files = dict.fromkeys(Path(m[1]).name for m in map(_WEIGHTS_FILE.search, logger.errors) if m)
@@ -74,7 +82,8 @@ def _refusal(flavour: Flavour, logger: Any, path: Path, errors: list[Any]) -> Ba
     if operators:
         return BackendError(
             f"{said}; this version cannot run {', '.join(sorted(operators))} there; samrt's graphs need TensorRT 10.3 "
-            "or TensorRT-RTX 1.7 or newer: upgrade it, or export the checkpoint again with --lowering augmented"
+            "or TensorRT-RTX 1.7 or newer",
+            Remedy("upgrade it, or export the checkpoint again with {lowering}", {"lowering": "augmented"}),
         )
     return BundleError(f"{said}; the file is damaged, or not of samrt: export the checkpoint again")
 

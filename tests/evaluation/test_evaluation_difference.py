@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from samrt import InputError
-from samrt.evaluation.compare import bootstrap_interval, compare
+from samrt.evaluation.difference import bootstrap_interval, paired_difference
 from samrt.evaluation.summary import Table
 
 
@@ -17,7 +17,7 @@ def table(ious: np.ndarray, images: np.ndarray) -> Table:
 
 def test_two_equal_models_differ_by_nothing() -> None:
     ious, images = np.random.default_rng(0).random(40), np.arange(40) // 4
-    found = compare("shapes", table(ious, images), table(ious.copy(), images))
+    found = paired_difference("shapes", table(ious, images), table(ious.copy(), images))
 
     assert found.difference == found.boundary_difference == 0
     assert found.interval == found.boundary_interval == (0, 0)
@@ -25,7 +25,7 @@ def test_two_equal_models_differ_by_nothing() -> None:
 
 def test_a_constant_difference_is_found_exactly_and_has_its_sign() -> None:
     ious, images = np.random.default_rng(0).random(40) / 2, np.arange(40) // 4
-    found = compare("shapes", table(ious, images), table(ious + 0.25, images))
+    found = paired_difference("shapes", table(ious, images), table(ious + 0.25, images))
 
     assert found.other_miou - found.miou == pytest.approx(0.25)
     assert found.difference == pytest.approx(0.25)
@@ -36,8 +36,8 @@ def test_a_constant_difference_is_found_exactly_and_has_its_sign() -> None:
 def test_tables_of_other_instances_are_not_compared() -> None:
     ious = np.random.default_rng(0).random(4)
 
-    with pytest.raises(InputError, match=r"of shapes are not of the same instances; .*--restart"):
-        compare("shapes", table(ious, np.array([0, 0, 1, 1])), table(ious, np.array([0, 1, 1, 1])))
+    with pytest.raises(InputError, match=r"of shapes are not of the same instances; .*restart=True"):
+        paired_difference("shapes", table(ious, np.array([0, 0, 1, 1])), table(ious, np.array([0, 1, 1, 1])))
 
 
 def test_the_interval_is_that_of_the_normal_approximation() -> None:

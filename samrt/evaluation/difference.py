@@ -46,14 +46,14 @@ class Difference:
     boundary_interval: tuple[float, float] | None
 
 
-def compare(data_set: str, table: Table, other: Table) -> Difference:
+def paired_difference(data_set: str, table: Table, other: Table) -> Difference:
     """The difference of two tables of one prompt.
 
     Raises:
         InputError: they are not of the same instances in the same order.
     """
     if table.instances != other.instances:
-        raise InputError(f"the two models' records of {data_set} are not of the same instances; {RESTART}")
+        raise InputError(f"the two models' records of {data_set} are not of the same instances", RESTART)
     differences = {name: other.columns[name] - table.columns[name] for name in ("iou", "boundary_iou")}
     return Difference(
         data_set=data_set,
