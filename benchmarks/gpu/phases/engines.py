@@ -23,7 +23,7 @@ def run(work: Work) -> None:
     if work.smoke:
         flavours = [flavour for flavour in FLAVOURS if _builds(work, flavour)]
     if not flavours:
-        raise NotHereError(f"no TensorRT flavour runs here: {_reasons(work)}")
+        raise NotHereError(f"neither TensorRT nor TensorRT-RTX runs on this device: {_reasons(work)}")
     wrong = []
     for model in models.chosen(work.smoke):
         reference: Any = None
