@@ -34,6 +34,9 @@ class Tensor:
     dtype: str
     shape: tuple[int | str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -96,7 +99,7 @@ class Geometry:
 
     def fills(self, size: Size, side: int) -> bool:
         """Whether an image of this size in a frame of this side is one that `resize` gives."""
-        return max(size) == side and (self.resize == "longest_side" or min(size) == side)
+        return max(size) == side and min(size) >= 1 and (self.resize == "longest_side" or min(size) == side)
 
     def _within(self, side: int, height: int, width: int) -> Size:
         return (side, side) if self.resize == "square" else resize_shape(height, width, side)

@@ -104,7 +104,7 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0, precision: st
             skipped.append(_of(engines, fitting))
         skipped += [_of(each, each.problem) for each in found if isinstance(each, BrokenEngineSet)]
     if backend in FLAVOURS:
-        raise _no_engines(bundle, backend, skipped)
+        raise _no_engines(bundle, backend, precision, skipped)
     precisions = (precision,) if precision else tuple(PRECISIONS)
     form = _for_onnxruntime(bundle.manifest, precisions)
     if form is None:
@@ -137,7 +137,7 @@ def _of(engines: EngineSet | BrokenEngineSet, reason: Reason) -> Reason:
     return Reason(f"{engines.folder.name}: {reason.facts}", reason.remedy)
 
 
-def _no_engines(bundle: Bundle, backend: str, skipped: list[Reason]) -> BackendError:
+def _no_engines(bundle: Bundle, backend: str, precision: str | None, skipped: list[Reason]) -> BackendError:
     if skipped:
         remedies = [reason.remedy for reason in skipped if reason.remedy is not None]
         texts = dict.fromkeys(remedy.text for remedy in remedies)
@@ -146,15 +146,14 @@ def _no_engines(bundle: Bundle, backend: str, skipped: list[Reason]) -> BackendE
             f"no engines of {backend} in {bundle.path} can run here: {_facts(skipped)}",
             Remedy(", or ".join(texts), arguments) if remedies else None,
         )
-    with_ = {"backend": backend}
+    with_ = {"backend": backend} if precision is None else {"backend": backend, "precision": precision}
+    names = "{build_bundle} and " + " and ".join(f"{{{name}}}" for name in with_)
     if is_default(bundle.path):
         return BackendError(
             f"the model that comes with samrt has no engines; copy its folder, {bundle.path}, and name the copy",
-            Remedy("build its engines with {build_bundle} and {backend}", with_),
+            Remedy(f"build its engines with {names}", with_),
         )
-    return BackendError(
-        f"{bundle.path} holds no engines of {backend}", Remedy("build them with {build_bundle} and {backend}", with_)
-    )
+    return BackendError(f"{bundle.path} holds no engines of {backend}", Remedy(f"build them with {names}", with_))
 
 
 def this_machine(device: int = 0) -> Machine:
