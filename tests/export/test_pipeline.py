@@ -73,7 +73,9 @@ def test_default_export(small_bundle: Path, small_checkpoint: Path) -> None:
     assert_passed(manifest)
     assert (manifest.family, manifest.variant) == ("sam", "vit_d64x4")
     assert [form.name for form in manifest.forms] == ["fp32-chunked"]
-    assert (manifest.image_size, manifest.embedding_shape, manifest.low_res_size) == (256, (64, 16, 16), 64)
+    geometry, (feature,) = manifest.geometry, manifest.features
+    assert (geometry.encoder_side, geometry.prompt_side, geometry.low_res_side) == (256, 256, 64)
+    assert (feature.name, feature.shape) == ("image_embeddings", (64, 16, 16))
     assert manifest.source.name == small_checkpoint.name
     assert manifest.source.sha256 == sha256_of(small_checkpoint)
     assert manifest.source.bytes == small_checkpoint.stat().st_size
@@ -81,7 +83,11 @@ def test_default_export(small_bundle: Path, small_checkpoint: Path) -> None:
     assert 0.9 < 4 * manifest.source.parameters / manifest.source.bytes < 1
     assert manifest.exporter["torch"].startswith("2.")
     assert {path.name for path in small_bundle.iterdir()} == {"manifest.json", *manifest.files}
-    assert set(manifest.files) == {"encoder.fp32-chunked.onnx", "encoder.fp32-chunked.weights", "decoder.fp32.onnx"}
+    assert set(manifest.files) == {
+        "image_encoder.fp32-chunked.onnx",
+        "image_encoder.fp32-chunked.weights",
+        "mask_decoder.fp32.onnx",
+    }
 
 
 def test_fp16_export(fp16_bundle: Path, small_bundle: Path) -> None:
@@ -92,7 +98,7 @@ def test_fp16_export(fp16_bundle: Path, small_bundle: Path) -> None:
     assert half.model_id == full.model_id
     for name, graph in full.forms[0].graphs.items():
         assert replace(half.forms[0].graphs[name], file=graph.file) == graph
-    assert half.files["decoder.fp16.onnx"].bytes < 0.8 * full.files["decoder.fp32.onnx"].bytes
+    assert half.files["mask_decoder.fp16.onnx"].bytes < 0.8 * full.files["mask_decoder.fp32.onnx"].bytes
 
 
 def test_a_bundle_with_a_form_for_cpus_and_one_for_gpus(

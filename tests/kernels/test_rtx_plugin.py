@@ -85,7 +85,7 @@ def test_scratch_memory_of_vit_b(plugin: Path, tmp_path: Path, capsys: pytest.Ca
     """Beside its other forms, which take long to export, as benchmarks/attention_memory.py measured them."""
     loaded = load_state("vit_b", vit_state(RELEASED["vit_b"], decoder=RELEASED_DECODER))
     write_uncompared(tmp_path, loaded, "plugin")
-    figures = encoder_memory(tmp_path / "encoder.fp16-plugin.onnx", 1024, plugin)
+    figures = encoder_memory(tmp_path / "image_encoder.fp16-plugin.onnx", 1024, plugin)
     results = json.loads((ROOT / "benchmarks" / "results" / "attention_memory.json").read_text())
     others = {form: 1e6 * mb for form, mb in results["scratch_mb"]["whole ViT-B at 1024"].items()}
     show(capsys, "ViT-B", {**others, "plugin": figures["scratch_bytes"]})
@@ -100,7 +100,7 @@ def test_scratch_memory_of_the_default_model(
 ) -> None:
     encoders = {"dense": samrt.default_bundle() / "encoder.fp16-dense.onnx"}
     for lowering in ("augmented", "plugin"):
-        encoders[lowering] = default_form("fp16", lowering) / f"encoder.fp16-{lowering}.onnx"
+        encoders[lowering] = default_form("fp16", lowering) / f"image_encoder.fp16-{lowering}.onnx"
     scratch = {form: encoder_memory(path, 512, plugin)["scratch_bytes"] for form, path in encoders.items()}
     show(capsys, "default model", scratch)
     assert scratch["plugin"] < scratch["augmented"] < scratch["dense"]
@@ -162,7 +162,7 @@ def test_turing_is_refused(own_bundle: Path, plugin: Path) -> None:
 
 def change_node(bundle: Path, name: str, value: int) -> None:
     """Another value of an attribute in every node of the plugin; the manifest follows."""
-    path = bundle / "encoder.fp16-plugin.onnx"
+    path = bundle / "image_encoder.fp16-plugin.onnx"
     model = onnx.load(str(path), load_external_data=False)
     for node in model.graph.node:
         for attribute in node.attribute:
