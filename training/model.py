@@ -54,7 +54,7 @@ def initial_state(
         weight, bias = whitening(patches, recipe.width)
         encoder.patch_embed.proj.weight.data, encoder.patch_embed.proj.bias.data = weight, bias
     elif trunk is None:
-        raise InputError("this recipe starts from a pretrained trunk; name its weights with --trunk")
+        raise InputError("this recipe starts from a pretrained trunk; give the file of its weights with --trunk")
     else:
         encoder.trunk.load_state_dict(trunk_state(trunk, encoder.config.trunk))
     state = sam.state_dict()
@@ -107,7 +107,9 @@ class PromptableModel(nn.Module):
         super().__init__()
         loaded = build_model({name: tensor.detach().clone() for name, tensor in state.items()}, side)
         if loaded.contract.geometry.normalization.kind != "mean_std":
-            raise BundleError(f"a {loaded.family} model cannot be trained here: its images are normalised otherwise")
+            raise BundleError(
+                f"a {loaded.family} model cannot be trained here: its images are normalised in another way"
+            )
         self.side, self.whole_half, self.edge_weight = side, whole_half, 0.0
         self.sam = loaded.sam.requires_grad_(True)
         train_fused(self.sam.image_encoder)

@@ -102,7 +102,7 @@ def unpack(path: Path) -> dict[str, list[Picture]]:
         InputError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise InputError(f"there is no packed data at {path}; make it with `python -m training.pack`")
+        raise InputError(f"there is no packed data at {path}; create it with `python -m training.pack`")
     pictures: dict[str, list[Picture]] = {}
     try:
         with np.load(path, allow_pickle=False) as content:
@@ -115,7 +115,7 @@ def unpack(path: Path) -> dict[str, list[Picture]]:
                     )
                 )
     except Exception as error:  # numpy and OpenCV raise anything for a damaged file
-        raise InputError(f"{path} is damaged ({error}); make it again with `python -m training.pack`") from error
+        raise InputError(f"{path} is damaged ({error}); create it again with `python -m training.pack`") from error
     return pictures
 
 

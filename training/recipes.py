@@ -128,7 +128,7 @@ def _growing(side: int, images: int, objects: int, steps: int, edge_weight: floa
 
 
 RECIPES = {
-    # For one H100, by the clock; neither its speed nor its memory have been tried there.
+    # For one H100, with --seconds. Its speed and its memory have not been measured there.
     "gpu": Recipe(
         width=192,
         depth=12,
@@ -160,7 +160,7 @@ RECIPES = {
             Stage(384, 4, 8, 300, encoder_lr=1e-4, decoder_lr=7e-5, warmup=20, cooldown=280, iou_weight=5.0),
         ),
     ),
-    # For two cores, from the decoder of the model that came before. It has not been run to its end.
+    # For two cores, from the decoder of the `cpu` recipe's model. It has not been run to its end.
     "trunk": Recipe(
         width=192,
         depth=5,
@@ -182,7 +182,8 @@ RECIPES = {
     ),
 }
 
-# The `gpu` recipe's stages on small pictures, one a step, with a third of its layers: to see on a CPU, in a minute,
-# that a run by the clock ends as it should. Its window is no grid's length, else its table would pass for a global one.
+# The `gpu` recipe's stages on small images, one per step, with a third of its layers: shows on a CPU, in a minute, that
+# a run with --seconds ends as it should. The window's side differs from that of every grid, because a table of the same
+# length would be taken for a global layer's.
 _DRY = tuple(replace(stage, side=stage.side // 4, images=1, objects=2) for stage in RECIPES["gpu"].stages)
 RECIPES["dry"] = replace(RECIPES["gpu"], depth=4, global_blocks=(1, 3), window=3, stages=_DRY)

@@ -76,7 +76,7 @@ def rehearse(
             finally:
                 longest = max(longest, time.monotonic() - begun)
         if compile_until:
-            print(f"training: {side} pixels go uncompiled", file=sys.stderr)
+            print(f"training: the step at {side} pixels is not compiled", file=sys.stderr)
         _side(found, recipe, make, first, *prepare(side, False))
     return found
 
@@ -160,8 +160,8 @@ def plan(
         return ByClock(recipe.stages, rehearsed.times, started + seconds - reserved, kept, call, time.monotonic)
     except TooShortError as error:
         raise InputError(
-            f"{seconds:.0f} seconds are too few: it took {startup:.0f} s until learning could begin, "
-            f"{reserved:.0f} s are for the end, and {LEAST_STEPS} steps of every stage, the least, take "
+            f"{seconds:.0f} seconds are too few: start and rehearsal took {startup:.0f} s, {reserved:.0f} s are "
+            f"reserved for the end, and the minimum of {LEAST_STEPS} steps in every stage takes "
             f"{error.needed:.0f} s; give {math.ceil(1.1 * (startup + reserved + error.needed))} seconds or more"
         ) from error
 

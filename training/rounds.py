@@ -14,7 +14,7 @@ from torch import Tensor
 from training.model import PromptableModel
 from training.recipes import Stage
 
-_MOST = 2.0  # no mask counts as worse: else points, which LiteMedSAM does not know, would drown all else at first
+_MOST = 2.0  # cap on the loss of a mask: LiteMedSAM was not trained for points, whose losses would dominate at first
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class BatchMaker:
         """Raises InputError where the data cannot be read or lacks a set that the recipe draws from."""
         lacking = [name for name, _ in self.recipe.sources if name not in _pictures(self.data, self.recipe.held_out)]
         if lacking:
-            raise InputError(f"{self.data} lacks the data set {lacking[0]}; pack a folder that holds it")
+            raise InputError(f"{self.data} lacks the data set {lacking[0]}; pack a folder that contains it")
 
     def __call__(self, stage: int, step: int) -> Batch:
         """The batch of a step, which depends on the recipe's seed, the stage and the step alone."""
@@ -81,7 +81,7 @@ class BatchMaker:
 
 @cache
 def _pictures(data: Path, held_out: int) -> dict[str, list[Picture]]:
-    cv2.setNumThreads(1)  # whoever makes batches shares the processor with others who do, or with torch
+    cv2.setNumThreads(1)  # the processes that make batches share the cores with each other and with torch
     return kept_for_training(unpack(data), held_out)
 
 
@@ -122,7 +122,7 @@ class Makers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Whoever stops early does not wait for batches that nobody will see.
+        # After an early stop, do not wait for batches that are not used.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -239,7 +239,7 @@ def coverage(mask: NDArray[np.uint8], side: int, low_res: int) -> NDArray[np.uin
 
 
 def _point(rng: np.random.Generator, mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Where a person might click: by half the innermost pixel, by half any."""
+    """A point on the object: the innermost pixel or any pixel, half and half."""
     if rng.random() < 0.5:
         return innermost(mask)
     pixels = np.flatnonzero(mask)
@@ -257,7 +257,7 @@ def innermost(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _box(rng: np.random.Generator, mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Tight, or by half with corners displaced by a tenth of its sides, which is SAM's jitter."""
+    """The tight box, or, half and half, its corners displaced by a tenth of its sides, which is SAM's jitter."""
     x0, y0, x1, y1 = box = tight_box(mask)
     if rng.random() < 0.5:
         return np.array(box, np.float32)

@@ -1,4 +1,4 @@
-"""Photographs at other scales: a small object seen large, large ones seen small."""
+"""Photographs at other scales: enlarged around one small object, or four of them reduced into one image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """An image, uint8 [H, W, 3], and its ids, uint8 [H, W], 0 unlabelled."""
 
-_SMALLEST_WINDOW = 64  # pixels of the photograph: what is less is all blur when enlarged
+_SMALLEST_WINDOW = 64  # pixels of the photograph: a smaller window is only blur when enlarged
 _MOST_IDS = 60  # of each of four pictures, as one byte has to tell them apart
 
 

@@ -1,8 +1,9 @@
 """How long the stages of a run last and how high their rates are: by counting steps, or by the clock.
 
-By the clock, a recipe's steps are proportions. What learning can have of a call's seconds is divided among the stages
-so that their steps would have these proportions if each took as long as in the rehearsal (`training.rehearsal`). Stage
-borders, warm-up and cooldown then lie at fixed parts of that time, its *progress* from 0 to 1, however long steps take.
+By the clock, a recipe's steps are proportions. The training time of a call is divided among the stages, so that their
+steps would have these proportions if each took as long as in the rehearsal (`training.rehearsal`). *Progress* runs
+from 0 to 1 over that time. The ends of stages, warm-up and cooldown are at fixed values of progress, however long the
+steps take.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _RECENT = 20  # steps whose longest tells how long the next may take
 
 @dataclass(frozen=True)
 class Pace:
-    """A step that is to be done.
+    """A step to do.
 
     Attributes:
         factor: of its stage's rates.
@@ -42,14 +43,14 @@ class Pace:
 
 
 class Schedule(Protocol):
-    """What a run asks for; `kept` is its checkpoint."""
+    """The schedule of a run; `kept` is the run's checkpoint."""
 
     def paces(self, index: int, kept: Mapping[str, Any]) -> Iterator[Pace]:
         """The steps of a stage that are left, each asked for when the one before it is done."""
         ...
 
     def to_keep(self, pace: Pace) -> dict[str, Any] | None:
-        """After a step: what goes into a checkpoint for this schedule, or None where it is too early for one."""
+        """After a step: this schedule's part of a checkpoint, or None if none is due."""
         ...
 
     def is_over(self) -> bool:
@@ -64,7 +65,7 @@ def factor(stage: Stage, done: float) -> float:
 
 
 class BySteps:
-    """As many steps as the recipe says."""
+    """The numbers of steps of the recipe."""
 
     def __init__(self, stages: Sequence[Stage], deadline: float = math.inf) -> None:
         """A call ends after the step in which `deadline`, of `time.monotonic`, is reached."""

@@ -2,11 +2,11 @@
 
     python -m training.train cpu --data .cache/packed.npz --decoder .cache/lite_medsam.pth -o training/runs/cpu
 
-    python -m training.train gpu --seconds 540 --data ... (all steps in proportion, so that it ends in that time)
+    python -m training.train gpu --seconds 540 --data ... --decoder ... -o training/runs/gpu    # ends within 540 s
 
-Run again, it goes on from its last checkpoint. OUT gets log.jsonl (a line every few steps), curves.png, checkpoint.pt
-to go on from, and at the end model.pth, which `samrt export` takes. The batch and the random numbers of a step follow
-from the recipe's seed, the stage and the step's number alone; docs/training.md says how far a run repeats another.
+The same command continues from the last checkpoint. OUT gets log.jsonl (a line every few steps), curves.png,
+checkpoint.pt and model.pth, which `samrt export` reads; at the end also model.json. docs/training.md explains the files
+and says how far a run can be repeated.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ _MOST_SKIPPED = 10  # steps in a row by the clock
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", choices=sorted(RECIPES))
-    parser.add_argument("--data", type=Path, required=True, metavar="PACKED.npz", help="what training.pack wrote")
-    parser.add_argument("--decoder", type=Path, required=True, metavar="FILE.pth", help="LiteMedSAM's checkpoint")
-    parser.add_argument("--trunk", type=Path, metavar="FILE.pth", help="what training.efficientnet wrote")
+    parser.add_argument("--data", type=Path, required=True, metavar="PACKED.npz", help="what training.pack writes")
+    parser.add_argument("--decoder", type=Path, required=True, metavar="FILE.pth", help="the decoder's first weights")
+    parser.add_argument("--trunk", type=Path, metavar="FILE.pth", help="the trunk's first weights")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     parser.add_argument(
-        "--processes", type=int, default=0, help="that make batches; beside a GPU one per core (default: a thread)"
+        "--processes", type=int, default=0, help="that make batches; with a GPU give one per core (default: one thread)"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--stop-after", type=float, metavar="SECONDS", help="stop there, to be run again")
-    length.add_argument("--seconds", type=float, help="go by the clock: end there, finished, with rates of zero")
+    length.add_argument("--stop-after", type=float, metavar="SECONDS", help="stop then; run again to continue")
+    length.add_argument("--seconds", type=float, help="finish within this time, with learning rates of zero at the end")
     parser.add_argument("--started", type=float, metavar="UNIX_TIME", help="when --seconds began (default: now)")
-    parser.add_argument("--eager", action="store_true", help="without torch.compile, which needs a C++ compiler")
+    parser.add_argument("--eager", action="store_true", help="do not use torch.compile, which needs a C++ compiler")
     arguments = parser.parse_args()
     try:
         return Run(arguments).go()
@@ -74,7 +74,7 @@ def main() -> int:
         print(f"training: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("training: stopped; run again to go on from the last checkpoint", file=sys.stderr)
+        print("training: stopped; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
 
 
@@ -105,11 +105,11 @@ class Run:
             raise OutputError(f"cannot make the folder {self.folder}: {error.strerror}") from error
 
     def go(self) -> int:
-        """All stages, or those that are left. Exit status 3 where the time ran out before the end."""
+        """Run all stages that are left. Exit status 0 at the end, 3 if the time of --stop-after is over."""
         kept = self._kept()
         if kept["stage"] < len(self.recipe.stages):
             with Makers(self.processes) as makers:
-                # By the clock these are made while the rehearsal goes on.
+                # With --seconds, batches are made during the rehearsal.
                 made = self._made(makers, kept)
                 schedule = self._schedule(kept)
                 while True:
@@ -132,15 +132,15 @@ class Run:
             return {"stage": 0, "step": 0, "state": state, "optimizer": None}
         try:
             kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises anything for a damaged file
-            raise BundleError(f"{path} is damaged ({error}); delete it to begin again") from error
+        except Exception as error:  # torch raises any exception for a damaged file
+            raise BundleError(f"{path} is damaged ({error}); delete it to start again") from error
         parts = {"stage", "step", "state", "optimizer", "sources", "recipe"}
         if not isinstance(kept, dict) or not parts <= kept.keys():
             raise BundleError(f"{path} is no checkpoint of a training run; choose another folder, or delete it")
         if ("clock" in kept) != (self.seconds is not None):
-            kinds = ("by steps", "by the clock")
+            kinds = ("by steps (without --seconds)", "by the clock (with --seconds)")
             was = kinds["clock" in kept]
-            raise InputError(f"{path} comes from a run {was}; go on {was}, choose another folder, or delete it")
+            raise InputError(f"{path} comes from a run {was}; continue it {was}, choose another folder, or delete it")
         if kept["sources"] != self.sources or kept["recipe"] != asdict(self.recipe):
             trunk = ", another trunk" if self.recipe.trunk else ""
             raise InputError(
@@ -150,7 +150,7 @@ class Run:
         return kept
 
     def _made(self, makers: Makers, kept: dict[str, Any]) -> Iterator[tuple[int, Batch]]:
-        """The batches of the stage that a checkpoint goes on with."""
+        """The batches for the stage that a checkpoint continues."""
         left = range(kept["step"], self.recipe.stages[kept["stage"]].steps)
         return makers.batches(self.make, kept["stage"], count(kept["step"]) if self.seconds else left)
 
@@ -180,7 +180,7 @@ class Run:
         return model
 
     def _stage(self, kept: dict[str, Any], schedule: Schedule, made: Iterator[tuple[int, Batch]]) -> dict[str, Any]:
-        """The rest of a stage, or what there is time for; what to go on with."""
+        """Run the rest of a stage, or as much as there is time for. Returns what the next call continues from."""
         index = kept["stage"]
         stage = self.recipe.stages[index]
         if rehearsed := self.models.get(stage.side):
@@ -237,7 +237,7 @@ class Run:
         batch: Batch,
         factor: float,
     ) -> dict[str, float]:
-        """What it shows; the weights stay what they were where loss or gradient are not finite."""
+        """Train one step; returns its figures. No weight changes if the loss or the gradient is not finite."""
         index, step = at
         stage = self.recipe.stages[index]
         rates = {"encoder": stage.encoder_lr, "decoder": stage.decoder_lr, "trunk": stage.trunk_lr}
@@ -253,7 +253,7 @@ class Run:
         optimizer.zero_grad(set_to_none=True)
         figures["loss"].backward()
         figures["gradient"] = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_LIMIT)
-        # All at once, as whoever reads from a GPU waits for it.
+        # All values in one copy, because each copy from a GPU waits for it.
         read = dict(zip(figures, torch.stack([value.detach() for value in figures.values()]).tolist(), strict=True))
         if not _not_finite(read):
             optimizer.step()
@@ -262,7 +262,7 @@ class Run:
     def _keep(self, kept: dict[str, Any]) -> None:
         with replacing_file(self.folder / "checkpoint.pt") as fresh:
             torch.save({**kept, "sources": self.sources, "recipe": asdict(self.recipe)}, fresh)
-        write_weights(_best(kept), self.folder / "model.pth")  # of use before the end, too
+        write_weights(_best(kept), self.folder / "model.pth")  # can be exported before the end, too
         draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
 
     def _finish(self, kept: dict[str, Any]) -> None:
@@ -270,8 +270,8 @@ class Run:
         write_weights(_best(kept), self.folder / "model.pth")
         if (clock := kept.get("clock")) and clock["steps"][-1] < LEAST_STEPS:
             raise InputError(
-                f"steps became so slow that the last stage had {clock['steps'][-1]} of them, too few to lower the "
-                f"rates in: {self.folder / 'model.pth'} is unfinished; begin again in another folder, with more seconds"
+                f"the steps became so slow that the last stage had {clock['steps'][-1]} of them, too few to lower the "
+                f"rates: {self.folder / 'model.pth'} is not finished; start again in another folder, with more seconds"
             )
         record = {
             "recipe_name": self.name,

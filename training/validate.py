@@ -3,7 +3,7 @@
     python -m training.validate training/runs/trunk/model.pth --data .cache/packed.npz --side 256
 
 Prints a line of JSON for each data set: means over its objects. "other" is a box's IoU with the embedding of another
-picture: where it comes near that of the own, the model draws without looking.
+image. If it is nearly as high as "box", the model ignores the image.
 """
 
 from __future__ import annotations
@@ -85,9 +85,7 @@ def _means(scores: dict[str, NDArray[np.float64]]) -> dict[str, float | None]:
 def _scores(model: PromptableModel, name: str, pictures: list[Labelled]) -> dict[str, NDArray[np.float64]]:
     parts = [_scored(model, batch) for batch in _batches(pictures, model.side)]
     if not parts:
-        raise InputError(
-            f"{name} has fewer than {_TOGETHER} pictures to score, of {len(pictures)} that it should be scored on"
-        )
+        raise InputError(f"{name} has fewer than {_TOGETHER} pictures to score, of {len(pictures)} that it has")
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

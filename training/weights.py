@@ -1,4 +1,4 @@
-"""Trained weights as files: whole as `samrt export` takes them, or in two halves that a repository holds more easily.
+"""Trained weights as one file, which `samrt export` reads, or split in two files, which suit a repository better.
 
 python -m training.weights split training/runs/cpu/model.pth training/runs/halves
 python -m training.weights join training/runs/halves model.pth
@@ -58,7 +58,7 @@ def split(whole: Path, folder: Path) -> None:
     state = read_checkpoint(whole).state
     foreign = [name for name in state if not name.startswith(tuple(chain(*HALVES.values())))]
     if foreign:
-        raise BundleError(f"{whole} holds {foreign[0]}, which belongs to neither half")
+        raise BundleError(f"{whole} holds {foreign[0]}, which belongs to neither the encoder nor the decoder")
     folder.mkdir(parents=True, exist_ok=True)
     for name, prefixes in HALVES.items():
         write_weights({key: tensor for key, tensor in state.items() if key.startswith(prefixes)}, folder / name)
@@ -68,7 +68,9 @@ def join(folder: Path, whole: Path) -> None:
     """Write the checkpoint whose halves lie in a folder."""
     missing = [name for name in HALVES if not (folder / name).is_file()]
     if missing:
-        raise BundleError(f"{folder} lacks {' and '.join(missing)}; it holds no halves of a checkpoint")
+        raise BundleError(
+            f"{folder} lacks {' and '.join(missing)}; it does not hold the two files of a split checkpoint"
+        )
     write_weights({k: v for name in HALVES for k, v in read_checkpoint(folder / name).state.items()}, whole)
 
 

@@ -160,6 +160,13 @@ def test_nor_do_damaged_or_half_written_sets_keep_it(with_engines: Path, content
     check_replaceable(with_engines, is_engines_folder)
 
 
+def test_nor_do_sets_of_an_older_format(with_engines: Path) -> None:
+    (engines,) = (with_engines / "engines").iterdir()
+    for role in ("encoder", "decoder"):
+        next(engines.glob(f"*_{role}.engine")).rename(engines / f"{role}.engine")
+    check_replaceable(with_engines, is_engines_folder)
+
+
 @pytest.mark.parametrize("place", ["engines/notes.txt", "engines/{set}/notes.txt", "engines/other/x"])
 def test_but_not_with_somebody_elses_files_in_it(with_engines: Path, place: str) -> None:
     (engines,) = (with_engines / "engines").iterdir()

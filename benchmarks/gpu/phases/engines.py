@@ -87,7 +87,7 @@ def _reference(bundle: Path) -> Any:
 
     opened = open_bundle(bundle)
     with open_session(opened, "onnxruntime") as session:
-        return make_reference(opened.manifest.geometry, session.encoder.run, session.decoder.run)
+        return make_reference(opened.manifest.contract, session.encoder.run, session.decoder.run)
 
 
 def _check(bundle: Path, flavour: str, reference: Any) -> dict[str, Any]:
