@@ -94,19 +94,19 @@ void refuses_shapes(const AttentionCase& c, int tensor, int axis, int64_t size, 
 }
 
 void refuses_wrong_shapes() {
-  refuses_shapes(kGlobal, 0, 3, 256, "qkv is [2, 9, 20, 256]; its dimension 3 has to be 384");
-  refuses_shapes(kGlobal, 1, 0, 128, "qkv_bias is [128]; its dimension 0 has to be 384");
-  refuses_shapes(kGlobal, 2, 0, 39, "rel_pos_h is [39, 64]; its dimension 0 has to be 17");
-  refuses_shapes(kGlobal, 3, 0, 17, "rel_pos_w is [17, 64]; its dimension 0 has to be 39");
-  refuses_shapes(kGlobal, 3, 1, 80, "rel_pos_w is [39, 80]; its dimension 1 has to be 64");
+  refuses_shapes(kGlobal, 0, 3, 256, "qkv is [2, 9, 20, 256]; its dimension 3 must be 384");
+  refuses_shapes(kGlobal, 1, 0, 128, "qkv_bias is [128]; its dimension 0 must be 384");
+  refuses_shapes(kGlobal, 2, 0, 39, "rel_pos_h is [39, 64]; its dimension 0 must be 17");
+  refuses_shapes(kGlobal, 3, 0, 17, "rel_pos_w is [17, 64]; its dimension 0 must be 39");
+  refuses_shapes(kGlobal, 3, 1, 80, "rel_pos_w is [39, 80]; its dimension 1 must be 64");
   refuses_shapes(kGlobal, 0, 1, 10, "tables are not interpolated");
-  refuses_shapes(kWindowed, 2, 0, 29, "rel_pos_h is [29, 80]; its dimension 0 has to be 27: 2 * window_size - 1");
+  refuses_shapes(kWindowed, 2, 0, 29, "rel_pos_h is [29, 80]; its dimension 0 must be 27: 2 * window_size - 1");
 
   const auto plugin = create(graph_fields(kGlobal));
   Descriptions flat = describe(kGlobal);
   flat[0].dims.nbDims = 3;
   CHECK(Expressions(flat).output_of(*plugin) != 0);
-  CHECK(reported("qkv is [2, 9, 20]; it has to have 4 dimensions"));
+  CHECK(reported("qkv is [2, 9, 20]; it must have 4 dimensions"));
 
   Descriptions huge = describe(kWindowed);
   huge[0].dims.d[0] = int64_t{1} << 40;

@@ -66,13 +66,13 @@ void refuses_bad_fields() {
 
   fields = good;
   fields[1].type = PluginFieldType::kFLOAT32;
-  refuses(fields, "head_dim has to be one 32-bit integer");
+  refuses(fields, "head_dim must be one 32-bit integer");
   fields = good;
   fields[2].length = 2;
-  refuses(fields, "window_size has to be one 32-bit integer");
+  refuses(fields, "window_size must be one 32-bit integer");
   fields = good;
   fields[0].data = nullptr;
-  refuses(fields, "num_heads has to be one 32-bit integer");
+  refuses(fields, "num_heads must be one 32-bit integer");
 }
 
 void refuses_bad_values() {

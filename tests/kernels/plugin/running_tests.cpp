@@ -91,7 +91,7 @@ void runs_the_tactic() {
   // The default shape, after one of the others.
   CHECK(runtime(*attached.plugin).setTactic(1) == 0);
   CHECK(attached.run(data, describe(kGlobal)) != 0);
-  CHECK(reported("take a smaller image"));
+  CHECK(reported("use a smaller image"));
   samrt_host_set_device(0, 0);
   CHECK(attached.run(data, describe(kGlobal)) != 0);
   CHECK(reported("no NVIDIA driver"));
@@ -111,7 +111,7 @@ void refuses_to_run() {
   Descriptions other = describe(kGlobal);
   other[0].dims.d[2] = 20;
   CHECK(attached.run(data, other) != 0);
-  CHECK(reported("rel_pos_w is [37, 64]; its dimension 0 has to be 39"));
+  CHECK(reported("rel_pos_w is [37, 64]; its dimension 0 must be 39"));
   CHECK(attached.recorder.getNbErrors() == 1);
   CHECK(std::string(attached.recorder.getErrorDesc(0)).find("rel_pos_w") == 0);
   CHECK(data.out == AttentionData(kGlobal).out);
