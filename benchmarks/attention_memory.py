@@ -1,7 +1,7 @@
-"""The memory that an fp16 encoder's attention needs in TensorRT-RTX, in each of its forms: what the builder reports.
+"""Scratch memory of an fp16 encoder's attention in TensorRT-RTX, in each of its forms, as the builder reports it.
 
-Nothing runs, so no GPU is needed; samrt's plugin has to be installed. An attention that is not fused shows: its scores,
-heads x tokens x tokens, are scratch memory. The weights are random; the builder does not look at them.
+Nothing runs, so no GPU is needed. samrt's plugin must be installed. If attention is not fused, its scores (heads x
+tokens x tokens) are part of the scratch memory. The weights are random, because the builder does not use their values.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def encoder_of(model: Model, depth: int, global_blocks: tuple[int, ...]) -> Imag
     )
     encoder = ImageEncoderViT(config).eval().requires_grad_(False)
     for parameter in encoder.parameters():
-        # Zeros would be folded away.
+        # The builder would remove zeros.
         if not parameter.any():
             parameter.normal_(std=0.02)
     return encoder
@@ -154,7 +154,7 @@ def with_form(encoder: ImageEncoderViT, make: Callable[[Attention], nn.Module] |
 
 
 def one_kind(model: Model, kind: str, make: Callable[[Attention], nn.Module] | None, flavour: Flavour) -> float:
-    """Two blocks of one kind, so that the other's memory does not hide it."""
+    """Two blocks of one kind, so that the memory of the other kind does not hide the result."""
     encoder = encoder_of(model, depth=2, global_blocks=(0, 1) if kind == "global" else ())
     return scratch_mb(with_form(encoder, make), model.size, flavour)
 

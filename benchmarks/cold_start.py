@@ -1,5 +1,6 @@
-"""From nothing to the first mask: a fresh process imports samrt, loads a ready bundle, encodes a photograph and
-predicts one mask. Each round is a process of its own; files are in the page cache after the first.
+"""Time to the first mask: a new process imports samrt, loads a bundle, encodes a photograph and predicts one mask.
+
+Each round is a new process. After the first round, the files are in the page cache.
 """
 
 from __future__ import annotations

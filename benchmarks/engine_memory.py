@@ -1,6 +1,6 @@
 """The memory that ViT-B's fp16 engines need for more images, prompts and points at once, as TensorRT-RTX reports it.
 
-Nothing runs, so no GPU is needed. The weights are random; the builder does not look at them.
+Nothing runs, so no GPU is needed. The weights are random, because the builder does not use their values.
 """
 
 from __future__ import annotations

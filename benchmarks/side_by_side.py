@@ -1,8 +1,7 @@
-"""Contenders measured in turn, each in a process of its own: A B C A B C ..., so that a machine's drift hits all alike.
+"""Measures contenders in turn, each in its own process: A B C A B C ..., so that drift of the machine affects all.
 
 A contender is a function that prepares one call and returns it. Its process reports the seconds of each call, the
-result of the last (to compare results: a fast wrong answer is no contender), and its peak of resident memory, which
-includes loading the model.
+result of the last call (all results are compared), and its peak of resident memory, which includes loading the model.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-# One generated translation unit for each line of kernels/attention/instances.def, so that they compile side by side and
-# a changed line recompiles one kernel. Sets SAMRT_ATTENTION_INSTANCES to the files.
+# Generates one translation unit for each line of kernels/attention/instances.def. So they compile in parallel, and a
+# changed line recompiles one kernel. Sets SAMRT_ATTENTION_INSTANCES to the files.
 
 set(samrt_instances ${PROJECT_SOURCE_DIR}/kernels/attention/instances.def)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${samrt_instances})

@@ -1,8 +1,8 @@
-# Finds nvcc without failing where there is none, and asks it what it can compile for.
+# Finds nvcc, and asks it which architectures it supports. Finding none is not an error.
 #
-# Sets SAMRT_NVCC (empty where there is none), SAMRT_NVCC_VERSION ("13.0.88") and SAMRT_NVCC_ARCHITECTURES ("80;86;...").
-# CMAKE_CUDA_COMPILER and the environment variable CUDACXX come first, as everywhere in CMake; then PATH; then where the
-# toolkit's installers, JetPack's among them, put it without adding it to PATH; then SAMRT_NVCC_FALLBACK, which
+# Sets SAMRT_NVCC (empty if there is none), SAMRT_NVCC_VERSION ("13.0.88") and SAMRT_NVCC_ARCHITECTURES ("80;86;...").
+# CMAKE_CUDA_COMPILER and the environment variable CUDACXX come first, as everywhere in CMake; then PATH; then the folders
+# where the toolkit's and JetPack's installers put nvcc without adding it to PATH; then SAMRT_NVCC_FALLBACK, which
 # kernels/build.py sets to the nvcc of the package index's wheels.
 
 set(SAMRT_NVCC "")
@@ -21,7 +21,7 @@ if(SAMRT_NVCC)
   execute_process(COMMAND "${SAMRT_NVCC}" --version OUTPUT_VARIABLE samrt_version RESULT_VARIABLE samrt_failed)
   execute_process(COMMAND "${SAMRT_NVCC}" --list-gpu-arch OUTPUT_VARIABLE samrt_list RESULT_VARIABLE samrt_list_failed)
   if(samrt_failed OR samrt_list_failed)
-    message(FATAL_ERROR "samrt: ${SAMRT_NVCC} does not run: mend it, or name another with CUDACXX")
+    message(FATAL_ERROR "samrt: ${SAMRT_NVCC} does not run: repair it, or set CUDACXX to another nvcc")
   endif()
   string(REGEX MATCH "V([0-9.]+)" samrt_version "${samrt_version}")
   set(SAMRT_NVCC_VERSION "${CMAKE_MATCH_1}")

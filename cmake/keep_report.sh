@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs a compiler, and keeps what it says on standard error beside the object file, as NAME.o.ptxas; shows it on failure.
+# Runs a compiler and stores its standard error beside the object file, as NAME.o.ptxas. Prints it on failure.
 object=
 previous=
 for argument in "$@"; do

@@ -18,7 +18,7 @@ from samrt_export.families import LoadedModel
 def checkpoint_reference(loaded: LoadedModel) -> Reference:
     """What the checkpoint's float32 model in torch makes of the seeded scene."""
     encoder, decoder = (in_torch(loaded.module(role), loaded.contract.graph(role, "")) for role in ROLES)
-    return make_reference(loaded.contract.geometry, encoder, decoder)
+    return make_reference(loaded.contract, encoder, decoder)
 
 
 def in_torch(module: nn.Module, graph: Graph) -> Run:

@@ -1,19 +1,20 @@
-"""Compiles the CUDA kernels and the TensorRT plugin, and puts the libraries where `samrt.kernels.library` looks.
+"""Compile the CUDA kernels and the TensorRT plugin, and put the libraries where `samrt.kernels.library` looks.
 
     python kernels/build.py                               into samrt/lib/ of this checkout
-    python kernels/build.py --architectures native        for this machine's GPU alone; also "87", "80;87", "all"
+    python kernels/build.py --architectures native        for this machine's GPU; also "87", "80;87", "all"
 
-`pip install .` does the same into the installation, by way of setup.py. What happened is left in `build.json` beside
-the libraries, for `samrt doctor`: pip shows nothing of a build that succeeds. Needs only the standard library.
+`pip install .` does the same for the installation, through setup.py. `build.json` beside the libraries records the
+result for `samrt doctor`, because pip hides the output of a successful build. Needs only the standard library.
 
 Environment:
-    SAMRT_CUDA_ARCHITECTURES    "native", "all", numbers as in "80;87", or "none"; by default those of this machine's
-                                GPUs, or all where there is none.
-    SAMRT_NVCC                  "wheels": the nvcc of the package index's wheels, not the machine's.
-    CUDACXX                     the nvcc to take.
-    CMAKE_BUILD_PARALLEL_LEVEL  how many compilers run at a time; by default one for each core.
+    SAMRT_CUDA_ARCHITECTURES    "native", "all", numbers such as "80;87", or "none"; by default those of this machine's
+                                GPUs, or all if there is none.
+    SAMRT_NVCC                  "wheels": use nvcc from the package index's wheels, not the machine's.
+    CUDACXX                     the nvcc to use.
+    CMAKE_BUILD_PARALLEL_LEVEL  how many compilers run in parallel; by default one per core.
 
-With one of the first two, kernels that cannot be built are an error; else they are left out, and the note says why.
+If one of the first two is set and the kernels cannot be built, this is an error. Otherwise they are left out, and
+`build.json` says why.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ROOT / "samrt" / "lib"
 
-# For SAMRT_NVCC=wheels; they bring what else they need (cudart, crt, nvvm). CUDA 13's only: the nvcc wheels of CUDA 12
-# hold ptxas and no nvcc.
+# For SAMRT_NVCC=wheels. Their dependencies include cudart, crt and nvvm. Only CUDA 13: the nvcc wheels of CUDA 12
+# contain ptxas and no nvcc.
 _NVCC_WHEELS = ("nvidia-cuda-nvcc==13.*", "nvidia-cuda-cccl==13.*")
 _OLDEST_CMAKE = (3, 24)  # as CMakeLists.txt says
 _CMAKE_WHEEL = "cmake>={}.{}".format(*_OLDEST_CMAKE)
 
-# Not the names of source files, which make prints.
+# Must not match the names of source files, which make prints.
 _ERROR = re.compile(r"^CMake Error|\b(error|fatal)( #\d+(-\w+)?)?\s*:", re.IGNORECASE)
 
 _AGAIN = "in a checkout of samrt: pip install -v ."
 _GET_NVCC = f"install CUDA's nvcc, or let pip fetch it: SAMRT_NVCC=wheels, then {_AGAIN}"
-_SEE_OUTPUT = f"see what this prints: {_AGAIN}"
+_SEE_OUTPUT = f"to see the full output, {_AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Note:
 
 
 class NotBuiltError(Exception):
-    """The kernels were asked for explicitly and could not be built; the message says why."""
+    """The kernels were requested explicitly and could not be built; the message says why."""
 
 
 class _LeftOutError(Exception):
@@ -72,10 +73,10 @@ class _LeftOutError(Exception):
 
 
 def build_requirements() -> list[str]:
-    """What pip is to fetch into the environment that it builds in, which goes with the build.
+    """The packages that pip must install into its temporary build environment.
 
-    CMake where nvcc is here and CMake is too old, as on JetPack 6. One that pip installed beside samrt is of no
-    use there: pip hides its package from builds.
+    CMake, if nvcc is installed and CMake is too old, as on JetPack 6. A CMake that pip installed beside samrt cannot be
+    used: pip hides installed packages from builds.
     """
     if os.environ.get("SAMRT_CUDA_ARCHITECTURES") == "none" or not sys.platform.startswith("linux"):
         return []
@@ -85,7 +86,7 @@ def build_requirements() -> list[str]:
 
 
 def find_nvcc() -> str | None:
-    """The nvcc that CMake will take, as it was named or found; None where there is none."""
+    """The nvcc that CMake will use; None if there is none."""
     return os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
 
@@ -122,13 +123,13 @@ def build(target: Path, architectures: str, folder: Path = ROOT / "build" / "ker
 
 def _build(target: Path, architectures: str, folder: Path) -> Note:
     if architectures == "none":
-        raise _LeftOutError("SAMRT_CUDA_ARCHITECTURES was none", f"unset it, then {_AGAIN}")
+        raise _LeftOutError("SAMRT_CUDA_ARCHITECTURES was set to none", f"unset it, then {_AGAIN}")
     if not sys.platform.startswith("linux"):
-        raise _LeftOutError("they are made for Linux", "")
+        raise _LeftOutError("they support Linux only", "")
     oldest = "CMake {}.{} or newer".format(*_OLDEST_CMAKE)
     version = _cmake_version()
     if version < _OLDEST_CMAKE:
-        found = "there is only {}.{}".format(*version) if version else "there is none"
+        found = "CMake {}.{} is installed".format(*version) if version else "CMake is not installed"
         raise _LeftOutError(f"they need {oldest}, and {found}", f"install {oldest}, then {_AGAIN}")
     _configure(architectures, folder)
     found = json.loads((folder / "samrt_build.json").read_text(encoding="utf-8"))
@@ -140,7 +141,7 @@ def _build(target: Path, architectures: str, folder: Path) -> Note:
         for name in ("samrt_rtx_name", "samrt_plugin"):
             _compile(folder, name, target)
     except _LeftOutError as left_out:
-        # The kernels are of use without it.
+        # The kernels can be used without the plugin.
         plugin, remedy = f"not built: {left_out.reason}", left_out.remedy
     return Note("built", plugin, remedy, found["nvcc"], tuple(found["architectures"].split(";")))
 
@@ -156,8 +157,8 @@ def _cmake_version() -> tuple[int, ...]:
 
 
 def _configure(architectures: str, folder: Path) -> None:
-    # Fresh, as the compiler may be another one, or gone with the environment that pip built in. All is compiled anew;
-    # who works on the kernels calls `cmake --build` instead.
+    # --fresh, because the compiler may have changed, or was deleted with pip's build environment. Everything is
+    # compiled again. To work on the kernels, call `cmake --build` instead.
     command = ["cmake", "--fresh", "-S", str(ROOT), "-B", str(folder)]
     command.append(f"-DCMAKE_CUDA_ARCHITECTURES={architectures.replace(',', ';').replace(' ', '')}")
     environment = dict(os.environ)
@@ -165,7 +166,8 @@ def _configure(architectures: str, folder: Path) -> None:
     if environment.get("SAMRT_NVCC") == "wheels":
         if wheels is None:
             raise _LeftOutError(
-                "SAMRT_NVCC is wheels, and they are not installed", f"pip install {' '.join(_NVCC_WHEELS)}"
+                "SAMRT_NVCC is set to wheels, and nvcc's wheels are not installed",
+                f"pip install {' '.join(_NVCC_WHEELS)}",
             )
         environment["CUDACXX"] = str(wheels)
     elif wheels is not None:
@@ -207,7 +209,7 @@ def _reason(lines: Sequence[str]) -> str:
         return next((line for line in reversed(lines) if line), "")
     if not lines[first].startswith("CMake Error"):
         return lines[first]
-    # CMake says where, then what, as a paragraph of its own.
+    # CMake prints the place first, then the message as a separate paragraph.
     paragraph: list[str] = []
     for line in lines[first + 1 :]:
         if not line and paragraph:
@@ -222,7 +224,7 @@ def _default_architectures() -> str:
 
 
 def _has_gpu() -> bool:
-    if Path("/etc/nv_tegra_release").exists():  # a Jetson; its nvidia-smi came late and says little
+    if Path("/etc/nv_tegra_release").exists():  # a Jetson; only newer ones have nvidia-smi, and it reports little
         return True
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
@@ -240,7 +242,7 @@ def main() -> int:
     parser.add_argument(
         "--architectures",
         default=os.environ.get("SAMRT_CUDA_ARCHITECTURES", ""),
-        help="native, all, or numbers as in '80;87'; by default those of this machine's GPUs, or all",
+        help="native, all, or numbers such as '80;87' (default: this machine's GPUs, or all if there is none)",
     )
     parser.add_argument("--target", type=Path, default=LIBRARIES, help="folder for the libraries (%(default)s)")
     arguments: Any = parser.parse_args()

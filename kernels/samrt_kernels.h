@@ -1,9 +1,11 @@
-/* The kernels from C, C++, Python (ctypes) and anything else that calls C. libsamrt_kernels.so exports these functions.
+/* C interface of the kernels, for C, C++, Python (ctypes) and every language that can call C. libsamrt_kernels.so
+ * exports these functions.
  *
- * Pointers are device memory unless said otherwise; all work is put on `stream` and not waited for; no function
- * allocates or keeps device memory. A function returns 0, or one of SAMRT_KERNELS_* with the reason in
- * samrt_kernels_last_error(). Each is safe to call from several threads. The device is the current one. A call may be
- * captured into a CUDA graph once the same was called outside of one: CUDA loads a kernel at its first use.
+ * Pointers are device memory unless stated otherwise. All work is enqueued on `stream`; no function waits for it. No
+ * function allocates or keeps device memory. A function returns 0, or one of SAMRT_KERNELS_*; then
+ * samrt_kernels_last_error() has the reason. All functions may be called from several threads. They use the current
+ * device. A call can be captured into a CUDA graph after the same call was made once outside of a capture, because
+ * CUDA loads a kernel at its first use.
  */
 #ifndef SAMRT_KERNELS_H
 #define SAMRT_KERNELS_H
@@ -21,18 +23,18 @@ extern "C" {
 #define SAMRT_KERNELS_API
 #endif
 
-/* Raised with every change of a signature, of a struct, of what a function computes, or of the tile shapes' or the
- * plugin's tactics' order. */
+/* Increased with every change of a signature, of a struct, of what a function computes, of the order of the tile shapes,
+ * or of the order of the plugin's tactics. */
 #define SAMRT_KERNELS_VERSION 2
 
 enum {
   SAMRT_KERNELS_OK = 0,
-  SAMRT_KERNELS_INVALID = 1,     /* an argument is out of range: the caller's to mend */
-  SAMRT_KERNELS_UNSUPPORTED = 2, /* this device or this library cannot do it */
+  SAMRT_KERNELS_INVALID = 1,     /* an argument is out of range; the caller must correct it */
+  SAMRT_KERNELS_UNSUPPORTED = 2, /* this device or this library does not support it */
   SAMRT_KERNELS_CUDA = 3         /* CUDA reported an error */
 };
 
-/* Number formats of 16-bit tensors. */
+/* Number formats of 16-bit tensors */
 enum { SAMRT_KERNELS_FP16 = 0, SAMRT_KERNELS_BF16 = 1 };
 
 /* cudaStream_t, without CUDA's headers. */
@@ -40,11 +42,11 @@ typedef void* samrt_stream;
 
 SAMRT_KERNELS_API int samrt_kernels_version(void);
 
-/* The reason of the last failure in this thread, one line; "" before the first. Valid until the next call. */
+/* The reason of the last failure in this thread, one line; "" before the first failure. Valid until the next call. */
 SAMRT_KERNELS_API const char* samrt_kernels_last_error(void);
 
-/* The architectures that were compiled, as "80;86;87;89;90;100;110;120;120-ptx", the last being PTX;
- * "host" for the tests' build. */
+/* The architectures that were compiled, for example "80;86;87;89;90;100;110;120;120-ptx"; the last one is PTX. The
+ * tests' build for the CPU returns "host". */
 SAMRT_KERNELS_API const char* samrt_kernels_architectures(void);
 
 /* Multi-head attention with decomposed relative position, over the whole grid or in windows.
@@ -58,37 +60,37 @@ SAMRT_KERNELS_API const char* samrt_kernels_architectures(void);
  */
 typedef struct samrt_attention_args {
   const void* qkv;       /* [batch, grid_h * grid_w, 3, heads, head_dim], bias included */
-  const void* qkv_bias;  /* [3, heads, head_dim]: q, k and v of the tokens that fill the last windows; NULL where
-                            window is 0 or divides both sides of the grid */
-  const void* rel_pos_h; /* [2 * side_h - 1, head_dim]; side_h is the window, or grid_h. NULL with rel_pos_w: no bias, which
-                            is compiled for measurements only: fp16, grids more than 32 wide */
+  const void* qkv_bias;  /* [3, heads, head_dim]: q, k and v of the tokens that pad the last windows; may be NULL
+                            if window is 0 or divides both sides of the grid */
+  const void* rel_pos_h; /* [2 * side_h - 1, head_dim]; side_h is the window, or grid_h. NULL together with rel_pos_w: no
+                            bias. That is compiled for measurements only: fp16, grids more than 32 wide */
   const void* rel_pos_w; /* [2 * side_w - 1, head_dim] */
   void* out;             /* [batch, grid_h * grid_w, heads * head_dim] */
-  int32_t batch;         /* 0 does nothing */
+  int32_t batch;         /* 0: the call does nothing */
   int32_t grid_h;
   int32_t grid_w;
   int32_t heads;
   int32_t head_dim; /* 64 or 80 */
   int32_t window;   /* side of a window in tokens; 0: the whole grid */
   int32_t format;   /* SAMRT_KERNELS_FP16 or SAMRT_KERNELS_BF16 */
-  int32_t tile;     /* index of a tile shape, for tests and tuning; -1: the table's choice for this device */
+  int32_t tile;     /* index of a tile shape, for tests and tuning; -1: the default shape for this device */
 } samrt_attention_args;
 
 SAMRT_KERNELS_API int samrt_attention(const samrt_attention_args* args, samrt_stream stream);
 
-/* What samrt_attention would say to these sizes, this format and this tile on the current device, with bias; where
- * CUDA finds none, on every one that the kernels are compiled for. Looks at no pointer and launches nothing. */
+/* Returns what samrt_attention would return for these sizes, this format and this tile, with bias, on the current device.
+ * If CUDA finds no device: on every device that the kernels are compiled for. Reads no pointer and launches nothing. */
 SAMRT_KERNELS_API int samrt_attention_check(const samrt_attention_args* args);
 
 /* How many tile shapes there are, and the name of one; NULL past the last. */
 SAMRT_KERNELS_API int32_t samrt_attention_tiles(void);
 SAMRT_KERNELS_API const char* samrt_attention_tile_name(int32_t tile);
 
-/* 1 where this library has a kernel of this tile shape, 0 where not. */
+/* 1 if this library has a kernel of this tile shape, else 0. */
 SAMRT_KERNELS_API int32_t samrt_attention_has_tile(int32_t format, int32_t head_dim, int32_t tile, int32_t with_bias);
 
-/* Dynamic shared memory per block in bytes, for an attention over so many rows of tokens; 0 for an unknown tile or
- * sizes that are none. */
+/* Dynamic shared memory per block in bytes, for an attention over `rows` rows of tokens; 0 if the tile is unknown or a
+ * size is less than 1. */
 SAMRT_KERNELS_API size_t samrt_attention_shared_bytes(int32_t head_dim, int32_t tile, int32_t rows);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-/* A check of the kernels on the device at hand, before anything is built on them. */
+/* A check of the kernels on the current device, to run before an engine is built with them. */
 #ifndef SAMRT_SELF_TEST_H
 #define SAMRT_SELF_TEST_H
 
@@ -8,12 +8,13 @@
 extern "C" {
 #endif
 
-/* What the self test returns, beside the codes of samrt_kernels.h: the kernels ran, and a result is wrong. */
+/* Return code in addition to those of samrt_kernels.h: the kernels ran, and a result is wrong. */
 enum { SAMRT_KERNELS_WRONG = 4 };
 
-/* Runs every tile shape that is compiled with bias in both number formats and head dimensions, over a whole grid and in windows with padding, at
- * small sizes, and compares with the same computed in float64 on the host. Takes a few hundred KB of device memory,
- * which it frees, and waits for `stream`. 0, or a code with the case and its error in samrt_kernels_last_error().
+/* Runs every tile shape that is compiled with bias, in both number formats and both head dimensions, over a whole grid and
+ * in windows with padding, at small sizes. Compares the results with float64 on the host. Allocates a few hundred KB of
+ * device memory and frees them. Waits for `stream`. Returns 0, or a code; then samrt_kernels_last_error() has the case
+ * and its error.
  */
 SAMRT_KERNELS_API int samrt_attention_self_test(samrt_stream stream);
 

@@ -151,7 +151,7 @@ class Decoder:
             raise InputError(f"embedding must come from Model.encode, not {type(embedding).__name__}; encode the image")
         geometry = self._manifest.geometry
         expected = {feature.name: (1, *feature.shape) for feature in self._manifest.features}
-        found = {name: tuple(feature.shape) for name, feature in embedding.features.items()}
+        found = {name: tuple(getattr(feature, "shape", ())) for name, feature in embedding.features.items()}
         if embedding.model_id != self._manifest.model_id:
             problem = f"was made by model {embedding.model_id}, this model is {self._manifest.model_id}"
         elif found != expected:

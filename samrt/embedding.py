@@ -66,7 +66,8 @@ class Embedding:
         for name in ("original_size", "input_size"):
             object.__setattr__(self, name, _size(name, getattr(self, name)))
         height, width = self.original_size
-        region = (0, 0, width, height) if self.region == WHOLE else self.region
+        # By identity: a given region that is empty is an error.
+        region = (0, 0, width, height) if self.region is WHOLE else self.region
         object.__setattr__(self, "region", check_region(region, self.original_size))
         object.__setattr__(self, "features", dict(self.features))
 
@@ -110,22 +111,20 @@ class Embedding:
             if not path.is_file():
                 raise BundleError(f"there is no embedding at {path}; check the path, or save one with Embedding.save")
             with np.load(path, allow_pickle=False) as content:
-                version = int(content["format_version"])
+                version = content["format_version"].item()
                 if version != _FORMAT_VERSION:
                     raise BundleError(
                         f"the embedding {path} has format version {version}, this samrt reads {_FORMAT_VERSION}; "
                         "encode the image again"
                     )
                 names = [name for name in content.files if name.startswith(_FEATURE)]
-                height, width = content["original_size"].tolist()
-                input_height, input_width = content["input_size"].tolist()
-                x0, y0, x1, y1 = content["region"].tolist()
+                # Sizes that are no integers are refused by the class.
                 return cls(
                     features={name.removeprefix(_FEATURE): content[name] for name in names},
-                    original_size=(int(height), int(width)),
-                    input_size=(int(input_height), int(input_width)),
+                    original_size=content["original_size"].tolist(),
+                    input_size=content["input_size"].tolist(),
                     model_id=str(content["model_id"]),
-                    region=(int(x0), int(y0), int(x1), int(y1)),
+                    region=content["region"].tolist(),
                 )
         except BundleError:
             raise

@@ -72,7 +72,7 @@ def upscale_masks(
 ) -> NDArray[np.float32]:
     """Logits at the size of the original image: bilinearly from L to S, the padding cut off, then to the original.
 
-    Meta's `Sam.postprocess_masks`. Where the image fills the square, straight from L to the original, as SAM 2's
+    Meta's `Sam.postprocess_masks`. With `resize` "square", straight from L to the original, as SAM 2's
     `SAM2Transforms.postprocess_masks` does. float32 [..., L, L] to float32 [..., H, W].
     """
     masks = np.empty((*low_res.shape[:-2], *original_size), np.float32)
@@ -187,6 +187,7 @@ class Resize:
 
     def __init__(self, geometry: Geometry) -> None:
         self._geometry = geometry
+        self.target_length = geometry.prompt_side
 
     def apply_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 [H, W, C] to uint8 [h, w, C], resized for the encoder."""
@@ -223,7 +224,6 @@ class ResizeLongestSide(Resize):
     def __init__(self, target_length: int) -> None:
         # Neither the low-res side nor the normalisation takes part in resizing.
         super().__init__(Geometry(target_length, target_length, target_length, Normalization("min_max")))
-        self.target_length = target_length
 
     @staticmethod
     def get_preprocess_shape(oldh: int, oldw: int, long_side_length: int) -> Size:

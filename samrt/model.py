@@ -19,7 +19,7 @@ from samrt.bundle.manifest import Manifest
 from samrt.decoding import Decoder, DeviceLowResPrediction, LowResPrediction, Prediction
 from samrt.device.session import DeviceOptions
 from samrt.embedding import WHOLE, Embedding, Region, check_region
-from samrt.encoding import Encoder
+from samrt.encoding import Encoder, read_region
 from samrt.engines.selection import Choice, check_backend
 from samrt.errors import InputError
 from samrt.geometry import normalize_and_pad, resize_image
@@ -114,17 +114,14 @@ class Model:
                 floating in 0..1.
             image_format: the order of an array's channels: "RGB", "BGR", "RGBA", "BGRA" or "GREY".
             region: x0, y0, x1, y1, whole numbers in pixels of the image: only that part is seen, at the model's full
-                resolution. Prompts and masks stay in pixels of the whole image; prompts must lie in the region.
+                resolution. Prompts and masks stay in pixels of the whole image; prompts must lie in the region. What
+                an array holds outside it is not looked at.
 
         Raises:
             InputError: the image or the region cannot be used.
             BackendError: the encoder failed, or its result is not finite.
         """
-        pixels = read_image(image, image_format)
-        size = (pixels.shape[0], pixels.shape[1])
-        if region is not None:
-            x0, y0, x1, y1 = region = check_region(region, size)
-            pixels = pixels[y0:y1, x0:x1]
+        pixels, size, region = read_region(image, image_format, region)
         input_size = self.geometry.input_size(*pixels.shape[:2])
         prepared = normalize_and_pad(resize_image(pixels, self.geometry), self.geometry)
         return self.encode_prepared(prepared, size, input_size, region=region)
@@ -166,7 +163,8 @@ class Model:
             BackendError: the encoder failed, or its result is not finite.
         """
         self._encoder.check_prepared(image, input_size)
-        return Embedding(self._encoder.run(image), original_size, input_size, self.manifest.model_id, region or WHOLE)
+        shown = WHOLE if region is None else check_region(region, original_size)
+        return Embedding(self._encoder.run(image), original_size, input_size, self.manifest.model_id, shown)
 
     def encode_batch(self, images: Sequence[ImageSource], image_format: str = "RGB") -> list[Embedding]:
         """Encode several images, as many at once as the encoder takes (`BuildLimits.max_batch`).
@@ -244,13 +242,15 @@ class Model:
         """Check the prompts of `predict` for an image of `original_size` (H, W), before the long work of encoding it.
 
         Raises:
-            InputError: a prompt is empty, malformed or outside the image or its `region`.
+            InputError: a prompt is empty, malformed or outside the image or its `region`; or the region is none.
         """
         prompts = read_prompts(point_coords, point_labels, box, mask_input, self.geometry.low_res_side)
+        whole = (0, 0, original_size[1], original_size[0])
+        region = whole if region is None else check_region(region, original_size)
         if scribble is not None:
             if prompts.batched:
                 raise InputError("a scribble is one prompt and cannot join a batch; predict them one by one")
-            x0, y0, x1, y1 = region = region or (0, 0, original_size[1], original_size[0])
+            x0, y0, x1, y1 = region
             cropped = crop_scribble(scribble, original_size, region)
             coords, labels = scribble_points(cropped, (y1 - y0, x1 - x0))
             prompts = add_points(prompts, coords + np.array([x0, y0]), labels)

@@ -25,7 +25,8 @@ class SamPredictor:
     """Encode one image, then predict masks for many prompts, with the calls of `segment_anything.SamPredictor`.
 
     Arrays are NumPy's. Torch tensors are taken too and answered with torch tensors on the CPU; samrt itself imports no
-    torch. As with Meta's class a prompt may be empty or lie outside the image; `Model.predict` is stricter.
+    torch. As with Meta's class a prompt may be empty or lie outside the image; `Model.predict` is stricter. The whole
+    image is encoded; `Model.encode` takes a region.
 
     Attributes:
         model: what encodes and predicts.

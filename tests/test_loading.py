@@ -127,9 +127,9 @@ def test_precision_and_threads_are_chosen(own_bundle: Path, monkeypatch: pytest.
     assert opened == [1, 1]
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2", 10**6])
 def test_threads_must_be_a_count(toy_bundle: Path, threads: Any) -> None:
-    with pytest.raises(InputError, match="threads must be a whole number of at least 1"):
+    with pytest.raises(InputError, match="threads must be a whole number from 1 to"):
         samrt.load(toy_bundle, threads=threads)
 
 
@@ -138,3 +138,10 @@ def test_a_precision_that_is_not_there(toy_bundle: Path) -> None:
         samrt.load(toy_bundle, precision="fp16")
     with pytest.raises(BackendError, match="there is no precision 'int3'; choose one of fp32, fp16"):
         samrt.load(toy_bundle, precision="int3")
+
+
+def test_a_precision_that_only_tensorrt_runs(own_bundle: Path) -> None:
+    form = open_bundle(own_bundle).manifest.forms[0]
+    rewrite_manifest(own_bundle, forms=(form, replace(form, precision="fp16", lowering="plugin")))
+    with pytest.raises(BackendError, match="holds fp16-plugin only in fp16, whose attention is a plugin"):
+        samrt.load(own_bundle, precision="fp16")

@@ -103,3 +103,33 @@ def test_regions_are_checked_before_the_work(toy_model: Model, region: Any, monk
     monkeypatch.setattr(toy_model._session.encoder, "run", lambda *_, **__: pytest.fail("the encoder ran"))
     with pytest.raises(InputError, match="region"):
         toy_model.encode(IMAGE, region=region)
+
+
+def test_a_region_may_be_an_array(toy_model: Model) -> None:
+    region: Any = np.array(REGION)
+    prepared = np.zeros((1, 3, 64, 64), np.float32)
+    found = toy_model.encode_prepared(prepared, (40, 90), (36, 64), region=region)
+    assert found.region == REGION
+    assert toy_model.check_prompts((40, 90), POINTS, LABELS, region=region).count == 1
+
+
+@pytest.mark.parametrize("region", [(0, 0, 0, 0), (), np.zeros(0), (-5, 0, 200, 200), "abcd"])
+def test_regions_are_checked_wherever_they_are_given(toy_model: Model, region: Any) -> None:
+    with pytest.raises(InputError, match="region"):
+        toy_model.encode_prepared(np.zeros((1, 3, 64, 64), np.float32), (40, 90), (36, 64), region=region)
+    with pytest.raises(InputError, match="region"):
+        toy_model.check_prompts((40, 90), POINTS, LABELS, region=region)
+
+
+@pytest.mark.parametrize(
+    "image", [IMAGE, IMAGE[..., 0], IMAGE[..., :1], IMAGE / 255, np.dstack([IMAGE, IMAGE[..., 0]])]
+)
+def test_of_an_array_only_the_region_is_converted(toy_model: Model, image: Any) -> None:
+    cut = toy_model.encode(np.ascontiguousarray(image[Y0:Y1, X0:X1]))
+    found = toy_model.encode(image, region=REGION)
+    np.testing.assert_array_equal(found.features["image_embeddings"], cut.features["image_embeddings"])
+    spoilt = (image / 255 if image.dtype == np.uint8 else image).astype(np.float32)
+    spoilt[0, 0] = np.nan
+    assert toy_model.encode(spoilt, region=REGION).region == REGION
+    with pytest.raises(InputError, match="NaN"):
+        toy_model.encode(spoilt)

@@ -1,9 +1,9 @@
-"""One attention layer as samrt's kernels compute it and as torch can, each a call without arguments, to be timed.
+"""One attention layer in samrt's kernels and in torch. Each contender is a call without arguments, to be timed.
 
-All take the projected q, k, v and give tokens [B, H, W, heads * d], as the layer's two linear operations have them. In
-windows torch must cut the normalised tokens before the first of these and put the results together before the second:
-both are timed with it, the linear operations are with nobody. What depends on the weights and the grid alone (the
-tables by offset, one-hot rows) torch has before, and a bias that is said to be ready: made with the call, not in it.
+All contenders read the projected q, k, v and return tokens [B, H, W, heads * d], so both linear layers are excluded
+from every contender's time. In windowed layers, torch's times include the window partition before the first linear
+layer and the merge of the windows after the attention. What depends only on the weights and the grid (tables by offset,
+one-hot rows) is computed before the call, for torch too. So is a bias "made beforehand".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torch_forms
-from goals import AUGMENTED, BIAS_BUILT, BIAS_READY, FLASH, NO_BIAS, TABLE
+from goals import AUGMENTED, BIAS_BUILT, BIAS_READY, DEFAULT_TILE, FLASH, NO_BIAS
 from kernel_library import AttentionKernel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -34,21 +34,21 @@ _WITH_MASK = ("CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "MATH")
 
 
 def of_samrt(inputs: Inputs, kernels: list[AttentionKernel]) -> dict[str, Call]:
-    """Our kernels, by name: the table's choice, every tile shape, and those without bias."""
+    """Our kernels, by name: the default tile shape, every tile shape, and those without bias."""
     plain = replace(inputs, rel_pos_h=None, rel_pos_w=None)
     calls = {}
     for kernel in kernels:
         name = f"{NO_BIAS}, {kernel.tile_name}" if not kernel.with_bias else f"samrt, {kernel.tile_name}"
-        calls[TABLE if kernel.tile < 0 else name] = functools.partial(
+        calls[DEFAULT_TILE if kernel.tile < 0 else name] = functools.partial(
             by_kernel, inputs if kernel.with_bias else plain, kernel.tile
         )
     return calls
 
 
 def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
-    """torch's forms. Each is made when it is called for, as the dense bias takes gigabytes."""
+    """torch's contenders. Each is created only when it is called, because the dense bias takes gigabytes."""
     tables = _tables_by_offset(inputs)
-    # What the linear operation leaves; with windows [B * windows, ...], which torch has at this point.
+    # The output of the first linear layer; with windows [B * windows, ...], as torch has it at this point.
     q, k, v = _separately(inputs)
 
     def bias_built() -> Call:
@@ -70,7 +70,7 @@ def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
         of_query = q.new_zeros(fill).expand(*q.shape[:3], -1)
 
         def call() -> Tensor:
-            """`torch_forms.sdpa_augmented`, with the one-hot rows and the padding at hand."""
+            """`torch_forms.sdpa_augmented`, with the one-hot rows and the padding computed before."""
             wide_q = torch.cat([q * d**-0.5, *rel_pos_terms(q, *tables), of_query], dim=-1)
             wide_k = torch.cat([k, of_key], dim=-1)
             wide_v = F.pad(v, (0, wanted + fill))
@@ -78,7 +78,7 @@ def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
 
         return call
 
-    # On a CPU torch has none but its own choice and MATH, whose scores of eight images would take gigabytes.
+    # On a CPU, torch has only its own choice and MATH. MATH's scores of eight images would take gigabytes.
     backends = [name for name in _WITH_MASK if (len(inputs.qkv) == 1 if name == "MATH" else inputs.qkv.is_cuda)]
     makers = {
         FLASH: _by_backend("FLASH_ATTENTION", without_bias),
@@ -93,7 +93,7 @@ def of_torch(inputs: Inputs) -> dict[str, Callable[[], Call]]:
 
 
 def backend_of(call: Call) -> str:
-    """Which of torch's attention operators a call runs, by name: what torch chose where nobody told it."""
+    """Which of torch's attention operators a call runs, by name: torch's own choice if no backend was set."""
     called = Operators()
     with torch.no_grad(), called:
         call()

@@ -1,7 +1,7 @@
 """Bundles made quickly: the exporter's graphs without its comparison on the CPU, which takes minutes for a ViT-B.
 
-Nothing goes unchecked for it: the phase `engines` compares everything with the float32 graphs in ONNX Runtime, and the
-tests compare those with torch.
+Everything is still checked: the phase `engines` compares all engines with the float32 graphs in ONNX Runtime, and the
+tests compare those graphs with torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Floors: what a graph's operations and bytes would take at the rates measured on this device, whichever is longer.
+"""Floors: the time of a graph's operations or of its bytes at the rates measured on this device, whichever is longer.
 
-The operations are those of the dense mathematics, windows padded as published, so that all lowerings are held to one
-floor; the bytes are weights, inputs and outputs, as if everything between stayed on the chip.
+The operations are those of the dense computation, with windows padded as published, so that all lowerings have the same
+floor. The bytes are weights, inputs and outputs, as if all intermediate results stayed on the chip.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _count(module: Any, inputs: tuple[Any, ...]) -> dict[str, int]:
 
 
 def floor(work: Any, model: str, graph: str) -> dict[str, Any]:
-    """The floor of one graph, from what the phases `floors` and `model_floors` recorded; why there is none."""
+    """The floor of one graph, from the phases `floors` and `model_floors`, or the reason why there is none."""
     counted = work.of("model_floors").get("models", {}).get(model, {}).get(graph)
     if counted is None:
         return {"absent": "the phase `model_floors` has no counts"}
@@ -66,7 +66,7 @@ def floor(work: Any, model: str, graph: str) -> dict[str, Any]:
 
 
 def at_rates(found: dict[str, Any], operations: int, moved_bytes: int) -> dict[str, Any]:
-    """What so many operations and bytes take at the rates that the phase `floors` recorded, whichever is longer."""
+    """The longer of the times of `operations` and `moved_bytes`, at the rates that the phase `floors` recorded."""
     rates = found.get("rates", {})
     if not {"half_operations_per_s", "bytes_per_s"} <= rates.keys():
         return {"absent": "the phase `floors` has no rates"}

@@ -1,8 +1,8 @@
-"""The goals for the kernels, from what was measured; where a time is missing, "got" and "met" are null.
+"""The goals for the kernels, from measured times. If a time is missing, "got" and "met" are null.
 
 They were set for an H100, before anything was measured there; the result says which device it was. On paper, for a
 global layer of ViT-B: the floor is 65 us (51.5 GFLOP at 798 TFLOP/s), published kernels without a bias take 108 (FA3)
-to 160 us (FA2), and a ready bias is 403 MB, which no form of torch reads in less than 134 us.
+to 160 us (FA2), and a bias made beforehand is 403 MB, which no contender of torch reads in less than 134 us.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-# Contenders, as attention_peers names them; those with one backend of torch have its name behind a comma.
-TABLE, NO_BIAS = "samrt, the table's choice", "samrt without bias"
+# Contenders, as attention_peers names them; contenders with a fixed backend of torch have its name after a comma.
+DEFAULT_TILE, NO_BIAS = "samrt, default tile shape", "samrt without bias"
 BIAS_BUILT, BIAS_READY = "torch SDPA, dense bias", "torch SDPA, dense bias made beforehand"
 AUGMENTED, FLEX = "torch SDPA on augmented q and k", "torch flex_attention"
 FLEX_APART = f"{FLEX}, terms apart"  # q . table by operations before it
@@ -26,9 +26,9 @@ def of_layer(
 ) -> list[dict[str, Any]]:
     """Goals of one attention layer, from the times in milliseconds of those contenders that were measured.
 
-    `failed` are those that were tried and have no time for that. What was not tried may have been the best.
+    `failed`: contenders that were tried and failed. A contender that was not tried may have been the fastest.
     """
-    ours = times.get(TABLE)
+    ours = times.get(DEFAULT_TILE)
     ready, built = _best(times, BIAS_READY), _best(times, BIAS_BUILT)
     whole = min((built, _best(times, AUGMENTED), _best(times, FLEX)), key=lambda best: best[1] or float("inf"))
     if not all(name in times or name in failed for name in (AUGMENTED, FLEX, FLEX_APART)):

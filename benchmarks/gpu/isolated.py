@@ -1,7 +1,7 @@
-"""A program in a process of its own that reports result by result, and is started again after whatever ended it.
+"""A program in its own process that reports results one by one, and is started again after a crash or a hang.
 
-An illegal access leaves a CUDA context unusable, a crash ends the process, a hang never ends: each costs the result at
-hand and no other, as the program goes on with the next one in a fresh process.
+An illegal access makes a CUDA context unusable, a crash ends the process, a hang never ends. Only the result that was
+being computed is lost: the program continues with the next one in a new process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The checks of tests/kernels, which CI runs on the kernels' source on the host, on the kernels on a GPU.
+"""Runs the checks of tests/kernels on a GPU. CI runs the same checks on the kernels' source, compiled for the CPU.
 
 Importing this puts tests/kernels on the path; `reference`, `guarded_memory` and the others are from there.
 """
@@ -48,7 +48,7 @@ def names(module: str) -> list[str]:
 
 
 def is_not_installed(error: ImportError) -> bool:
-    """Whether what could not be imported is a package that is not here, and none that is here and broken."""
+    """Whether an import failed because a package is not installed, not because an installed package is broken."""
     return bool(error.name) and importlib.util.find_spec(str(error.name).partition(".")[0]) is None
 
 

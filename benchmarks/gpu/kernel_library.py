@@ -20,7 +20,7 @@ def use(work: Work) -> Kernels:
     """
     path = path_of(work)
     if path is None:
-        raise NotHereError("there is no kernel library; see the phase kernels_build")
+        raise NotHereError("no kernel library was found; see the phase kernels_build")
     os.environ[KERNELS_VARIABLE] = path
     return load_kernels(path)
 
@@ -32,7 +32,7 @@ def path_of(work: Work) -> str | None:
 
 
 def shared_bytes(kernels: Kernels, head_dim: int, tile: int, rows: int) -> int:
-    """Shared memory that a block of this tile shape takes for an attention over so many rows of tokens."""
+    """Shared memory that a block of this tile shape needs for an attention over `rows` rows of tokens."""
     function = ctypes.CDLL(str(kernels.path))["samrt_attention_shared_bytes"]
     function.restype = ctypes.c_size_t
     return int(function(head_dim, tile, rows))
@@ -45,7 +45,7 @@ def has_tile(kernels: Kernels, head_dim: int, tile: int) -> bool:
 
 @dataclass(frozen=True)
 class AttentionKernel:
-    """One attention kernel in the library; tile -1 is whichever the table chooses.
+    """One attention kernel in the library; tile -1 is the default shape.
 
     Attributes:
         precision: "fp16" or "bf16".

@@ -1,4 +1,4 @@
-"""Small kernels with one fault each, in PTX: a sanitizer that does not report them sees nothing in ours either."""
+"""Small PTX kernels with one fault each. A sanitizer that misses these would miss faults in samrt's kernels too."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _KERNEL = """
   ret;
 }}
 """
-# 64 threads write 4 bytes each into an allocation that the last of them is past.
+# 64 threads write 4 bytes each; the last thread writes past the end of the allocation.
 _PAST_THE_END = "  mov.u32 %value, %thread;"
-# Every thread adds to what nobody has written.
+# Every thread adds to memory that was never written.
 _NEVER_WRITTEN = "  ld.global.u32 %value, [%address];\n  add.u32 %value, %value, 1;"
-# Threads exchange values through shared memory, the first warp with the second, without a barrier between.
+# The first and the second warp exchange values through shared memory without a barrier.
 _NO_BARRIER = """
   mov.u32 %place, places;
   mad.lo.u32 %place, %thread, 4, %place;
@@ -61,7 +61,7 @@ FAULTS = {
 
 
 def run(tool: str) -> None:
-    """Run the kernel with the fault that `tool` looks for. Whether CUDA reports it too is of no account."""
+    """Run the kernel with the fault that `tool` looks for. An error that CUDA itself reports is ignored."""
     fault, driver = FAULTS[tool], Driver()
     with driver.memory(fault.buffer_bytes) as buffer:
         driver.run_ptx(fault.ptx, "planted", THREADS, buffer)

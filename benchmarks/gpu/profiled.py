@@ -1,6 +1,6 @@
 """The program that ncu watches: one attention kernel at a model's size, on random numbers, once.
 
-python profiled.py LIBRARY HEAD_DIM HEADS WINDOW TILE; tile -1 is the table's choice
+python profiled.py LIBRARY HEAD_DIM HEADS WINDOW TILE; tile -1 is the default shape
 """
 
 from __future__ import annotations

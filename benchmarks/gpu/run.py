@@ -1,4 +1,4 @@
-"""Runs a plan's phases one after the other and writes one JSON file; `run.sh` prepares the ground for it.
+"""Runs a plan's phases one after the other and writes one JSON file; `run.sh` sets up the environment for it.
 
 Each phase is a process of its own with a time limit. What it measured is in the file within a second, and stays there
 whatever ends the phase, or this process.
@@ -38,13 +38,13 @@ def main() -> int:
     began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write, or a folder for it")
-    parser.add_argument("--plan", choices=PLANS, default="all", help="which phases (default all)")
+    parser.add_argument("--plan", choices=PLANS, default="all", help="the plan to run (default all)")
     parser.add_argument("--budget", type=float, help="seconds for everything (default: the plan's)")
-    parser.add_argument("--spent", type=float, default=0, help="seconds of the budget that are over (run.sh)")
+    parser.add_argument("--spent", type=float, default=0, help="seconds of the budget that run.sh has used already")
     parser.add_argument(
-        "--slow", type=float, default=1, help="as many times the limits, for a slower machine (default 1)"
+        "--slow", type=float, default=1, help="factor on the budget and all limits, for a slower machine (default 1)"
     )
-    parser.add_argument("--only", nargs="+", help="some of the plan's phases only")
+    parser.add_argument("--only", nargs="+", help="run only these phases of the plan")
     parser.add_argument("--smoke", action="store_true", help="test this script on the CPU: measures no device")
     arguments = parser.parse_args()
     plan = PLANS[arguments.plan]
@@ -53,7 +53,7 @@ def main() -> int:
         parser.error(f"the plan {arguments.plan} has no {', '.join(sorted(unknown))}; its phases: {', '.join(names)}")
     reason = "" if arguments.smoke else no_gpu_reason()
     if reason:
-        print(f"There is no NVIDIA GPU that can be used here ({reason}); nothing was measured.")
+        print(f"No usable NVIDIA GPU was found ({reason}); nothing was measured.")
         return 1
     device = "smoke" if arguments.smoke else re.sub(r"[^a-z0-9]+", "-", device_name().lower()).strip("-")
     out = arguments.out
@@ -109,13 +109,13 @@ def _run(
 ) -> dict[str, Any]:
     """How the phase ended and what it found; `tell` is given what it found so far."""
     if limit < _LEAST:
-        return {"status": "not run", "reason": f"{max(limit, 0):.0f} s of the budget were left for it"}
+        return {"status": "not run", "reason": f"only {max(limit, 0):.0f} s of the budget were left for it"}
     command = [sys.executable, str(_HERE / "phase.py"), phase.name, str(folder), f"{limit:.1f}"]
     began = time.monotonic()
     log, result = folder / f"{phase.name}.log", folder / f"{phase.name}.json"
     tell({"status": "running"})
     with log.open("wb") as output:
-        # A session of its own, so that a time-out ends its children with it: compilers, pytest.
+        # Its own process group, so that a time-out also ends its children (compilers, pytest).
         process = subprocess.Popen(
             [*command, *(["--smoke"] if smoke else [])], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -128,7 +128,7 @@ def _run(
                     told = result.stat().st_mtime_ns
                     tell({"status": "running", "result": _read(result)})
         finally:
-            # Also what a phase that ended well left running.
+            # Also ends what a successful phase left running.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -139,7 +139,7 @@ def _run(
         done.update(status="crashed", reason=f"ended by {signal.Signals(-code).name}")
     outcome = _read(folder / f"{phase.name}.outcome.json")
     if code is not None and code >= 0:
-        # A phase says itself how it ended; one that could not say so ended in its interpreter.
+        # A phase writes its own outcome. If it did not, its interpreter ended early.
         done.update(outcome or {"status": "crashed", "reason": f"ended with exit code {code}"})
     if done["status"] not in ("ok", "skipped"):
         done["output_tail"] = log.read_text("utf-8", errors="replace")[-_TAIL:]

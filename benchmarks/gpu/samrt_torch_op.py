@@ -1,8 +1,8 @@
 """samrt's attention as a torch operator, `torch.ops.samrt.attention`: for tests and benchmarks, not for the runtime.
 
-It takes torch's memory by address and torch's current stream, allocates its result with torch, and has a form for
-shapes alone, so it works under torch.compile and in CUDA graphs. With the library of the tests, which runs on the host,
-it takes tensors on the CPU.
+It uses torch's memory by address and torch's current stream, and allocates its result with torch. It has a fake
+implementation for shapes, so it works under torch.compile and in CUDA graphs. With the tests' library for the CPU, it
+takes tensors on the CPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def attention(
         qkv_bias: [3, heads, d]; needed where windows reach past the grid.
         rel_pos_h, rel_pos_w: [2 * side - 1, d], where side is the window, or H and W. None together: no bias.
         window: side of a window in tokens; 0 for attention over the whole grid.
-        tile: index of a tile shape; -1 for the table's choice.
+        tile: index of a tile shape; -1 for the default shape.
 
     Returns:
         [B, H, W, heads * d].
@@ -81,7 +81,7 @@ def _like_result(qkv: Tensor) -> Tensor:
 def _check(
     qkv: Tensor, qkv_bias: Tensor | None, rel_pos_h: Tensor | None, rel_pos_w: Tensor | None, window: int
 ) -> None:
-    """The kernel sees addresses alone: what it cannot check is checked here."""
+    """Checks what the kernel cannot check, because it gets only addresses."""
     if qkv.dim() != 6 or qkv.shape[3] != 3 or qkv.dtype not in _PRECISIONS:
         raise ValueError(f"qkv is float16 or bfloat16 [B, H, W, 3, heads, d], not {qkv.dtype} {list(qkv.shape)}")
     _, grid_h, grid_w, _, heads, head_dim = qkv.shape

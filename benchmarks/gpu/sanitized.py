@@ -12,7 +12,7 @@ import kernel_checks
 import planted_faults
 from driver import Driver
 
-# By module of tests/kernels: each way through the kernels, at sizes that take a sanitizer no minute.
+# By module of tests/kernels: each way through the kernels, at sizes that take less than a minute under a sanitizer.
 SMALL = {
     # Each runs every compiled kernel, under a tool that makes it a hundred times slower.
     "check_attention": ("5x7", "9x33", "windows of 14, padded", "without bias, windows of 14"),
@@ -32,7 +32,7 @@ SMALL = {
         "tall tiles, nv12",
         "tall tiles, nv12, fp16",
         "columns first",
-        # Columns first with Pillow 13 alone.
+        # Vertical pass first with Pillow 13 only.
         "tall, bgr, unaligned, fp16, min and max",
         "tall, nv12",
         "tall, nv12, fp16",

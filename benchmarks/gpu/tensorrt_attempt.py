@@ -78,7 +78,7 @@ def _run(trt: Any, logger: Any, plan: Any, weight: Any) -> float:
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise RuntimeError("the engine was not accepted and no reason given")
+        raise RuntimeError("TensorRT refused the engine and gave no reason")
     print(json.dumps({"stage": "deserialised"}), flush=True)
     context = engine.create_execution_context()
     value = np.random.default_rng(1).normal(size=_SHAPE).astype(np.float16)

@@ -1,6 +1,6 @@
 """Unpack a folder of wheels, whole or in parts, into a folder for PYTHONPATH. Needs neither a network nor pip.
 
-A wheel for another Python or machine, or a damaged one, is left out with one line, and the benchmark runs without it.
+A wheel for another Python or machine, or a damaged one, is skipped with one line, and the benchmark runs without it.
 """
 
 from __future__ import annotations

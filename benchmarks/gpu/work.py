@@ -17,11 +17,11 @@ _ERROR_LENGTH = 800
 
 
 class NotHereError(Exception):
-    """This phase has nothing to do here; the text says why."""
+    """This phase is skipped; the text says why."""
 
 
 class WrongResultError(Exception):
-    """This phase ran and what it found is wrong; the text says what."""
+    """This phase ran and found a wrong result; the text says which."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Work:
         """
         name = ", ".join(keys)
         self.attempts[name] = False
-        # A crash of the process leaves this line as its trace.
+        # If the process crashes, this entry remains.
         self.record(*keys, value={"error": "began and did not end"})
         try:
             value = call()
@@ -89,7 +89,7 @@ class Work:
 
 
 def _finite(value: Any) -> Any:
-    """The same without the numbers that JSON has not: null in their place."""
+    """The same value, with null in place of numbers that JSON cannot represent."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

@@ -28,7 +28,7 @@ SAM_MODULES: Mapping[str, GraphModule] = {IMAGE_ENCODER: EncoderGraph, MASK_DECO
 
 _NAMES_SHOWN = 4
 _NAME_LENGTH = 120
-# The bundle's contract: the single mask and the ambiguous three.
+# Of SAM's own decoder: the single mask and the ambiguous three.
 _MASK_TOKENS = 4
 
 

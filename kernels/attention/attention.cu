@@ -1,4 +1,4 @@
-// The attention's host side: checks, the choice of a tile shape, the table of instantiations.
+// Host side of the attention: checks, selection of the tile shape, table of instantiations.
 #include "../samrt_kernels.h"
 
 #include <cmath>
@@ -19,7 +19,7 @@ struct Instance {
 
 constexpr float kLog2E = 1.4426950408889634f;
 
-// Far beyond what fits into shared memory; keeps sizes within 32 bits.
+// Much larger than what fits into shared memory. The limit keeps sizes within 32 bits.
 constexpr int kLargestWindow = 4096;
 
 template <typename T>
@@ -47,26 +47,26 @@ int check_sizes(const samrt_attention_args& args) {
     return fail(SAMRT_KERNELS_INVALID, "attention: unknown number format %d; 0 is fp16, 1 is bf16", args.format);
   }
   if (args.head_dim != 64 && args.head_dim != 80) {
-    return fail(SAMRT_KERNELS_INVALID, "attention: head dimensions are 64 and 80, not %d", args.head_dim);
+    return fail(SAMRT_KERNELS_INVALID, "attention: head_dim must be 64 or 80, not %d", args.head_dim);
   }
   if (args.batch < 0 || args.grid_h < 1 || args.grid_w < 1 || args.heads < 1 || args.window < 0) {
     return fail(SAMRT_KERNELS_INVALID,
-                "attention: batch %d, a grid of %d x %d, %d heads, window %d: the batch and the window may be 0, the "
-                "others are at least 1",
+                "attention: batch %d, grid %d x %d, %d heads, window %d: batch and window must be at least 0, all "
+                "others at least 1",
                 args.batch, args.grid_h, args.grid_w, args.heads, args.window);
   }
   if (args.tile < -1 || args.tile >= kTileShapeCount) {
-    return fail(SAMRT_KERNELS_INVALID, "attention: tile %d is none of 0 to %d, nor -1 for the table's choice",
+    return fail(SAMRT_KERNELS_INVALID, "attention: tile is %d; it must be 0 to %d, or -1 for the default tile shape",
                 args.tile, kTileShapeCount - 1);
   }
   if (args.window > kLargestWindow) {
-    return fail(SAMRT_KERNELS_INVALID, "attention: windows have at most %d tokens along a side, not %d",
+    return fail(SAMRT_KERNELS_INVALID, "attention: window must be at most %d tokens, not %d",
                 kLargestWindow, args.window);
   }
-  // Offsets within an image are 32 bits wide. All sizes in one product could pass 64.
+  // Offsets within an image have 32 bits. The product of all sizes could exceed 64 bits.
   const int64_t tokens = int64_t{args.grid_h} * args.grid_w, token = int64_t{3} * args.heads * args.head_dim;
   if (tokens > INT32_MAX / token) {
-    return fail(SAMRT_KERNELS_INVALID, "attention: a grid of %d x %d with %d heads of %d is past 2^31 elements; take a smaller image",
+    return fail(SAMRT_KERNELS_INVALID, "attention: a grid of %d x %d with %d heads of %d has 2^31 elements or more; use a smaller image",
                 args.grid_h, args.grid_w, args.heads, args.head_dim);
   }
   return SAMRT_KERNELS_OK;
@@ -75,12 +75,12 @@ int check_sizes(const samrt_attention_args& args) {
 int check_pointers(const samrt_attention_args& args) {
   if (!args.qkv || !args.out) return fail(SAMRT_KERNELS_INVALID, "attention: qkv or out is NULL");
   if (!args.rel_pos_h != !args.rel_pos_w) {
-    return fail(SAMRT_KERNELS_INVALID, "attention: of rel_pos_h and rel_pos_w one is NULL; give both, or neither");
+    return fail(SAMRT_KERNELS_INVALID, "attention: one of rel_pos_h and rel_pos_w is NULL; pass both or neither");
   }
   const bool padded = args.window && (args.grid_h % args.window || args.grid_w % args.window);
   if (padded && !args.qkv_bias) {
     return fail(SAMRT_KERNELS_INVALID,
-                "attention: windows of %d do not fill a grid of %d x %d evenly, so qkv_bias is needed", args.window,
+                "attention: windows of %d do not divide a grid of %d x %d evenly, so qkv_bias is required", args.window,
                 args.grid_h, args.grid_w);
   }
   for (const void* pointer : {args.qkv, args.qkv_bias, args.rel_pos_h, args.rel_pos_w, (const void*)args.out}) {
@@ -99,7 +99,7 @@ AttentionParameters derive(const samrt_attention_args& args) {
   const int side_h = args.window ? args.window : args.grid_h, side_w = args.window ? args.window : args.grid_w;
   const float root = std::sqrt(static_cast<float>(args.head_dim));
   return {args.qkv,
-          // Where no token is padded it is never read, but addresses are made from it.
+          // If no token is padded, it is never read, but addresses are computed from it.
           args.qkv_bias ? args.qkv_bias : args.qkv,
           args.rel_pos_h,
           args.rel_pos_w,
@@ -126,8 +126,8 @@ struct Device {
   bool assumed;
 };
 
-// The one with the least shared memory of those that the kernels are compiled for (8.6; 8.9 and 12.0 have as much): what
-// fits there fits on all. CUDA Programming Guide, "Technical Specifications per Compute Capability".
+// The architecture with the least shared memory of those that the kernels are compiled for (8.6; 8.9 and 12.0 have as
+// much). What fits there fits on all. CUDA Programming Guide, "Technical Specifications per Compute Capability".
 constexpr Device kSmallestDevice{86, 99 * 1024, true};
 
 cudaError_t current_device(Device& device) {
@@ -143,11 +143,11 @@ cudaError_t current_device(Device& device) {
   return status;
 }
 
-// Which kernel these sizes get on a device.
+// Selects the kernel for these sizes on a device.
 int choose_instance(const samrt_attention_args& args, const AttentionParameters& parameters, bool rel_pos,
                     const Device& device, const Instance*& instance) {
   if (int64_t{args.batch} * parameters.windows > 65535 || args.heads > 65535) {
-    return fail(SAMRT_KERNELS_INVALID, "attention: %d images of %d windows, %d heads: at most 65535 windows and heads; give fewer images at once",
+    return fail(SAMRT_KERNELS_INVALID, "attention: %d images of %d windows, %d heads: at most 65535 windows and 65535 heads per call; pass fewer images",
                 args.batch, parameters.windows, args.heads);
   }
   const int tile = args.tile >= 0 ? args.tile : choose_tile(device.architecture, parameters.side_h, parameters.side_w,
@@ -158,22 +158,22 @@ int choose_instance(const samrt_attention_args& args, const AttentionParameters&
                 "attention: with tile %s, %d rows of tokens need %zu bytes of shared memory, and compute capability "
                 "%d.%d%s has %d; %s",
                 kTileShapes[tile].name, parameters.side_h, shared_bytes, device.architecture / 10,
-                device.architecture % 10, device.assumed ? " (assumed, as no GPU is here)" : "", device.shared_bytes,
-                args.tile >= 0 ? "take tile -1, or a smaller image" : "take a smaller image");
+                device.architecture % 10, device.assumed ? " (assumed, because no GPU was found)" : "", device.shared_bytes,
+                args.tile >= 0 ? "use tile -1 or a smaller image" : "use a smaller image");
   }
   instance = find_instance(args.format, args.head_dim, tile, rel_pos);
   if (instance) return SAMRT_KERNELS_OK;
   return fail(SAMRT_KERNELS_UNSUPPORTED,
               "attention: no kernel was compiled for %s, head dimension %d, tile %s, %s bias; %s",
               args.format == SAMRT_KERNELS_FP16 ? "fp16" : "bf16", args.head_dim, kTileShapes[tile].name,
-              rel_pos ? "with" : "without", rel_pos ? "take tile -1" : "give rel_pos_h and rel_pos_w");
+              rel_pos ? "with" : "without", rel_pos ? "use tile -1" : "pass rel_pos_h and rel_pos_w");
 }
 
 int check(const samrt_attention_args& args) {
   if (int code = check_sizes(args)) return code;
   Device device;
   if (current_device(device) != cudaSuccess) {
-    cudaGetLastError();  // else the next call would find it
+    cudaGetLastError();  // clears the error; otherwise the next call would report it
     device = kSmallestDevice;
   }
   const Instance* instance = nullptr;

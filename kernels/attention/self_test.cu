@@ -20,11 +20,11 @@ struct Case {
   size_t tokens() const { return size_t(grid_h) * grid_w; }
 };
 
-// No side is a multiple of a tile; the windows are padded below and right.
+// No side is a multiple of a tile. The windows are padded below and right.
 constexpr Case kCases[] = {
     {2, 3, 19, 2, 0},
     {1, 13, 15, 2, 14},
-    {1, 66, 1, 1, 0},  // more shared memory than a kernel may have unasked
+    {1, 66, 1, 1, 0},  // more shared memory than a kernel gets without cudaFuncSetAttribute
     {1, 1, 70, 1, 0},  // two strips of columns
 };
 constexpr int kHeadDims[] = {64, 80};
@@ -54,7 +54,7 @@ void throw_on(cudaError_t status) {
   if (int code = cuda_result("attention self test", status)) throw code;
 }
 
-// A tensor on the host as numbers that its format holds exactly, and on the device.
+// A tensor on the host and on the device. The host's values are exact in its number format.
 template <typename T>
 class Tensor {
  public:
@@ -81,7 +81,7 @@ class Tensor {
     throw_on(cudaStreamSynchronize(stream));
   }
 
-  // What is on the device, in place of the host's values.
+  // Replaces the host's values by the device's.
   void download(cudaStream_t stream) {
     std::vector<T> elements(values_.size());
     throw_on(cudaMemcpyAsync(elements.data(), device_, elements.size() * sizeof(T), cudaMemcpyDeviceToHost, stream));
@@ -89,7 +89,7 @@ class Tensor {
     for (size_t i = 0; i < elements.size(); ++i) values_[i] = Format<T>::to_float(elements[i]);
   }
 
-  // NaN on the device, so that an element that no thread writes is seen.
+  // Fills the device memory with NaN, so that an element that no thread writes is found.
   void spoil(cudaStream_t stream) { throw_on(cudaMemsetAsync(device_, 0xff, values_.size() * sizeof(T), stream)); }
 
  private:
@@ -97,8 +97,8 @@ class Tensor {
   T* device_ = nullptr;
 };
 
-// Scores spread over several units, from the product, the row term and the column term alike: then each of them decides
-// which keys count.
+// Product, row term and column term all spread the scores over several units, so that each of them affects which keys
+// have weight.
 constexpr double kQkvScale = 2.0, kTableScale = 0.25;
 
 template <typename T>
@@ -131,7 +131,7 @@ class Reference {
   }
 
  private:
-  // Element `i` of the query (part 0), key (1) or value (2) of a token; of one that pads, outside the grid.
+  // Element `i` of the query (part 0), key (1) or value (2) of a token. A token outside the grid is padding.
   double element(int image, int row, int column, int part, int head, int i) const {
     const size_t offset = (size_t(part) * c_.heads + head) * head_dim_ + i;
     if (row >= c_.grid_h || column >= c_.grid_w) return inputs_.qkv_bias[offset];
@@ -171,8 +171,8 @@ class Reference {
   const Inputs<T>& inputs_;
 };
 
-// 16-bit numbers appear twice after the scores: as the probabilities, and as the result. Each rounds by at most
-// kRoundoff of values that are at most kQkvScale; a quarter more is for float32's sums and the approximate exponential.
+// After the scores, values are rounded to 16 bits twice: the probabilities and the result. Each rounding changes values
+// of at most kQkvScale by at most kRoundoff. A quarter more allows for float32 sums and the approximate exponential.
 template <typename T>
 constexpr double kAllowedError = 2.5 * Format<T>::kRoundoff * kQkvScale;
 
@@ -181,7 +181,7 @@ int compare(const Tensor<T>& out, const std::vector<double>& expected, const cha
   for (size_t i = 0; i < expected.size(); ++i) {
     const double error = std::abs(out[i] - expected[i]);
     if (error <= kAllowedError<T>) continue;  // false for NaN
-    return fail(SAMRT_KERNELS_WRONG, "attention self test: %s: element %zu is %g and should be %g, within %g", what, i,
+    return fail(SAMRT_KERNELS_WRONG, "attention self test: %s: element %zu is %g, expected %g within %g", what, i,
                 out[i], expected[i], kAllowedError<T>);
   }
   return SAMRT_KERNELS_OK;
@@ -199,7 +199,7 @@ int run_case(const Case& c, int head_dim, cudaStream_t stream) {
     if (tile >= 0 && !samrt_attention_has_tile(Format<T>::kCode, head_dim, tile, 1)) continue;
     char what[128];
     snprintf(what, sizeof what, "%s, head_dim %d, grid %d x %d, window %d, tile %s", Format<T>::kName, head_dim,
-             c.grid_h, c.grid_w, c.window, tile < 0 ? "of the table" : samrt_attention_tile_name(tile));
+             c.grid_h, c.grid_w, c.window, tile < 0 ? "default" : samrt_attention_tile_name(tile));
     out.spoil(stream);
     const samrt_attention_args args{inputs.qkv.device(), inputs.qkv_bias.device(), inputs.rel_pos_h.device(),
                                     inputs.rel_pos_w.device(), out.device(), c.batch, c.grid_h, c.grid_w, c.heads,
@@ -227,7 +227,7 @@ int self_test(cudaStream_t stream) {
 extern "C" int samrt_attention_self_test(samrt_stream stream) {
   try {
     return samrt::self_test(static_cast<cudaStream_t>(stream));
-  } catch (int code) {  // of cuda_result
+  } catch (int code) {  // thrown by throw_on
     return code;
   } catch (const std::exception& error) {
     return samrt::fail(SAMRT_KERNELS_CUDA, "attention self test: %s", error.what());

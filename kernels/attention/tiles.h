@@ -1,4 +1,4 @@
-// Tile shapes of the attention kernel, and which one a device gets. The one place where they are written down.
+// Tile shapes of the attention kernel, and the default shape for a device. No other file defines them.
 #pragma once
 
 #include <cstddef>
@@ -6,8 +6,8 @@
 
 namespace samrt {
 
-// What one block works on. A block holds warps * row_tiles * 16 queries; it visits the keys in tiles of
-// key_rows rows of the grid times key_columns columns, `stages` of which are in shared memory at a time.
+// What one block processes. A block holds warps * row_tiles * 16 queries. It loops over the keys in tiles of key_rows rows
+// of the grid times key_columns columns. `stages` of these tiles are in shared memory at a time.
 struct TileShape {
   const char* name;
   int warps;
@@ -15,8 +15,8 @@ struct TileShape {
   int key_rows;
   int key_columns;
   int stages;
-  bool queries_in_shared;  // memory, as there are no registers for them; they are loaded anew for each key tile
-  int blocks_64;  // per multiprocessor that registers are left for, with heads of 64; with wider ones 1
+  bool queries_in_shared;  // memory, because there are no registers for them; loaded again for each key tile
+  int blocks_64;  // per multiprocessor that registers must allow, with heads of 64; with wider heads 1
 
   constexpr int threads() const { return 32 * warps; }
   constexpr int blocks(int head_dim) const { return head_dim > 64 ? 1 : blocks_64; }
@@ -29,13 +29,13 @@ struct TileShape {
     const int tiles = ring_rows() - 2 * keys(), queries_there = queries_in_shared ? 0 : queries();
     return tiles > queries_there ? tiles : queries_there;
   }
-  // Table rows that the queries of a block need for one strip of columns: a run for each grid column among them.
+  // Table rows that the queries of a block need for one strip of columns: one range for each grid column of theirs.
   constexpr int column_table_rows() const { return key_columns + queries() / 16 - 1; }
   // The table of row terms: whole tiles of key rows, and between them floats such that the fragments' stores, eight
   // queries times four key rows apart by two, meet 32 banks.
   constexpr int term_rows(int side_h) const { return (side_h + key_rows - 1) / key_rows * key_rows; }
   constexpr int term_stride() const { return queries() + 4; }
-  // Of which the first strip's column table takes the place until it was used.
+  // The column table of the first strip is stored in the same place until it was used.
   constexpr size_t term_bytes(int head_dim, int side_h) const {
     const size_t terms = sizeof(float) * term_rows(side_h) * term_stride();
     const size_t table = size_t{2} * column_table_rows() * head_dim;
@@ -47,26 +47,27 @@ struct TileShape {
   }
 };
 
-// A row tile costs a thread key_columns / 2 registers for its column terms, keys() / 2 for its scores, head_dim / 2 for
-// its results and, unless they stay in shared memory, head_dim / 4 for its queries. Past 192 in sum, which
-// 128x1x64w4 has, nvcc 13.0 spills, so two row tiles go with heads of 64 only. They read each key from shared memory half as often, which is what limits
-// one row tile where tensor cores are fast. instances.def says which shapes are compiled for which heads.
+// A row tile needs these registers per thread: key_columns / 2 for its column terms, keys() / 2 for its scores,
+// head_dim / 2 for its results and, unless the queries stay in shared memory, head_dim / 4 for them. If the sum exceeds
+// 192 (that of 128x1x64w4), nvcc 13.0 spills. So two row tiles are possible only with heads of 64. Two row tiles read each
+// key from shared memory half as often; with one row tile, these reads are the limit where tensor cores are fast.
+// instances.def lists which shapes are compiled for which heads.
 constexpr TileShape kTileShapes[] = {
     {"64x1x64", 4, 1, 1, 64, 2, false, 2},   // a grid row of 64 keys at once; two blocks fit into 100 KB
     {"128x1x64", 8, 1, 1, 64, 2, false, 1},  // the same, each key read from memory half as often
     {"128x1x32", 4, 2, 1, 32, 3, false, 2},  // two row tiles; grids up to 32 wide, and wider ones in strips of 32 columns
     {"64x2x32", 4, 1, 2, 32, 2, false, 2},   // grids up to 32 wide with one row tile
-    {"224x2x16", 7, 2, 2, 16, 4, false, 1},  // a 14x14 window whole: 14 columns padded to 16 queries
+    {"224x2x16", 7, 2, 2, 16, 4, false, 1},  // a whole 14x14 window: 14 columns padded to 16 queries
     {"64x2x16", 4, 1, 2, 16, 3, false, 3},   // four columns of a window
-    // As 128x1x64, with two row tiles in half the warps; two blocks fit into 164 KB, whatever its registers.
+    // As 128x1x64, with two row tiles in half the warps; two blocks fit into 164 KB.
     {"128x1x64w4", 4, 2, 1, 64, 2, true, 1},
 };
 constexpr int kTileShapeCount = sizeof(kTileShapes) / sizeof(kTileShapes[0]);
 
-// The shape for an attention over side_h x side_w tokens on a device of this compute capability (87 for 8.7) with so
-// much shared memory per block.
+// The default shape for an attention over side_h x side_w tokens, on a device of this compute capability (87 for 8.7) with
+// `shared_bytes` of shared memory per block.
 //
-// Chosen by reasoning about shared memory and registers; no GPU has confirmed it.
+// Based on reasoning about shared memory and registers. Not confirmed on a GPU.
 constexpr int choose_tile(int architecture, int side_h, int side_w, int head_dim, size_t shared_bytes) {
   constexpr int kWide = 0, kWideLarge = 1, kNarrowLarge = 2, kNarrow = 3, kWindowLarge = 4, kWindow = 5, kWideTwo = 6;
   const int shape = side_w <= 16 ? kWindow : side_w <= 32 ? kNarrow : kWide;
@@ -74,8 +75,8 @@ constexpr int choose_tile(int architecture, int side_h, int side_w, int head_dim
   // 8.6, 8.9 and 12.x have 100 KB of shared memory per multiprocessor, the others at least 164.
   const bool small_shared = architecture == 86 || architecture == 89 || architecture >= 120;
   const bool compiled = large == kWideLarge || head_dim == 64;
-  // Its four warps need a second block beside them. A multiprocessor has 1 KB more than one block may have, and keeps 1 KB
-  // of each block's for itself.
+  // Its four warps need a second block on the same multiprocessor. A multiprocessor has 1 KB more than one block may use,
+  // and reserves 1 KB for each block.
   const size_t two_blocks = 2 * (kTileShapes[kWideTwo].shared_bytes(head_dim, side_h) + 1024);
   if (large == kWideLarge && head_dim == 64 && !small_shared && two_blocks <= shared_bytes + 1024) return kWideTwo;
   // Row terms grow with the grid's height times the block's queries.

@@ -18,17 +18,17 @@ int check_sizes(const samrt_masks_args& args) {
   }
   if (args.height < 1 || args.width < 1 || args.height > SAMRT_IMAGE_MAX_SIDE || args.width > SAMRT_IMAGE_MAX_SIDE ||
       int64_t{args.height} * args.width > INT32_MAX) {
-    return fail(SAMRT_KERNELS_INVALID, "masks: an original of %d x %d; sides are 1 to %d, pixels below 2^31",
+    return fail(SAMRT_KERNELS_INVALID, "masks: the original is %d x %d; sides must be 1 to %d, and pixels fewer than 2^31",
                 args.height, args.width, SAMRT_IMAGE_MAX_SIDE);
   }
   if (args.image_size < 1 || args.image_size > SAMRT_IMAGE_MAX_INPUT || args.low_res_size < 1 ||
       args.low_res_size > args.image_size) {
-    return fail(SAMRT_KERNELS_INVALID, "masks: image_size %d and low_res_size %d; 1 to %d, and 1 to image_size",
+    return fail(SAMRT_KERNELS_INVALID, "masks: image_size is %d and low_res_size is %d; they must be 1 to %d, and 1 to image_size",
                 args.image_size, args.low_res_size, SAMRT_IMAGE_MAX_INPUT);
   }
   if (args.input_height < 1 || args.input_width < 1 || args.input_height > args.image_size ||
       args.input_width > args.image_size) {
-    return fail(SAMRT_KERNELS_INVALID, "masks: an input of %d x %d; its sides are 1 to image_size, %d",
+    return fail(SAMRT_KERNELS_INVALID, "masks: the input is %d x %d; its sides must be 1 to image_size, %d",
                 args.input_height, args.input_width, args.image_size);
   }
   if (args.format != SAMRT_KERNELS_FP32 && args.format != SAMRT_KERNELS_FP16) {
@@ -39,20 +39,20 @@ int check_sizes(const samrt_masks_args& args) {
 
 int check_rest(const samrt_masks_args& args) {
   if (!args.logits) return fail(SAMRT_KERNELS_INVALID, "masks: logits is NULL");
-  if (!args.out && !args.stats) return fail(SAMRT_KERNELS_INVALID, "masks: out and stats are both NULL; give one");
+  if (!args.out && !args.stats) return fail(SAMRT_KERNELS_INVALID, "masks: out and stats are both NULL; pass at least one");
   if (args.runs && !args.stats) {
-    return fail(SAMRT_KERNELS_INVALID, "masks: runs need stats, which say how many there are; it is NULL");
+    return fail(SAMRT_KERNELS_INVALID, "masks: runs need stats, which hold their number; stats is NULL");
   }
   if (args.runs && args.run_capacity < 1) {
-    return fail(SAMRT_KERNELS_INVALID, "masks: run_capacity is %d; it is at least 1", args.run_capacity);
+    return fail(SAMRT_KERNELS_INVALID, "masks: run_capacity is %d; it must be at least 1", args.run_capacity);
   }
   if (!std::isfinite(args.threshold) || !std::isfinite(args.stability_offset) || args.stability_offset < 0) {
     return fail(SAMRT_KERNELS_INVALID,
-                "masks: threshold %g and stability_offset %g; both finite, the offset not below 0", args.threshold,
+                "masks: threshold is %g and stability_offset is %g; both must be finite, and the offset at least 0", args.threshold,
                 args.stability_offset);
   }
   if (!args.workspace || reinterpret_cast<uintptr_t>(args.workspace) % 16) {
-    return fail(SAMRT_KERNELS_INVALID, "masks: workspace is %p; it must be there, and aligned to 16 bytes",
+    return fail(SAMRT_KERNELS_INVALID, "masks: workspace is %p; it must not be NULL, and must be aligned to 16 bytes",
                 args.workspace);
   }
   const int element = args.format == SAMRT_KERNELS_FP32 ? 4 : 2;

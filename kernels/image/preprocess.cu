@@ -18,24 +18,24 @@ bool is_nv12(const samrt_preprocess_args& args) {
 
 int check_sizes(const samrt_preprocess_args& args) {
   if (args.pixels < SAMRT_IMAGE_RGB || args.pixels > SAMRT_IMAGE_NV12_BT709) {
-    return fail(SAMRT_KERNELS_INVALID, "preprocess: unknown pixels %d; 0 RGB, 1 BGR, 2 NV12 BT.601, 3 NV12 BT.709",
+    return fail(SAMRT_KERNELS_INVALID, "preprocess: unknown pixels %d; 0 is RGB, 1 BGR, 2 NV12 BT.601, 3 NV12 BT.709",
                 args.pixels);
   }
   if (args.height < 1 || args.width < 1 || args.height > SAMRT_IMAGE_MAX_SIDE || args.width > SAMRT_IMAGE_MAX_SIDE) {
-    return fail(SAMRT_KERNELS_INVALID, "preprocess: an image of %d x %d; sides are 1 to %d", args.height, args.width,
+    return fail(SAMRT_KERNELS_INVALID, "preprocess: the image is %d x %d; sides must be 1 to %d", args.height, args.width,
                 SAMRT_IMAGE_MAX_SIDE);
   }
   if (is_nv12(args) && (args.height % 2 || args.width % 2)) {
-    return fail(SAMRT_KERNELS_INVALID, "preprocess: NV12 images have even sides, not %d x %d", args.height,
+    return fail(SAMRT_KERNELS_INVALID, "preprocess: NV12 images must have even sides, not %d x %d", args.height,
                 args.width);
   }
   if (args.image_size < 1 || args.image_size > SAMRT_IMAGE_MAX_INPUT) {
-    return fail(SAMRT_KERNELS_INVALID, "preprocess: image_size %d; it is 1 to %d", args.image_size,
+    return fail(SAMRT_KERNELS_INVALID, "preprocess: image_size is %d; it must be 1 to %d", args.image_size,
                 SAMRT_IMAGE_MAX_INPUT);
   }
   if (args.input_height < 1 || args.input_width < 1 || args.input_height > args.image_size ||
       args.input_width > args.image_size) {
-    return fail(SAMRT_KERNELS_INVALID, "preprocess: an input of %d x %d; its sides are 1 to image_size, %d",
+    return fail(SAMRT_KERNELS_INVALID, "preprocess: the input is %d x %d; its sides must be 1 to image_size, %d",
                 args.input_height, args.input_width, args.image_size);
   }
   if (args.format != SAMRT_KERNELS_FP32 && args.format != SAMRT_KERNELS_FP16) {
@@ -46,14 +46,14 @@ int check_sizes(const samrt_preprocess_args& args) {
                 args.normalization);
   }
   if (args.vertical_first != 0 && args.vertical_first != 1) {
-    return fail(SAMRT_KERNELS_INVALID, "preprocess: vertical_first is %d; it is 0 or 1", args.vertical_first);
+    return fail(SAMRT_KERNELS_INVALID, "preprocess: vertical_first is %d; it must be 0 or 1", args.vertical_first);
   }
   return SAMRT_KERNELS_OK;
 }
 
 int check_workspace(const samrt_preprocess_args& args) {
   if (!args.workspace || reinterpret_cast<uintptr_t>(args.workspace) % 16) {
-    return fail(SAMRT_KERNELS_INVALID, "preprocess: workspace is %p; it must be there, and aligned to 16 bytes",
+    return fail(SAMRT_KERNELS_INVALID, "preprocess: workspace is %p; it must not be NULL, and must be aligned to 16 bytes",
                 args.workspace);
   }
   return SAMRT_KERNELS_OK;
@@ -63,12 +63,12 @@ int check_image(const samrt_preprocess_args& args) {
   const int64_t row_bytes = is_nv12(args) ? args.width : 3 * int64_t{args.width};
   if (!args.image || !args.out) return fail(SAMRT_KERNELS_INVALID, "preprocess: image or out is NULL");
   if (args.image_pitch < row_bytes) {
-    return fail(SAMRT_KERNELS_INVALID, "preprocess: image_pitch is %lld bytes, and a row has %lld",
+    return fail(SAMRT_KERNELS_INVALID, "preprocess: image_pitch is %lld bytes, but a row has %lld",
                 static_cast<long long>(args.image_pitch), static_cast<long long>(row_bytes));
   }
   if (is_nv12(args) && !args.chroma) return fail(SAMRT_KERNELS_INVALID, "preprocess: NV12 needs chroma; it is NULL");
   if (is_nv12(args) && args.chroma_pitch < row_bytes) {
-    return fail(SAMRT_KERNELS_INVALID, "preprocess: chroma_pitch is %lld bytes, and a row has %lld",
+    return fail(SAMRT_KERNELS_INVALID, "preprocess: chroma_pitch is %lld bytes, but a row has %lld",
                 static_cast<long long>(args.chroma_pitch), static_cast<long long>(row_bytes));
   }
   const int element = args.format == SAMRT_KERNELS_FP32 ? 4 : 2;
@@ -78,7 +78,7 @@ int check_image(const samrt_preprocess_args& args) {
   }
   for (int c = 0; c < 3 && args.normalization == SAMRT_NORMALIZE_MEAN_STD; ++c) {
     if (!std::isfinite(args.mean[c]) || !std::isfinite(args.std[c]) || args.std[c] <= 0) {
-      return fail(SAMRT_KERNELS_INVALID, "preprocess: mean %g and std %g of channel %d; both finite, std above 0",
+      return fail(SAMRT_KERNELS_INVALID, "preprocess: mean %g and std %g of channel %d must be finite, and std above 0",
                   args.mean[c], args.std[c], c);
     }
   }
@@ -171,7 +171,7 @@ int run(const samrt_preprocess_args& args, cudaStream_t stream) {
 extern "C" int samrt_input_size(int32_t height, int32_t width, int32_t image_size, int32_t* input_height,
                                 int32_t* input_width) {
   if (height < 1 || width < 1 || image_size < 1 || !input_height || !input_width) {
-    return samrt::fail(SAMRT_KERNELS_INVALID, "input_size: sides of %d x %d and %d are at least 1, results not NULL",
+    return samrt::fail(SAMRT_KERNELS_INVALID, "input_size: the sides %d, %d and %d must be at least 1, and the results not NULL",
                        height, width, image_size);
   }
   const double scale = static_cast<double>(image_size) / (height > width ? height : width);

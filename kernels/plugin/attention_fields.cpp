@@ -16,7 +16,7 @@ using nvinfer1::PluginFieldType;
 
 int32_t int32_of(const PluginField& field) {
   if (field.type != PluginFieldType::kINT32 || field.length != 1 || !field.data) {
-    throw std::invalid_argument(std::string("attribute ") + field.name + " has to be one 32-bit integer");
+    throw std::invalid_argument(std::string("attribute ") + field.name + " must be one 32-bit integer");
   }
   int32_t value;
   std::memcpy(&value, field.data, sizeof value);  // a plan's fields need not be aligned
@@ -40,7 +40,7 @@ void refuse_unknown(const PluginFieldCollection& fields, int32_t known_count) {
     for (int32_t j = 0; j < known_count; ++j) known = known || std::strcmp(name, kFieldNames[j].name) == 0;
     if (!known) {
       throw std::invalid_argument(std::string("unknown attribute '") + name +
-                                  "'; there are num_heads, head_dim and window_size");
+                                  "'; the attributes are num_heads, head_dim and window_size");
     }
   }
 }
@@ -50,7 +50,7 @@ void check_version(const PluginFieldCollection& fields) {
   if (version == samrt_kernels_version()) return;
   throw std::invalid_argument("this plan was built with " +
                               (version ? "version " + std::to_string(*version) : std::string("an unknown version")) +
-                              " of samrt's kernels, and this library has version " +
+                              " of samrt's kernels, but this library has version " +
                               std::to_string(samrt_kernels_version()) + ": build the engine again with this library");
 }
 

@@ -19,15 +19,15 @@ using nvinfer1::PluginTensorDesc;
 
 constexpr int32_t kOutputCount = 1;
 
-// Tactics are numbered from 1; 0 is what TensorRT says where there are none. The table's choice comes first: a builder that
-// times nothing, as TensorRT for RTX's, takes the first, and the table is asked on the device that runs the plan.
-constexpr int32_t kTableTactic = 1, kFirstTileTactic = 2;
-constexpr int32_t kTableTile = -1;
+// Tactics are numbered from 1; TensorRT uses 0 if there are none. The default tile shape comes first, because a builder
+// that times nothing (TensorRT for RTX) uses the first tactic. Then the device that runs the plan determines the shape.
+constexpr int32_t kDefaultTactic = 1, kFirstTileTactic = 2;
+constexpr int32_t kDefaultTile = -1;
 
 void check_counts(int32_t inputs, int32_t outputs) {
   if (inputs == kInputCount && outputs == kOutputCount) return;
   throw std::invalid_argument("the layer has " + std::to_string(inputs) + " inputs and " + std::to_string(outputs) +
-                              " outputs; it takes qkv, qkv_bias, rel_pos_h and rel_pos_w and gives one");
+                              " outputs; it must have the inputs qkv, qkv_bias, rel_pos_h and rel_pos_w, and one output");
 }
 
 void throw_on(int kernels_code) {
@@ -42,7 +42,7 @@ AttentionDims dims_of(const DynamicPluginTensorDesc* inputs, Dims DynamicPluginT
   return {inputs[kQkv].*bound, inputs[kQkvBias].*bound, inputs[kRelPosH].*bound, inputs[kRelPosW].*bound};
 }
 
-// What is constant of the expressions; -1 for the rest.
+// The constant dimensions; -1 for all others.
 AttentionDims dims_of(const DimsExprs* inputs) {
   AttentionDims result{};
   for (int32_t i = 0; i < kInputCount; ++i) {
@@ -81,7 +81,7 @@ nvinfer1::IPluginCapability* AttentionPlugin::getCapabilityInterface(nvinfer1::P
     case nvinfer1::PluginCapabilityType::kRUNTIME:
       return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
   }
-  report_error(layer_.c_str(), "TensorRT asks for a capability this plugin does not know", recorder());
+  report_error(layer_.c_str(), "TensorRT requested a capability that this plugin does not have", recorder());
   return nullptr;
 }
 
@@ -135,7 +135,7 @@ int32_t AttentionPlugin::configurePlugin(const DynamicPluginTensorDesc* inputs, 
       sizes.push_back(attention_args(fields_, dims_of(inputs, bound), inputs[kQkv].desc.type));
       throw_on(samrt_attention_check(&sizes.back()));
     }
-    tactics_ = {kTableTactic};
+    tactics_ = {kDefaultTactic};
     for (int32_t tile = 0; tile < samrt_attention_tiles(); ++tile) {
       bool fits = true;
       for (samrt_attention_args args : sizes) {
@@ -157,7 +157,7 @@ int32_t AttentionPlugin::getNbTactics() noexcept { return static_cast<int32_t>(t
 int32_t AttentionPlugin::getValidTactics(int32_t* tactics, int32_t count) noexcept {
   return attempt([&] {
     if (count != getNbTactics()) {
-      throw std::invalid_argument("TensorRT asks for " + std::to_string(count) + " tactics of " +
+      throw std::invalid_argument("TensorRT requested " + std::to_string(count) + " tactics, but there are " +
                                   std::to_string(getNbTactics()));
     }
     for (int32_t i = 0; i < count; ++i) tactics[i] = tactics_[i];
@@ -171,10 +171,10 @@ int32_t AttentionPlugin::setTactic(int32_t tactic) noexcept {
   return attempt([&] {
     const int32_t last = kFirstTileTactic + samrt_attention_tiles() - 1;
     if (tactic < 0 || tactic > last) {
-      throw std::invalid_argument("tactic " + std::to_string(tactic) + " is none of 0 to " + std::to_string(last) +
+      throw std::invalid_argument("tactic " + std::to_string(tactic) + " is not in 0 to " + std::to_string(last) +
                                   ": build the engine again");
     }
-    tile_ = tactic < kFirstTileTactic ? kTableTile : tactic - kFirstTileTactic;
+    tile_ = tactic < kFirstTileTactic ? kDefaultTile : tactic - kFirstTileTactic;
   });
 }
 

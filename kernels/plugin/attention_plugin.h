@@ -67,8 +67,8 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
   std::string layer_;
   AttentionFields fields_;
   std::string description_;       // of the fields, for the timing cache and for the engine inspector
-  std::vector<int32_t> tactics_;  // of the profile last configured: the table's choice, and each tile shape that fits
-  int32_t tile_ = -1;             // of the tactic; -1: the table's choice
+  std::vector<int32_t> tactics_;  // of the last configured profile: the default shape, and each tile shape that fits
+  int32_t tile_ = -1;             // of the tactic; -1: the default shape
   nvinfer1::IPluginResourceContext* context_ = nullptr;  // the execution context's, once attached
 
   std::array<nvinfer1::PluginField, kFieldNames.size()> plan_fields_{};

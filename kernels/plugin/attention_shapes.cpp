@@ -19,7 +19,7 @@ void expect(const AttentionDims& dims, AttentionInput input, int32_t axis, int64
   const int64_t found = dims[input].d[axis];
   if (found == -1 || found == wanted) return;
   throw std::invalid_argument(std::string(kInputNames[input]) + " is " + text(dims[input]) + "; its dimension " +
-                              std::to_string(axis) + " has to be " + std::to_string(wanted) + ": " + because);
+                              std::to_string(axis) + " must be " + std::to_string(wanted) + ": " + because);
 }
 
 void check_table(const AttentionFields& fields, const AttentionDims& dims, AttentionInput table, int32_t grid_axis) {
@@ -30,7 +30,7 @@ void check_table(const AttentionFields& fields, const AttentionDims& dims, Atten
   } else if (grid != -1) {
     expect(dims, table, 0, 2 * grid - 1,
            "2 * side - 1 for a grid of side " + std::to_string(grid) +
-               "; export for this image size, tables are not interpolated");
+               "; export the model for this image size, because tables are not interpolated");
   }
 }
 
@@ -44,7 +44,7 @@ int32_t to_int32(int64_t value) {
 void check_dims(const AttentionFields& fields, const AttentionDims& dims) {
   for (int32_t i = 0; i < kInputCount; ++i) {
     if (dims[i].nbDims == kInputRanks[i]) continue;
-    throw std::invalid_argument(std::string(kInputNames[i]) + " is " + text(dims[i]) + "; it has to have " +
+    throw std::invalid_argument(std::string(kInputNames[i]) + " is " + text(dims[i]) + "; it must have " +
                                 std::to_string(kInputRanks[i]) + " dimensions");
   }
   const int64_t width = 3 * int64_t{fields.num_heads} * fields.head_dim;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
@@ -11,12 +12,16 @@ from typing import Any, Protocol
 
 from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER, ROLES, Graph, Tensor
 from samrt.bundle.folder import Bundle
+from samrt.bundle.json_reader import is_size
 from samrt.device.session import DeviceOptions
 from samrt.engines.flavours import import_flavour
 from samrt.engines.plugin import register_plugin
 from samrt.engines.selection import Choice, choose
 from samrt.engines.sets import EngineSet
 from samrt.errors import BundleError, InputError
+
+# More are slower by far, and some thousands never start.
+_THREADS_PER_CORE = 8
 
 _logger = logging.getLogger(__name__)
 
@@ -84,8 +89,11 @@ def open_session(
         BundleError: a file is not the graph that the manifest describes, or not the engine that was built.
     """
     options = options or DeviceOptions()
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise InputError(f"threads must be a whole number of at least 1, not {threads!r}; None takes all cores")
+    most = _THREADS_PER_CORE * (os.cpu_count() or 1)
+    if threads is not None and (not is_size(threads) or threads > most):
+        raise InputError(
+            f"threads must be a whole number from 1 to {most} on this machine, not {threads!r}; None takes one per core"
+        )
     choice = choose(bundle, backend, options.device, precision)
     for reason in choice.skipped:
         _logger.info("skipped %s", reason)

@@ -16,6 +16,10 @@ ROLES = (IMAGE_ENCODER, MASK_DECODER)
 # What the mask decoder takes beside the features.
 PROMPT_INPUTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 
+MASK_OUTPUTS = ("low_res_masks", "iou_predictions")
+# No graph need bear out the prompts' side, and masks pass through a square of it: 256 MB each at this side.
+LARGEST_SIDE = 8192
+
 RESIZES = ("longest_side", "square")
 INTERPOLATIONS = ("bilinear_antialiased",)
 NORMALIZATIONS = ("mean_std", "min_max")
@@ -29,6 +33,9 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Geometry:
 
     def fills(self, size: Size, side: int) -> bool:
         """Whether an image of this size in a frame of this side is one that `resize` gives."""
-        return max(size) == side and (self.resize == "longest_side" or min(size) == side)
+        return max(size) == side and min(size) >= 1 and (self.resize == "longest_side" or min(size) == side)
 
     def _within(self, side: int, height: int, width: int) -> Size:
         return (side, side) if self.resize == "square" else resize_shape(height, width, side)
@@ -161,9 +168,13 @@ class Contract:
     def problems(self) -> Iterable[str]:
         """What in the contract contradicts itself."""
         names = [feature.name for feature in self.features]
-        taken = {"image", *PROMPT_INPUTS}
+        taken = {"image", *PROMPT_INPUTS, *MASK_OUTPUTS}
         if not names or len(set(names)) != len(names) or taken & set(names):
             yield f"features must be one or several, each of a name of its own, not [{', '.join(names)}]"
+        geometry = self.geometry
+        sides = geometry.encoder_side, geometry.prompt_side, geometry.low_res_side
+        if max(sides) > LARGEST_SIDE:
+            yield f"geometry must have sides of at most {LARGEST_SIDE} pixels, not {', '.join(map(str, sides))}"
         masks = self.masks
         indices = (masks.single, *masks.ambiguous)
         if not masks.ambiguous or len(set(masks.ambiguous)) != len(masks.ambiguous) or max(indices) >= masks.count:

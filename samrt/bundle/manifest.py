@@ -194,18 +194,13 @@ def _check_contract(manifest: Manifest) -> None:
 def _check_tensors(what: str, declared: tuple[Tensor, ...], contract: tuple[Tensor, ...]) -> None:
     if sorted(map(_fixed, declared), key=str) != sorted(map(_fixed, contract), key=str):
         raise BundleError(
-            f"the manifest's {what} are {[_written(t) for t in declared]}, the format says "
-            f"{[_written(t) for t in contract]}; {_REMEDY}"
+            f"the manifest's {what} are {[*map(str, declared)]}, the format says {[*map(str, contract)]}; {_REMEDY}"
         )
 
 
 def _fixed(tensor: Tensor) -> tuple[str, str, tuple[int | None, ...]]:
     # Dynamic axes may carry any name.
     return tensor.name, tensor.dtype, tuple(None if isinstance(n, str) else n for n in tensor.shape)
-
-
-def _written(tensor: Tensor) -> str:
-    return f"{tensor.name}: {tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
 
 
 def _geometry(reader: JsonReader) -> Geometry:

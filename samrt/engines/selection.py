@@ -104,10 +104,11 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0, precision: st
             skipped.append(_of(engines, fitting))
         skipped += [_of(each, each.problem) for each in found if isinstance(each, BrokenEngineSet)]
     if backend in FLAVOURS:
-        raise _no_engines(bundle, backend, skipped)
-    form = _for_onnxruntime(bundle.manifest, (precision,) if precision else tuple(PRECISIONS))
+        raise _no_engines(bundle, backend, precision, skipped)
+    precisions = (precision,) if precision else tuple(PRECISIONS)
+    form = _for_onnxruntime(bundle.manifest, precisions)
     if form is None:
-        raise _no_form_for_onnxruntime(bundle, skipped)
+        raise _no_form_for_onnxruntime(bundle, precisions, skipped)
     return Choice("onnxruntime", form, skipped=tuple(skipped))
 
 
@@ -117,12 +118,13 @@ def _for_onnxruntime(bundle: Manifest, precisions: tuple[str, ...]) -> Form | No
     return next((form for precision in precisions for form in forms if form.precision == precision), None)
 
 
-def _no_form_for_onnxruntime(bundle: Bundle, skipped: list[Reason]) -> BackendError:
-    held = ", ".join(form.name for form in bundle.manifest.forms)
+def _no_form_for_onnxruntime(bundle: Bundle, precisions: tuple[str, ...], skipped: list[Reason]) -> BackendError:
+    held = ", ".join(form.name for form in bundle.manifest.forms if form.precision in precisions)
+    asked = f" in {precisions[0]}" if len(precisions) == 1 else ""
     engines = f", and no engines in it can run here: {_facts(skipped)}" if skipped else ""
     return BackendError(
-        f"{bundle.path} holds {held} only, whose attention is a plugin of TensorRT that ONNX Runtime does not have"
-        f"{engines}",
+        f"{bundle.path} holds {held} only{asked}, whose attention is a plugin of TensorRT that ONNX Runtime does "
+        f"not have{engines}",
         Remedy("export the checkpoint with {precisions} and {lowering} to have a form for each", WITH_PLUGIN),
     )
 
@@ -135,7 +137,7 @@ def _of(engines: EngineSet | BrokenEngineSet, reason: Reason) -> Reason:
     return Reason(f"{engines.folder.name}: {reason.facts}", reason.remedy)
 
 
-def _no_engines(bundle: Bundle, backend: str, skipped: list[Reason]) -> BackendError:
+def _no_engines(bundle: Bundle, backend: str, precision: str | None, skipped: list[Reason]) -> BackendError:
     if skipped:
         remedies = [reason.remedy for reason in skipped if reason.remedy is not None]
         texts = dict.fromkeys(remedy.text for remedy in remedies)
@@ -144,15 +146,14 @@ def _no_engines(bundle: Bundle, backend: str, skipped: list[Reason]) -> BackendE
             f"no engines of {backend} in {bundle.path} can run here: {_facts(skipped)}",
             Remedy(", or ".join(texts), arguments) if remedies else None,
         )
-    with_ = {"backend": backend}
+    with_ = {"backend": backend} if precision is None else {"backend": backend, "precision": precision}
+    names = "{build_bundle} and " + " and ".join(f"{{{name}}}" for name in with_)
     if is_default(bundle.path):
         return BackendError(
             f"the model that comes with samrt has no engines; copy its folder, {bundle.path}, and name the copy",
-            Remedy("build its engines with {build_bundle} and {backend}", with_),
+            Remedy(f"build its engines with {names}", with_),
         )
-    return BackendError(
-        f"{bundle.path} holds no engines of {backend}", Remedy("build them with {build_bundle} and {backend}", with_)
-    )
+    return BackendError(f"{bundle.path} holds no engines of {backend}", Remedy(f"build them with {names}", with_))
 
 
 def this_machine(device: int = 0) -> Machine:

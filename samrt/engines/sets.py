@@ -21,6 +21,8 @@ ENGINES_FOLDER = "engines"
 
 _MANIFEST_LIMIT = 1 << 20
 _PREFIXES = tuple(f"{flavour}-" for flavour in FLAVOURS)
+# In sets beside bundles of format 2, which an export replaces too.
+_OLD_FILES = ("encoder.engine", "decoder.engine")
 # Longer than any build writes and compares: a younger one may be at work.
 _LEFTOVER_SECONDS = 3600
 
@@ -91,7 +93,7 @@ def _is_own(folder: Path) -> bool:
     """Whether a set, whole, damaged or half-written, lies there and nothing else."""
     if folder.is_symlink() or not folder.is_dir() or not folder.name.removeprefix(".").startswith(_PREFIXES):
         return False
-    return set(os.listdir(folder)) <= {ENGINE_MANIFEST_NAME, *map(engine_file_name, ROLES)}
+    return set(os.listdir(folder)) <= {ENGINE_MANIFEST_NAME, *map(engine_file_name, ROLES), *_OLD_FILES}
 
 
 def _read(folder: Path) -> EngineSet | BrokenEngineSet:

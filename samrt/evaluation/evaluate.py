@@ -215,8 +215,8 @@ def _tell(summary: DataSetSummary, found: Survey, progress: Progress) -> None:
         progress.say(f"{summary.name}: left out {left_out}")
     if found.turned:
         progress.say(
-            f"{summary.name}: {found.turned} of {summary.images} images are turned as their EXIF orientation says; "
-            "their truths must be of the turned image"
+            f"{summary.name}: {found.turned} of {summary.images} images are rotated by their EXIF orientation; "
+            "their annotations must fit the rotated image"
         )
 
 

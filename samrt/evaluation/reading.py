@@ -111,9 +111,9 @@ def read_panoptic_map(path: Path, size: Size) -> NDArray[np.int32]:
 def check_size(what: object, found: Size, size: Size) -> None:
     """Raises InputError where an annotation, `found` (H, W), has another size than its image."""
     if found != size:
-        remedy = "truths are never resized: give both at one size"
+        remedy = "annotations are never resized: give both at one size"
         if found == (size[1], size[0]):
-            remedy = "images are turned as their EXIF orientation says: turn the truths of such an image too"
+            remedy = "images are rotated by their EXIF orientation: rotate the annotations of such an image too"
         raise InputError(
             f"{what} is {found[1]}x{found[0]} and its image {size[1]}x{size[0]} (width x height); {remedy}"
         )

@@ -28,7 +28,7 @@ PLUGIN_VARIABLE = "SAMRT_PLUGIN_LIBRARY"
 _FORMATS = {"fp16": 0, "bf16": 1}
 # Compute capabilities of Jetsons: Orin, Thor.
 _TEGRA = {"8.7", "11.0"}
-_TILE_OF_THE_TABLE = -1
+_DEFAULT_TILE = -1
 _ErrorHandler = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
 _handlers: list[Any] = []
 _INSTALL_AGAIN = "in a checkout of samrt: pip install -v ."
@@ -141,7 +141,7 @@ class Kernels:
             shape: the layer's sizes.
             tensors: device addresses, which must stay valid until the stream has come past this call.
             stream: a `cudaStream_t` as a number; 0 is CUDA's default stream.
-            tile: index of a tile shape of `attention_tiles`, for tests and tuning; None for the table's choice.
+            tile: index of a tile shape of `attention_tiles`, for tests and tuning; None for the device's default shape.
 
         Raises:
             InputError: an unknown precision, or a size past 2^31.
@@ -165,7 +165,7 @@ class Kernels:
             head_dim=shape.head_dim,
             window=shape.window,
             format=_FORMATS[shape.precision],
-            tile=_TILE_OF_THE_TABLE if tile is None else tile,
+            tile=_DEFAULT_TILE if tile is None else tile,
         )
         self.call("samrt_attention", ctypes.byref(arguments), ctypes.c_void_p(stream or None))
 

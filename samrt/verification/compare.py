@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.bundle.contract import Geometry
+from samrt.bundle.contract import Contract, Geometry
 from samrt.bundle.precisions import Tolerance
 from samrt.geometry import normalize_and_pad
 
@@ -28,11 +28,12 @@ class Reference:
     features: Arrays
     prompts: dict[str, Arrays]
     outputs: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    threshold: np.float32  # logits above it are mask
 
 
-def make_reference(geometry: Geometry, encoder: Run, decoder: Run) -> Reference:
+def make_reference(contract: Contract, encoder: Run, decoder: Run) -> Reference:
     """Run the reference on a seeded image and one prompt of every kind."""
-    rng = np.random.default_rng(SEED)
+    rng, geometry = np.random.default_rng(SEED), contract.geometry
     image = normalize_and_pad(_seeded_image(rng, geometry), geometry)
     prompts = _seeded_prompts(rng, geometry.prompt_side, geometry.low_res_side)
     features = encoder({"image": image})
@@ -40,7 +41,7 @@ def make_reference(geometry: Geometry, encoder: Run, decoder: Run) -> Reference:
     for kind, prompt in prompts.items():
         of_prompt = decoder({**features, **prompt})
         outputs[kind] = (of_prompt["low_res_masks"], of_prompt["iou_predictions"])
-    return Reference(image, features, prompts, outputs)
+    return Reference(image, features, prompts, outputs, np.float32(contract.masks.threshold))
 
 
 def compare(reference: Reference, encoder: Run, decoder: Run, tolerance: Tolerance) -> dict[str, Any]:
@@ -54,7 +55,9 @@ def compare(reference: Reference, encoder: Run, decoder: Run, tolerance: Toleran
         masks, iou_predictions = reference.outputs[kind]
         figures["prompts"][kind] = {
             "logits_relative_l2": _relative_l2(outputs["low_res_masks"], masks),
-            "mask_iou": _lowest_iou(outputs["low_res_masks"], masks, tolerance.logit_rounding),
+            "mask_iou": _lowest_iou(
+                outputs["low_res_masks"] - reference.threshold, masks - reference.threshold, tolerance.logit_rounding
+            ),
             "iou_prediction": float(np.abs(outputs["iou_predictions"] - iou_predictions).max()),
         }
     return figures

@@ -26,7 +26,7 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path: Path) -> None:
     ended = run(FOLDER / "run.sh", OUT=str(tmp_path))
 
     assert ended.returncode == 1
-    assert ended.stdout.startswith("There is no NVIDIA GPU that can be used here")
+    assert ended.stdout.startswith("No usable NVIDIA GPU was found")
     assert ended.stdout.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
@@ -229,7 +229,7 @@ def test_time_is_kept_for_a_phase_that_reserves_it(own_phases: Path, tmp_path: P
 
     assert ended.returncode == 2
     assert {name: phase["status"] for name, phase in phases.items()} == {"good": "not run", "last": "ok"}
-    assert phases["good"]["reason"] == "2 s of the budget were left for it"
+    assert phases["good"]["reason"] == "only 2 s of the budget were left for it"
 
 
 def test_a_phase_gets_its_limit_or_what_is_not_reserved() -> None:
@@ -299,7 +299,7 @@ _REFUSED: dict[str, Any] = {"stage": "built", "error": "no kernel"}
             "correct on this device when built for default, SM80, but not for CURRENT, as `samrt build` does; "
             "CURRENT: no kernel",
         ),
-        ({"CURRENT": _REFUSED, "default": _REFUSED}, False, "no way of building that was tried ran correctly"),
+        ({"CURRENT": _REFUSED, "default": _REFUSED}, False, "no engine ran correctly on this device"),
         ({"default": _CORRECT}, True, "correct when built for default"),
         ({"default": _REFUSED}, False, "default: no kernel"),
         ({"default": {"stage": "ran", "correct": False, "difference": 0.5}}, False, "wrong by 0.5"),

@@ -52,7 +52,7 @@ def test_every_kernel_is_compared_with_the_truth(confirm: dict[str, Any]) -> Non
     lines = (gpu_smoke.FOLDER.parents[1] / "kernels" / "attention" / "instances.def").read_text().splitlines()
     compiled = [line for line in lines if line.startswith("INSTANCE")]
 
-    # And the table's choice, for two number formats and two head dimensions.
+    # And the default shape, for two number formats and two head dimensions.
     assert len(result["attention"]) == len(compiled) + 4
     for outcomes in result["attention"].values():
         assert set(outcomes) == {case.name for case in torch_attention.SMALL_CASES}
@@ -70,7 +70,7 @@ def test_every_contender_is_timed_and_no_goal_has_a_figure_without_a_gpu(confirm
     for layer in result["attention"].values():
         with_bias = {goals.BIAS_READY, goals.BIAS_BUILT}
         peers = {goals.FLASH, goals.AUGMENTED, *with_bias, *(f"{name}, MATH" for name in with_bias)}
-        assert set(layer["times"]) == {goals.TABLE, *peers}
+        assert set(layer["times"]) == {goals.DEFAULT_TILE, *peers}
         assert all("backend" in layer["times"][name] for name in peers)
         for times in layer["times"].values():
             assert times["relative_l2_to_float32"] < 0.002
@@ -269,7 +269,7 @@ def test_ncu_s_counts_are_kept_beside_those_it_does_not_know(tmp_path: Path, mon
 
     for layer, ranked in (("global", ["b", "c"]), ("windows of 14", ["c", "b"])):
         found = work.of("kernels_ncu")[layer]
-        assert list(found) == [goals.TABLE, *ranked]
+        assert list(found) == [goals.DEFAULT_TILE, *ranked]
         assert found["b"]["sections"] == {
             "kernel": "attention",
             "SpeedOfLight": {"Duration": "171.4 us"},

@@ -92,7 +92,7 @@ def test_a_failed_compilation_leaves_what_was_built_before_and_says_so(
     monkeypatch.setattr(kernels_build, "build", build)
     monkeypatch.setenv("SAMRT_KERNELS_LIBRARY", str(tmp_path / "other.so"))
     if not prebuilt:
-        with pytest.raises(RuntimeError, match=r"other.so is compiled for 90, and this device is 9.0; .*ended with 1"):
+        with pytest.raises(RuntimeError, match=r"other.so is compiled for 90, but this device is 9.0; .*ended with 1"):
             kernels_build.run(building)
         assert building.of("kernels_build") == {}
         return

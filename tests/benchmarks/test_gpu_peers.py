@@ -109,7 +109,7 @@ def test_says_which_of_its_operators_torch_chose() -> None:
 
 
 _TIMES = {
-    goals.TABLE: 1.0,
+    goals.DEFAULT_TILE: 1.0,
     f"{goals.NO_BIAS}, a": 0.97,
     f"{goals.NO_BIAS}, b": 0.9,
     goals.FLASH: 0.99,
@@ -152,7 +152,7 @@ def test_no_goal_is_met_against_a_contender_that_was_never_tried(missing: str) -
         assert all(goal["got"] is not None for goal in failed)
 
 
-@pytest.mark.parametrize("missing", [goals.TABLE, "torch"])
+@pytest.mark.parametrize("missing", [goals.DEFAULT_TILE, "torch"])
 def test_a_goal_whose_times_are_missing_has_no_figure(missing: str) -> None:
     times = {name: time for name, time in _TIMES.items() if missing not in name and goals.NO_BIAS not in name}
     for goal in (

@@ -57,14 +57,14 @@ def test_a_planted_fault_is_found_by_its_own_report_only() -> None:
         (("found", "found"), ("clean", "clean"), None, ""),
         (("found", "found"), ("clean", "found"), WrongResultError, "racecheck, check_image: found"),
         (("found", "found"), ("failed", "clean"), WrongResultError, "memcheck, check_image: failed"),
-        (("found", "missed"), ("clean", "clean"), WrongResultError, "racecheck: missed the fault"),
+        (("found", "missed"), ("clean", "clean"), WrongResultError, "racecheck: missed its planted fault"),
         (("missed", "missed"), ("failed", "failed"), NotHereError, "does not work on this device"),
         # Its planted fault may be reported in words that a new version changed; what it found in ours is no less true.
         (
             ("missed", "missed"),
             ("found", "clean"),
             WrongResultError,
-            "memcheck, check_image: found; memcheck: missed the fault",
+            "memcheck, check_image: found; memcheck: missed its planted fault",
         ),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_program_that_ran_no_kernel_has_failed(monkeypatch: pytest.MonkeyPatch
 def test_a_missing_sanitizer_is_a_skip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_tools, "find", lambda name: None)
     monkeypatch.setattr(kernels_sanitizer.kernel_library, "use", lambda work: SimpleNamespace(path=Path("x")))
-    with pytest.raises(NotHereError, match="there is no compute-sanitizer here"):
+    with pytest.raises(NotHereError, match="compute-sanitizer was not found"):
         kernels_sanitizer.run(Work(tmp_path, "kernels_sanitizer", smoke=False, deadline=0))
 
 

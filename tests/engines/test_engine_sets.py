@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from changed_json import changed
 from PIL import Image
-from toy_bundle import write_toy_bundle
+from toy_bundle import rewrite_manifest, write_toy_bundle
 from toy_engines import MACHINE, ORIN, write_engines
 
 import samrt
@@ -160,6 +160,13 @@ def test_nor_do_damaged_or_half_written_sets_keep_it(with_engines: Path, content
     check_replaceable(with_engines, is_engines_folder)
 
 
+def test_nor_do_sets_of_an_older_format(with_engines: Path) -> None:
+    (engines,) = (with_engines / "engines").iterdir()
+    for role in ("encoder", "decoder"):
+        next(engines.glob(f"*_{role}.engine")).rename(engines / f"{role}.engine")
+    check_replaceable(with_engines, is_engines_folder)
+
+
 @pytest.mark.parametrize("place", ["engines/notes.txt", "engines/{set}/notes.txt", "engines/other/x"])
 def test_but_not_with_somebody_elses_files_in_it(with_engines: Path, place: str) -> None:
     (engines,) = (with_engines / "engines").iterdir()
@@ -222,6 +229,15 @@ def test_what_does_not_fit_is_passed_over_and_said(
     with pytest.raises(BackendError, match=r"no engines of tensorrt_rtx in .* can run here") as caught:
         chosen(with_engines, machine, monkeypatch, "tensorrt_rtx")
     assert reason in str(caught.value)
+
+
+def test_engines_of_another_precision_are_skipped(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = open_bundle(with_engines).manifest.forms[0]
+    rewrite_manifest(with_engines, forms=(form, replace(form, precision="fp16")))
+    monkeypatch.setattr(selection, "this_machine", lambda _: MACHINE)
+    choice = choose(open_bundle(with_engines), precision="fp16")
+    assert str(choice) == "onnxruntime, fp16-dense"
+    assert [reason.facts.partition(": ")[2] for reason in choice.skipped] == ["fp16 was asked for"]
 
 
 def test_engines_of_other_graphs_are_stale(with_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ def test_turned_images_are_said_once(toy_bundle: Path, data: Path, tmp_path: Pat
     evaluate(tmp_path / "second", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), progress=heard)
 
     (line,) = heard.lines
-    assert line.startswith("second: 1 of 2 images are turned as their EXIF orientation says; their truths must be")
+    assert line.startswith("second: 1 of 2 images are rotated by their EXIF orientation; their annotations must fit")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")

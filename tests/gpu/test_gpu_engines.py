@@ -33,7 +33,7 @@ def test_engines_agree_with_onnx_runtime(
 ) -> None:
     bundle = open_bundle(built(precision, lowering))
     with open_session(bundle, "onnxruntime") as cpu:
-        reference = make_reference(bundle.manifest.geometry, cpu.encoder.run, cpu.decoder.run)
+        reference = make_reference(bundle.manifest.contract, cpu.encoder.run, cpu.decoder.run)
     with open_session(bundle, flavour.name, DeviceOptions(cuda_graphs=cuda_graphs)) as gpu:
         # Twice more than a graph needs to be captured, so that replays are compared too.
         for _ in range(4):

@@ -58,7 +58,7 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Instance:
-    """One compiled kernel; tile -1 is whichever the table chooses."""
+    """One compiled kernel; tile -1 is the default shape."""
 
     precision: Precision
     head_dim: int
@@ -76,7 +76,7 @@ def instances(kernels: Kernels, with_bias: bool) -> Iterator[Instance]:
                 if has_tile(number, head_dim, tile, int(with_bias)):
                     yield Instance(precision, head_dim, tile, name)
             if with_bias:
-                yield Instance(precision, head_dim, -1, "of the table")
+                yield Instance(precision, head_dim, -1, "default")
 
 
 def in_torch(tensors: Tensors, precision: str) -> NDArray[Any]:
@@ -187,28 +187,28 @@ def check_refusals(kernels: Kernels, device: Device) -> None:
         "batch": 1, "grid_h": 4, "grid_w": 6, "heads": 2, "head_dim": 64, "window": 0, "format": 0, "tile": -1,
     }  # fmt: skip
     unaligned = "is not aligned to 16 bytes"
-    at_least = "the others are at least 1"
+    at_least = "all others at least 1"
     tiles = len(kernels.attention_tiles())
     refused: list[tuple[dict[str, Any], str]] = [
         ({"qkv": None}, "qkv or out is NULL"),
         ({"out": None}, "qkv or out is NULL"),
-        ({"rel_pos_h": None}, "one is NULL; give both, or neither"),
-        ({"rel_pos_w": None}, "one is NULL; give both, or neither"),
-        ({"window": 4, "qkv_bias": None}, "windows of 4 do not fill a grid of 4 x 6 evenly, so qkv_bias is needed"),
+        ({"rel_pos_h": None}, "is NULL; pass both or neither"),
+        ({"rel_pos_w": None}, "is NULL; pass both or neither"),
+        ({"window": 4, "qkv_bias": None}, "windows of 4 do not divide a grid of 4 x 6 evenly, so qkv_bias is required"),
         *(({name: 4096 + 8}, unaligned) for name in ("qkv", "qkv_bias", "rel_pos_h", "rel_pos_w", "out")),
-        ({"head_dim": 72}, "head dimensions are 64 and 80, not 72"),
+        ({"head_dim": 72}, "head_dim must be 64 or 80, not 72"),
         ({"format": 2}, "unknown number format 2"),
         ({"batch": -1}, at_least),
         ({"grid_h": 0}, at_least),
         ({"grid_w": 0}, at_least),
         ({"heads": 0}, at_least),
         ({"window": -1}, at_least),
-        ({"window": 4097}, "windows have at most 4096 tokens along a side"),
-        ({"tile": -2}, "tile -2 is none of"),
-        ({"tile": tiles}, f"tile {tiles} is none of"),
-        ({"grid_h": 4096, "grid_w": 4096}, "a grid of 4096 x 4096 with 2 heads of 64 is past 2^31 elements"),
-        ({"grid_h": 2**30, "grid_w": 2**30}, "is past 2^31 elements"),
-        ({"grid_h": 1, "grid_w": 1, "heads": 2**31 - 1}, "is past 2^31 elements"),
+        ({"window": 4097}, "window must be at most 4096 tokens"),
+        ({"tile": -2}, "tile is -2; it must be"),
+        ({"tile": tiles}, f"tile is {tiles}; it must be"),
+        ({"grid_h": 4096, "grid_w": 4096}, "a grid of 4096 x 4096 with 2 heads of 64 has 2^31 elements or more"),
+        ({"grid_h": 2**30, "grid_w": 2**30}, "has 2^31 elements or more"),
+        ({"grid_h": 1, "grid_w": 1, "heads": 2**31 - 1}, "has 2^31 elements or more"),
         ({"batch": 65536}, "at most 65535"),
         ({"batch": 3000, "grid_h": 8, "grid_w": 6, "window": 1}, "at most 65535"),
         ({"grid_h": 20000, "grid_w": 1}, "bytes of shared memory, and compute capability "),
@@ -231,14 +231,14 @@ def check_nothing_to_do(kernels: Kernels, device: Device) -> None:
 
 
 def check_table(kernels: Kernels, device: Device) -> None:
-    """What the table chooses for each GPU that the kernels are compiled for is compiled, and right."""
+    """The default shape of each GPU that the kernels are compiled for is compiled, and correct."""
     library = ctypes.CDLL(str(kernels.path))
     for capability, shared_kib in _GPUS:
         library["samrt_host_set_device"](capability, 1024 * shared_kib)
         for case, head_dim in itertools.product(_TABLE_CASES, (64, 80)):
             print(f"{case}, head_dim {head_dim} on {capability}", flush=True)
             tensors = make(case, "fp16", head_dim)
-            result = run_kernel(kernels, device, case, Instance("fp16", head_dim, -1, "of the table"), tensors)
+            result = run_kernel(kernels, device, case, Instance("fp16", head_dim, -1, "default"), tensors)
             assert_close(result, in_torch(tensors, "fp16"), attention(tensors), "fp16")
 
 
@@ -260,7 +260,7 @@ CHECKS: dict[str, Check] = {
 }
 
 # For the host build, which is whichever GPU it is told to be.
-HOST_CHECKS: dict[str, Check] = {"the table's choice": check_table, "self test": check_self_test}
+HOST_CHECKS: dict[str, Check] = {"default tile shapes": check_table, "self test": check_self_test}
 
 if __name__ == "__main__":
     check_main({**CHECKS, **HOST_CHECKS})

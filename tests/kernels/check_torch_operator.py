@@ -31,7 +31,7 @@ def check_results(where: str) -> None:
         for precision, with_bias in (("fp16", True), ("bf16", True), ("fp16", False)):
             inputs = make_inputs(case, precision, 64, with_bias, where)
             truth = dense(inputs.to(torch.float64))
-            # The table's choice is compiled with bias only.
+            # The default shape is compiled with bias only.
             difference = (by_kernel(inputs, -1 if with_bias else 0) - truth).norm() / truth.norm()
             assert difference < (1e-3 if precision == "fp16" else 8e-3), (
                 f"{case.name}, {precision}: off by {difference}"
@@ -64,7 +64,7 @@ def check_refusals(where: str) -> None:
         (replace(inputs, rel_pos_h=inputs.qkv_bias[0, :, :]), "rel_pos_h is torch.float16 [2, 64]"),
         (replace(inputs, window=5), "rel_pos_h is torch.float16 [7, 64]"),
         (replace(inputs, rel_pos_w=other_type.rel_pos_w), "rel_pos_w is torch.bfloat16 [7, 64]"),
-        (replace(inputs, qkv_bias=None), "so qkv_bias is needed"),
+        (replace(inputs, qkv_bias=None), "so qkv_bias is required"),
         (replace(inputs, rel_pos_h=None), "one is NULL"),
     ):
         try:

@@ -232,7 +232,7 @@ library.attention(AttentionShape(0, 64, 64, 12, 64), AttentionTensors(0, 0))
 try:
     library.attention(AttentionShape(1, 64, 64, 12, 72), AttentionTensors(16, 16))
 except BackendError as error:
-    assert "head dimensions are 64 and 80, not 72" in str(error), error
+    assert "head_dim must be 64 or 80, not 72" in str(error), error
 else:
     raise AssertionError("took a head dimension of 72")
 print("passed")

@@ -76,9 +76,9 @@ def test_named_architectures_are_taken_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("architectures", "message"),
     [
-        ("75", "samrt: the kernels need compute capability 8.0 or newer, and this is 75"),
+        ("75", "samrt: the kernels need compute capability 8.0 or newer, not 75"),
         ("87;999", "cannot compile for 999"),
-        ("orin", 'samrt: "orin" is no architecture; give all, native, or numbers as in 80;87'),
+        ("orin", 'samrt: "orin" is not an architecture; use all, native, or numbers such as 80;87'),
     ],
 )
 def test_refuses_architectures_that_cannot_be(tmp_path: Path, architectures: str, message: str) -> None:

@@ -49,7 +49,7 @@ BOTH = {"nvcc": "13.0.88", "architectures": "87;110", "kernels_skipped": ""}
 NO_NVCC = {"nvcc": "", "architectures": "", "kernels_skipped": "no nvcc"}
 LIBRARIES = {"libsamrt_kernels.so", "libsamrt_plugin.so", "libsamrt_rtx_name.so"}
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernels are made for Linux")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernels support Linux only")
 
 
 class Machine:
@@ -131,12 +131,12 @@ def test_without_nvcc_neither_and_it_says_so(machine: Machine) -> None:
 def test_without_cmake(machine: Machine) -> None:
     (machine.tools / "cmake").unlink()
     machine.build(BOTH)
-    assert machine.note()["kernels"] == "not built: they need CMake 3.24 or newer, and there is none"
+    assert machine.note()["kernels"] == "not built: they need CMake 3.24 or newer, and CMake is not installed"
 
 
 def test_with_the_cmake_of_jetpack_6(machine: Machine) -> None:
     machine.build(BOTH, CMAKE_VERSION="3.22.1")
-    assert machine.note()["kernels"] == "not built: they need CMake 3.24 or newer, and there is only 3.22"
+    assert machine.note()["kernels"] == "not built: they need CMake 3.24 or newer, and CMake 3.22 is installed"
     assert machine.note()["remedy"].startswith("install CMake 3.24 or newer")
 
 
@@ -256,7 +256,7 @@ def test_a_wheel_without_is_for_any_platform_and_has_the_note(machine: Machine) 
 
     assert "-py3-none-any" in wheel.name
     assert [path for path in files if path.startswith("samrt/lib/")] == ["samrt/lib/build.json"]
-    assert json.loads(files["samrt/lib/build.json"])["kernels"] == "not built: SAMRT_CUDA_ARCHITECTURES was none"
+    assert json.loads(files["samrt/lib/build.json"])["kernels"] == "not built: SAMRT_CUDA_ARCHITECTURES was set to none"
     assert not machine.calls.exists(), "CMake was not called"
 
 

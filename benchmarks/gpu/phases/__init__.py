@@ -1,7 +1,7 @@
 """The phases of each plan, in their order. A new one is a module here with `run(work: Work)`, and a line in a plan.
 
-What everything else needs comes first, then what matters most: the limits add up to more than the budget, which may end
-before the last ones. What is to be measured whatever becomes of the phases before it reserves its time.
+Phases that others need come first, then the most important ones: the limits add up to more than the budget, so the last
+phases may not run. A phase that must run even if earlier phases take their full time reserves its time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phase:
-    """`phases/<name>.py`, the seconds after which it is ended, and those that phases before it leave to it."""
+    """`phases/<name>.py`, its time limit in seconds, and the seconds that phases before it must leave."""
 
     name: str
     limit_s: float
@@ -35,7 +35,7 @@ def allowed(phase: Phase, later: Sequence[Phase], left: float) -> float:
 _DEVICE, _FLOORS, _BUILD = Phase("device", 30), Phase("floors", 45), Phase("kernels_build", 90)
 
 PLANS = {
-    # Are the kernels right, and how fast are they?
+    # Are the kernels correct, and how fast are they?
     "confirm": Plan(
         365,
         (
@@ -79,7 +79,7 @@ PLANS = {
             Phase("gpu_tests", 120),
             Phase("leaks", 120),
             Phase("onnxruntime_cuda", 60),
-            # What engines are compared with, and all there is to measure where none runs.
+            # Torch's times: for comparison, and the only times if no engine runs.
             Phase("torch_eager", 90, reserve_s=60),
             Phase("torch_compile", 240),
         ),

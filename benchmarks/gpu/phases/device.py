@@ -50,7 +50,7 @@ def _packages() -> dict[str, str]:
 
 def _nvidia_smi() -> dict[str, str]:
     if shutil.which("nvidia-smi") is None:
-        raise FileNotFoundError("there is no nvidia-smi here")
+        raise FileNotFoundError("nvidia-smi was not found")
     command = ["nvidia-smi", "--id=0", f"--query-gpu={_QUERY}", "--format=csv,noheader"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     return dict(zip(_QUERY.split(","), answer.split(", "), strict=True))

@@ -23,7 +23,7 @@ def run(work: Work) -> None:
     if work.smoke:
         flavours = [flavour for flavour in FLAVOURS if _builds(work, flavour)]
     if not flavours:
-        raise NotHereError(f"no TensorRT flavour runs here: {_reasons(work)}")
+        raise NotHereError(f"neither TensorRT nor TensorRT-RTX runs on this device: {_reasons(work)}")
     wrong = []
     for model in models.chosen(work.smoke):
         reference: Any = None
@@ -87,7 +87,7 @@ def _reference(bundle: Path) -> Any:
 
     opened = open_bundle(bundle)
     with open_session(opened, "onnxruntime") as session:
-        return make_reference(opened.manifest.geometry, session.encoder.run, session.decoder.run)
+        return make_reference(opened.manifest.contract, session.encoder.run, session.decoder.run)
 
 
 def _check(bundle: Path, flavour: str, reference: Any) -> dict[str, Any]:

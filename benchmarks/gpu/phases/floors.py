@@ -1,4 +1,4 @@
-"""What this device reaches at most: half precision matrix products and copies."""
+"""The highest rates of this device: half precision matrix products and copies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SIDE = 8192
 
 def run(work: Work) -> None:
     if work.smoke:
-        raise NotHereError("the rates are a GPU's")
+        raise NotHereError("the rates are measured on a GPU only")
     driver = Driver()
     # Each is recorded at once: the second, which waits for torch, may be cut off.
     for kind, rate, measure in (

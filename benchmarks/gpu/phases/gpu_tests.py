@@ -26,13 +26,13 @@ _GOOD = (0, 5)  # 5: nothing was collected, as where a whole file is skipped
 def run(work: Work) -> None:
     folder = _ROOT / "tests" / "gpu"
     if not folder.is_dir():
-        raise NotHereError("there is no folder tests/gpu")
+        raise NotHereError("the folder tests/gpu does not exist")
     if importlib.util.find_spec("pytest") is None:
         raise NotHereError("pytest is not installed")
     files = sorted(folder.glob("test_*.py"))
-    # What needs no TensorRT, and is quick, first.
+    # Quick tests that need no TensorRT come first.
     files.sort(key=lambda file: ("leaks" in file.name, "engines" in file.name))
-    # Without a GPU all are skipped: one process will do.
+    # Without a GPU, all are skipped: one process is enough.
     ended = (
         [_run_file(work, [str(file)]) for file in files] if not work.smoke else [_run_file(work, list(map(str, files)))]
     )
@@ -41,7 +41,7 @@ def run(work: Work) -> None:
     if failed or wrong:
         raise WrongResultError("; ".join([*wrong, *([f"{len(failed)} tests failed"] if failed else [])]))
     if not found.get("passed"):
-        # With a GPU, that is no good outcome.
+        # With a GPU, this is a failure.
         kind = NotHereError if work.smoke else WrongResultError
         raise kind(f"none of {len(found.get('skipped', []))} tests could run: {found.get('skipped', [])[:1]}")
 
@@ -50,10 +50,10 @@ def _run_file(work: Work, files: list[str]) -> str:
     """Run them, recording on the way; what went wrong but for tests that failed."""
     name = Path(files[0]).stem
     if work.seconds_left < 1:
-        return f"{name} was not begun: no time was left"
+        return f"{name} was not started: no time was left"
     outcomes = work.folder / f"{name}.outcomes"
     environment = {**os.environ, "SAMRT_OUTCOMES": str(outcomes)}
-    # Plugins that happen to be installed could change what runs; ours is named.
+    # Other installed plugins could change what runs; samrt's own is loaded by name.
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     environment["PYTHONPATH"] = os.pathsep.join(
         [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).resolve().parents[1])]

@@ -1,6 +1,7 @@
-"""The kernel library that is measured: one that is named, else compiled here, else the one in the checkout.
+"""Selects the kernel library to measure: a named one, else one compiled here, else the one in the checkout.
 
-The last is the way out where compiling fails too: the result says what failed, and that something older was measured.
+The last is used also if compiling fails. Then the result says what failed, and that a library compiled before was
+measured.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def run(work: Work) -> None:
         if installed.is_file():
             sources["compiled elsewhere, before this run"] = lambda: installed
     if not sources:
-        raise NotHereError(f"kernels run on a GPU, or where {KERNELS_VARIABLE} names the tests' library for the host")
+        raise NotHereError(f"kernels need a GPU, or the tests' library for the CPU, named by {KERNELS_VARIABLE}")
     failed: dict[str, Exception] = {}
     for origin, source in sources.items():
         try:
@@ -44,7 +45,7 @@ def run(work: Work) -> None:
             return
     text = "; ".join(f"{origin}: {error}" for origin, error in failed.items())
     if all(isinstance(error, NoCompilerError) for error in failed.values()):
-        raise NotHereError(f"{text}; {installed} is not there, and {KERNELS_VARIABLE} is not set")
+        raise NotHereError(f"{text}; {installed} does not exist, and {KERNELS_VARIABLE} is not set")
     raise RuntimeError(text)
 
 
@@ -60,7 +61,7 @@ def _take(work: Work, path: Path, origin: str, capability: str | None, failed: d
     kernels = load_kernels(path)
     if capability is not None and not kernels.runs_on(capability):
         made_for = ", ".join(kernels.architectures)
-        raise BackendError(f"{path} is compiled for {made_for}, and this device is {capability}")
+        raise BackendError(f"{path} is compiled for {made_for}, but this device is {capability}")
     content = kernels.path.read_bytes()
     found = {
         "path": str(kernels.path),

@@ -1,7 +1,7 @@
-"""Every kernel against the truth, before any of them is timed.
+"""Compares every kernel with a reference before any of them is timed.
 
-At small sizes by the checks that CI runs on the kernels' source on the host; at the models' sizes against float64,
-computed on the device. Each part is a process of its own, and all run at once.
+At small sizes: the checks that CI runs on the kernels' source on the CPU. At the models' sizes: against float64,
+computed on the device. Each part has its own process, and all run in parallel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TOLD = 1000
 
 def run(work: Work) -> None:
     kernel_library.use(work)
-    # The self test needs nothing, and takes a minute on the host.
+    # The self test needs no packages, and takes a minute on the CPU.
     parts = [part for part in PARTS if not (work.smoke and part == SELF_TEST)]
     with ThreadPoolExecutor(len(parts)) as pool:
         ended = [text for text in pool.map(lambda part: _run_part(work, part), parts) if text]
@@ -48,7 +48,7 @@ def passed(work: Work, module: str) -> bool:
 
 
 def _run_part(work: Work, part: str) -> str:
-    """Why it did not come to its end; empty where it did."""
+    """Why it did not finish; empty if it did."""
     worker = Isolated(work, "checks", {"part": part}, silence_s=40)
     with contextlib.suppress(WorkerError):
         work.take(worker)

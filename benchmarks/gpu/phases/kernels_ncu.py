@@ -1,4 +1,4 @@
-"""What Nsight Compute counts in the attention of ViT-B, the table's choice first: what bounds the main loop."""
+"""What Nsight Compute counts in the attention of ViT-B, default tile shape first: what limits the main loop."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _ASKED = {
 
 def run(work: Work) -> None:
     if work.smoke:
-        raise NotHereError("ncu counts on a GPU")
+        raise NotHereError("ncu needs a GPU")
     kernels = kernel_library.use(work)
     tool = cuda_tools.find("ncu")
     if tool is None:
-        raise NotHereError("there is no ncu here; it comes with CUDA's toolkit")
+        raise NotHereError("ncu was not found; install the CUDA toolkit")
     for window, tile, name in _jobs(kernels, work.of("kernels_time").get(ATTENTION, {})):
         layer = f"windows of {window}" if window else "global"
         for kind, options in _ASKED.items():
@@ -61,7 +61,7 @@ def run(work: Work) -> None:
 
 
 def _jobs(kernels: Kernels, timed: dict[str, Any]) -> Iterator[tuple[int, int, str]]:
-    """Window, tile and its name: the table's choice in both layers, then the fastest first, then what has no time."""
+    """Window, tile and its name: the default shape in both layers, then the fastest first, then untimed ones."""
     names = kernels.attention_tiles()
     tiles = [tile for tile in range(len(names)) if kernel_library.has_tile(kernels, _HEAD_DIM, tile)]
     ranked = {}
@@ -73,7 +73,7 @@ def _jobs(kernels: Kernels, timed: dict[str, Any]) -> Iterator[tuple[int, int, s
     for place in range(len(tiles) + 1):
         for window in _WINDOWS:
             tile = ranked[window][place]
-            yield window, tile, goals.TABLE if tile < 0 else names[tile]
+            yield window, tile, goals.DEFAULT_TILE if tile < 0 else names[tile]
 
 
 def _counted(command: list[str], log: Path, seconds: float) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _counted(command: list[str], log: Path, seconds: float) -> dict[str, Any]:
 
 
 def metrics(said: str) -> dict[str, Any]:
-    """The metrics in ncu's CSV, which its own messages come before; by section, as some are in two."""
+    """The metrics in ncu's CSV, after ncu's own messages; by section, because some metrics are in two."""
     lines = said.splitlines()
     first = next((index for index, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     found: dict[str, Any] = {}

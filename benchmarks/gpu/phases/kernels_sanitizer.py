@@ -21,21 +21,21 @@ _FOUND_SOMETHING = 77
 _SUMMARY = re.compile(r"SUMMARY: (\d+) (?:errors?|hazards?)")
 _FIRST_PORT, _TOLD = 49152, 1000
 _ENDED, _PLANTED = "ran to the end", "planted"
-_NOT_ENDED = {"verdict": "failed", "said": "it did not come to its end"}
+_NOT_ENDED = {"verdict": "failed", "said": "it did not finish"}
 
 
 def run(work: Work) -> None:
     if work.smoke:
-        raise NotHereError("the sanitizer watches kernels on a GPU")
+        raise NotHereError("the sanitizer needs a GPU")
     kernels = kernel_library.use(work)
     tool = cuda_tools.find(_NAME)
     if tool is None:
-        raise NotHereError(f"there is no {_NAME} here; it comes with CUDA's toolkit, or as nvidia-cuda-sanitizer-api")
+        raise NotHereError(f"{_NAME} was not found; install the CUDA toolkit, or the wheel nvidia-cuda-sanitizer-api")
     work.record("program", value=str(tool))
     version = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=20, check=False)
     work.record("version", value=version.stdout.strip()[-200:])
     commands = {}
-    # The planted faults first: without them nothing else counts.
+    # The planted faults first: without them, clean results do not count.
     for part in (_PLANTED, *MODULES):
         for name in planted_faults.FAULTS:
             options = ["--tool", name, "--error-exitcode", str(_FOUND_SOMETHING), "--port", str(_port(len(commands)))]
@@ -43,7 +43,7 @@ def run(work: Work) -> None:
             what = [_PLANTED, name] if part == _PLANTED else [str(kernels.path), part]
             commands[name, part] = [str(tool), *options, sys.executable, str(_PROGRAM), *what]
             work.record("tools", name, part, value=_NOT_ENDED)
-    # All at once, as most of their time is not the GPU's.
+    # All in parallel, because most of their time is not spent on the GPU.
     with ThreadPoolExecutor(len(commands)) as pool:
         jobs = {pool.submit(_watch, command, max(1.0, work.seconds_left)): key for key, command in commands.items()}
         for job in as_completed(jobs):
@@ -99,8 +99,8 @@ def _conclude(work: Work) -> None:
     }
     blind = [name for name, parts in found.items() if parts[_PLANTED]["verdict"] != "found"]
     if len(blind) == len(found) and "found" not in verdicts.values():
-        raise NotHereError(f"{_NAME} does not work on this device: no tool found the fault that was planted for it")
+        raise NotHereError(f"{_NAME} does not work on this device: no tool found its planted fault")
     wrong = [f"{run}: {verdict}" for run, verdict in verdicts.items() if verdict != "clean"]
-    wrong += [f"{name}: missed the fault that was planted for it" for name in blind]
+    wrong += [f"{name}: missed its planted fault" for name in blind]
     if wrong:
         raise WrongResultError("; ".join(wrong))

@@ -1,4 +1,4 @@
-"""Times of the kernels beside torch's and their floors, and how they stand to the goals."""
+"""Times of the kernels beside torch's and their floors, compared with the goals."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(work: Work) -> None:
 
 
 def _measure_layers(work: Work) -> None:
-    """In a process of its own, and before the images, which a bad kernel among them may end this one with."""
+    """In its own process. Before the image kernels, because a faulty one may end this process."""
     seconds = work.seconds_left - _IMAGES_S * float(os.environ.get(SLOWNESS, "1"))
     # flex_attention is compiled in between.
     worker = Isolated(work, "layers", silence_s=90, seconds=seconds)

@@ -1,7 +1,7 @@
 """Variants of the attention kernel: every tile shape of the measured library and of the prebuilt ones in a folder.
 
-The folder is $SAMRT_KERNELS_VARIANTS: libraries of this interface by any name. Each has a process of its own, where
-what is not correct is not timed.
+The folder is $SAMRT_KERNELS_VARIANTS: libraries with this interface, under any name. Each runs in its own process. Only
+correct kernels are timed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run(work: Work) -> None:
     if own is not None:
         libraries = {_MEASURED: Path(own), **libraries}
     if not libraries:
-        raise NotHereError(f"there is no kernel library, and {VARIABLE} names no folder of them")
+        raise NotHereError(f"no kernel library was found, and {VARIABLE} names no folder of libraries")
     ended = []
     for index, (label, path) in enumerate(libraries.items()):
         work.record(label, "sha256", value=hashlib.sha256(path.read_bytes()).hexdigest())

@@ -1,4 +1,4 @@
-"""A thousand times load, use, close: what memory is left behind."""
+"""Memory that is not freed after 1,000 cycles of load, use, close."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from phases import engines
 
 _LOADS, _SMOKE_LOADS = 1000, 12
 _WARM_UP = 0.05  # of the loads, before memory is looked at: caches and pools fill
-# In all loads together. The allocators' own unevenness is below, one forgotten buffer of the small model far above.
+# For all loads together. The allocators' own variation is below these bounds, one leaked buffer of the small model far
+# above.
 _MOST_ON_DEVICE, _MOST_ON_HOST = 16 << 20, 64 << 20
 _MARGIN_S = 10
 
@@ -34,7 +35,7 @@ def run(work: Work) -> None:
         if found["host_growth_bytes"] > _MOST_ON_HOST or found.get("device_growth_bytes", 0) > _MOST_ON_DEVICE:
             leaking.append(f"{backend} {lowering}")
     if leaking:
-        raise WrongResultError(f"memory is left behind: {', '.join(leaking)}")
+        raise WrongResultError(f"memory was not freed: {', '.join(leaking)}")
 
 
 def _load_often(work: Work, bundle: Path, backend: str, driver: Driver | None) -> dict[str, Any]:

@@ -19,14 +19,14 @@ def run(work: Work) -> None:
 
     if work.smoke or not is_here():
         providers = ", ".join(onnxruntime.get_available_providers())
-        raise NotHereError(f"this ONNX Runtime {onnxruntime.__version__} has {providers}")
+        raise NotHereError(f"ONNX Runtime {onnxruntime.__version__} has no CUDA provider here, only {providers}")
     driver = Driver()
     for lowering in bundles.LOWERINGS:
         work.attempt("image_encoder", lowering, call=lambda lowering=lowering: _times(work, driver, lowering))
 
 
 def is_here() -> bool:
-    """Whether this ONNX Runtime has the provider; whether it loads is another matter."""
+    """Whether this ONNX Runtime has the provider; it may still fail to load."""
     import onnxruntime
 
     return _PROVIDER in onnxruntime.get_available_providers()

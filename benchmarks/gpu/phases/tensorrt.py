@@ -1,4 +1,4 @@
-"""Whether the TensorRT flavours build for this GPU and run on it at all, tried with a tiny graph in every way."""
+"""Whether the TensorRT flavours build for this GPU and run on it at all, tried with a tiny graph for every target."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(work: Work) -> None:
         except Exception as error:
             work.record(flavour, "reason", value=f"it cannot be imported: {error}"[:800])
             continue
-        # What counts comes first, and is concluded at once: the other attempts may take what time is left.
+        # The attempt that decides comes first and is recorded at once: the other attempts may use up the time.
         first = _as_built(flavour, targets)
         for target in ["default"] if work.smoke else sorted(targets, key=lambda target: target != first):
             work.record(flavour, "attempts", target, value=_attempt(flavour, target))
@@ -55,7 +55,7 @@ def _conclude(work: Work, flavour: str) -> None:
     told = (
         f"correct on this device when built for {', '.join(good)}, but not for {first}, as `samrt build` does"
         if good
-        else "no way of building that was tried ran correctly on this device"
+        else "no engine ran correctly on this device, for any target that was tried"
     )
     work.record(flavour, "reason", value=f"{told}; {first}: {why}")
 

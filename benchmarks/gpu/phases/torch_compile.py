@@ -1,4 +1,4 @@
-"""The same model under torch.compile, its strongest form as an opponent; the time to compile is told apart."""
+"""The same model with torch.compile, torch's fastest mode; the compile time is reported separately."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def run(work: Work) -> None:
     if importlib.util.find_spec("torch") is None:
         raise NotHereError("torch is not installed")
     if work.smoke:
-        raise NotHereError("compiling takes minutes on a CPU and would tell nothing")
+        raise NotHereError("compiling takes minutes on a CPU and measures nothing of a GPU")
     from torch_forms import COMPILED
     from torch_peers import Peers
 

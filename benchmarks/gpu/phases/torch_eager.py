@@ -27,7 +27,7 @@ def run(work: Work) -> None:
 
 
 def _kernels(work: Work, peers: Any) -> None:
-    """Which of torch's fused kernels takes which form, and how fast; one that refuses it says so."""
+    """Times of each of torch's fused kernels with each form of attention, or the error of a kernel that refuses it."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch_forms import sdpa_augmented, sdpa_bias
 

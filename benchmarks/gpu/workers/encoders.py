@@ -29,7 +29,7 @@ from samrt_export.models.image_encoder_vit import Attention, ImageEncoderViT
 SAMRT, COMPILED = "samrt", "compiled by block"
 _SECONDS, _SMOKE_SECONDS = 1.0, 0.01
 _LEAST_S, _LEAST_TO_COMPILE_S = 5, 25  # not begun with less left
-# Of the same encoder in half precision with the published form, whose error is the arithmetic's.
+# Bound: a multiple of the error of the same encoder in half precision with the published attention, plus rounding.
 _OF_TORCH, _ROUNDING = 2.0, 1e-3
 
 
@@ -56,13 +56,13 @@ FORMS: dict[str, Callable[[Attention], nn.Module]] = {
     "materialised": lambda attention: PeerAttention(attention, materialised),
     "flex_attention": lambda attention: PeerAttention(attention, flex),
 }
-# flex_attention is only itself when it is compiled.
+# flex_attention is fused only when it is compiled.
 _EAGER, _TO_COMPILE = list(FORMS)[:4], (SAMRT, "flex_attention", "sdpa_bias", "sdpa_augmented")
 
 
 def serve(work: Work, report: Reporter) -> None:
     driver, models = warm_driver(work.smoke), list(encoder_configs(work.smoke))
-    # Form by form: ViT-B's compilations would leave nothing for ViT-H.
+    # Form by form, because compiling all forms of ViT-B first would leave no time for ViT-H.
     jobs = [(model, name, False) for model in models for name in _EAGER]
     jobs += [(model, name, True) for name in (_TO_COMPILE[:1] if work.smoke else _TO_COMPILE) for model in models]
     built: dict[str, _Encoder] = {}
@@ -119,7 +119,7 @@ class _Encoder:
         self.error_of_torch = self._error(self._with("materialised"))
 
     def times(self, name: str, compiled: bool) -> dict[str, Any]:
-        """Times with one form of attention. Raises ValueError where it is further from float32 than torch's twice."""
+        """Times with one form of attention. Raises ValueError if its error is over twice torch's."""
         torch.compiler.reset()
         with torch.no_grad():
             module = self._with(name, compiled)

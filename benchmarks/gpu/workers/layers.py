@@ -12,7 +12,7 @@ import floors
 import model_sizes
 import torch
 from driver import Driver
-from goals import FLEX, FLEX_APART, TABLE
+from goals import DEFAULT_TILE, FLEX, FLEX_APART
 from isolated import Reporter
 from kernel_library import AttentionKernel, attention_kernels
 from torch_attention import Case, Inputs, make_inputs
@@ -44,7 +44,7 @@ class Layer:
 
 
 def layers(smoke: bool) -> list[Layer]:
-    """The most wanted first. ViT-L's differ from ViT-B's by four heads alone."""
+    """The most important first. ViT-L's layers differ from ViT-B's only by four more heads."""
     if smoke:
         return [Layer("one head", 1, 64, 1, window) for window in (0, _SMOKE_WINDOW)]
     b, h, large = ("ViT-B", 12, 64), ("ViT-H", 16, 80), ("ViT-L", 16, 64)
@@ -56,7 +56,7 @@ def serve(work: Work, report: Reporter) -> None:
     found = work.of("kernels_correct").get(ATTENTION, {})
     kernels = [one for one in attention_kernels(load_kernels()) if one.precision == "fp16"]
     correct = model_sizes.correct(found, kernels, work.smoke)
-    # On the host the table's choice will do.
+    # On the CPU, the default tile shape is enough.
     ours = [one for one in correct if one.tile < 0 or not work.smoke]
     if not ours:
         report.attempt(f"{ATTENTION} of samrt", call=_none_correct)
@@ -73,7 +73,7 @@ def _none_correct() -> None:
 
 
 def warm_driver(smoke: bool) -> Driver | None:
-    """The device, its clocks risen; none without a GPU."""
+    """The device, after a warm-up that raises its clocks; None without a GPU."""
     if smoke:
         torch.set_num_threads(1)  # others may be at work on a small machine
         return None
@@ -103,8 +103,8 @@ def time_layer(
         for name in filter(chosen, of_samrt):
             report.attempt(*keys, "times", name, call=partial(timer.of, name, of_samrt[name]))
 
-    # What the goals need comes first.
-    time_ours(TABLE.__eq__)
+    # The times that the goals need come first.
+    time_ours(DEFAULT_TILE.__eq__)
     for name, maker in attention_peers.of_torch(inputs).items():
         report.attempt(*keys, "times", name, call=partial(timer.of_torch, name, maker))
     for name in (FLEX, FLEX_APART) if driver is not None else ():
@@ -112,7 +112,7 @@ def time_layer(
         flex = partial(attention_peers.compiled_flex, inputs, apart=name == FLEX_APART)
         call = partial(timer.of_made, name, flex) if work.seconds_left > _LEAST_TO_COMPILE_S else short.copy
         report.attempt(*keys, "times", name, call=call)
-    time_ours(TABLE.__ne__)
+    time_ours(DEFAULT_TILE.__ne__)
 
 
 class Timer:
@@ -124,7 +124,7 @@ class Timer:
         self._references: dict[bool, Any] = {}
 
     def of(self, name: str, call: Callable[[], Any]) -> dict[str, Any]:
-        """Its times. Raises ValueError where it is off."""
+        """Its times. Raises ValueError if its result is wrong."""
         with torch.inference_mode():
             expected = self._expected("without bias" not in name)
             difference = float((call()[:1].float() - expected).norm() / expected.norm())

@@ -22,7 +22,7 @@ def serve(work: Work, report: Reporter, label: str) -> None:
     if work.smoke:
         chosen = [one for one in chosen if one.head_dim == 64 and one.tile < 1]
     driver = warm_driver(work.smoke)
-    # The narrower heads are most models': all of theirs comes before the others' checks.
+    # Heads of 64 are the most common: they are checked and timed before the others are checked.
     for head_dim in sorted({one.head_dim for one in chosen}):
         alike = [one for one in chosen if one.head_dim == head_dim]
         model_sizes.check(kernels, alike, report, (label, CORRECT))

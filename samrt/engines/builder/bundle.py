@@ -238,7 +238,7 @@ def _verify(bundle: Bundle, form: Form, standard: Form, engines: EngineSet, devi
 
 
 def _reference(bundle: Bundle, session: Session, limits: BuildLimits) -> Reference:
-    reference = make_reference(bundle.manifest.geometry, session.encoder.run, session.decoder.run)
+    reference = make_reference(bundle.manifest.contract, session.encoder.run, session.decoder.run)
     # What the engines were not built for is not asked of them.
     fitting = {
         kind: prompt

@@ -122,7 +122,7 @@ std::vector<int32_t> tactics_of(nvinfer1::IPluginV3& plugin, const DynamicDescri
   return tactics;
 }
 
-// The table's choice first, then every compiled tile shape; of a taller grid, those whose table of row terms still fits
+// The default shape first, then every compiled tile shape; of a taller grid, those whose table of row terms still fits
 // into shared memory.
 void offers_tactics() {
   AttentionCase small = kGlobal, tall = kGlobal;
@@ -150,7 +150,7 @@ void offers_tactics() {
   tall.grid_h = 4000;
   const DynamicDescriptions too_tall = describe(tall, tall);
   CHECK(build(*plugin).configurePlugin(too_tall.data(), kInputs, too_tall.data() + kInputs, 1) != 0);
-  CHECK(reported("shared memory, and compute capability 8.6 (assumed, as no GPU is here) has 101376"));
+  CHECK(reported("shared memory, and compute capability 8.6 (assumed, because no GPU was found) has 101376"));
   samrt_host_set_device(90, kSharedBytes);
 
   for (int32_t tactic : {-1, samrt_attention_tiles() + 2}) {

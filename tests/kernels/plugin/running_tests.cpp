@@ -88,7 +88,7 @@ void runs_the_tactic() {
     CHECK(attached.run(data, describe(kGlobal)) != 0);
     CHECK(reported(std::string("with tile ") + samrt_attention_tile_name(tile) + ","));
   }
-  // The table's choice, after one of the others.
+  // The default shape, after one of the others.
   CHECK(runtime(*attached.plugin).setTactic(1) == 0);
   CHECK(attached.run(data, describe(kGlobal)) != 0);
   CHECK(reported("take a smaller image"));
