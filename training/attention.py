@@ -1,4 +1,4 @@
-"""The encoder's attention in a form that trains fast: fused, in memory that does not grow with its square."""
+"""The encoder's attention for training: fused, with memory that grows with the tokens, not with their square."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from samrt_export.models.windows import partition, unpartition
 class TrainingAttention(Attention):
     """`Attention`, with the relative position folded into query and key, for torch's fused attention.
 
-    That keeps no scores for the backward pass, and takes no gradient of a bias. The identity is the one of
-    `samrt_export.lowering.augmented`; here the tables are parameters, and windows take part.
+    torch's fused attention keeps no scores for the backward pass, and computes no gradient of a bias. The identity is
+    that of `samrt_export.lowering.augmented`; here the tables are parameters, and windowed layers have this form too.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,14 +40,14 @@ class TrainingAttention(Attention):
 
 
 def _places(side: int, like: Tensor) -> Tensor:
-    """Which row and which column each key lies in: `[B, heads, side * side, 2 * side]` of ones and zeros."""
+    """The row and the column of each key, one-hot: `[B, heads, side * side, 2 * side]` of ones and zeros."""
     index = torch.arange(side * side, device=like.device)
     one_hot = torch.cat([F.one_hot(index // side, side), F.one_hot(index % side, side)], dim=-1)
     return one_hot.to(like.dtype).expand(*like.shape[:2], -1, -1)
 
 
 def train_fused(encoder: nn.Module) -> None:
-    """Let every attention of `encoder` compute in this form, in place; its parameters stay what they are."""
+    """Change every attention of `encoder` to this form, in place; its parameters do not change."""
     for module in encoder.modules():
         if type(module) is Attention:
             module.__class__ = TrainingAttention

@@ -1,4 +1,4 @@
-"""What may happen to a photograph without changing what is in it."""
+"""Augmentation of photographs: flips, and changes of colour, blur and noise that leave the masks valid."""
 
 from __future__ import annotations
 

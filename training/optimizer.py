@@ -1,4 +1,4 @@
-"""The optimizer of a run: which parameters have a rate in common, and which of them decay."""
+"""The optimizer of a run: groups of parameters with one learning rate, and which of them have weight decay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def optimizer_of(model: PromptableModel, recipe: Recipe) -> torch.optim.Optimize
         half = "encoder" if name.startswith("image_encoder.") else "decoder"
         if name.startswith("image_encoder.trunk."):
             half = "trunk"
-        # Decay is for matrices: not for biases, norms, positions and what stands for a token.
+        # Weight decay is for matrices only: not for biases, norms, positions and token embeddings.
         apart = ("pos_embed", "rel_pos", "token.weight", "tokens.weight", "embed.weight", "point_embeddings.")
         decays = parameter.ndim >= 2 and not any(part in name for part in apart)
         groups.setdefault((half, decays), []).append(parameter)

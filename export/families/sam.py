@@ -64,7 +64,7 @@ def build(state: State, image_size: int | None) -> LoadedModel:
 
     Raises:
         BundleError: a parameter is missing, unexpected or of a shape that fits none of its neighbours, or `image_size`
-            is not a multiple of the patch size within 4 to 256 patches.
+            is not a multiple of the patch size within 4 to 128 patches.
     """
     trained = read_config(state)
     side = trained.image_size if image_size is None else image_size

@@ -1,4 +1,4 @@
-"""What happens between a scene and its file: light, lens, sensor, and compression. None of it moves an edge."""
+"""Simulated light, lens, sensor and compression for a drawn scene. None of them moves an edge."""
 
 from __future__ import annotations
 

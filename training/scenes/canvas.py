@@ -1,4 +1,4 @@
-"""Where a scene is put together: an image and, pixel for pixel, the number of the object that is seen there.
+"""A scene in the making: an image, and for each pixel the number of the object that is visible there.
 
 Planes come first, [3, H, W]: numpy's broadcasting over a last axis of three is several times slower.
 Continuous coordinates (x, y) have pixel i's centre at i + 0.5.
