@@ -50,7 +50,8 @@ MIB = 1 << 20
 def check_engines(bundle: Path, built: EngineManifest, scratch_mib: int) -> None:
     """Inputs, outputs, ranges and memory of a bundle's engines; the encoder's scratch memory at most `scratch_mib`."""
     manifest = open_bundle(bundle).manifest
-    S, L, embedding = manifest.image_size, manifest.low_res_size, manifest.embedding_shape
+    S, L, (feature,) = manifest.geometry.encoder_side, manifest.geometry.low_res_side, manifest.features
+    embedding = feature.shape
     encoder, decoder = built.engines["image_encoder"], built.engines["mask_decoder"]
     assert encoder.ranges["image"].minimum == encoder.ranges["image"].maximum == (1, 3, S, S)
     assert decoder.ranges["image_embeddings"].maximum == (1, *embedding)

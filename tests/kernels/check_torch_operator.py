@@ -65,7 +65,7 @@ def check_refusals(where: str) -> None:
         (replace(inputs, window=5), "rel_pos_h is torch.float16 [7, 64]"),
         (replace(inputs, rel_pos_w=other_type.rel_pos_w), "rel_pos_w is torch.bfloat16 [7, 64]"),
         (replace(inputs, qkv_bias=None), "so qkv_bias is required"),
-        (replace(inputs, rel_pos_h=None), "one is NULL"),
+        (replace(inputs, rel_pos_h=None), "is NULL; pass both or neither"),
     ):
         try:
             by_kernel(wrong)
