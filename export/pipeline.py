@@ -96,7 +96,7 @@ def export(
         f"image size {loaded.image_size}, to {forms}"
     )
     if (output / ENGINES_FOLDER).is_dir():
-        progress.say("the engines of the bundle there go with it, as they are of its graphs; build them again")
+        progress.say("the engines in the replaced bundle are deleted, as they belong to its graphs; build them again")
     source = Source(read.path.name, read.sha256, read.bytes, parameters)
     with replacing_folder(output) as folder:
         try:
@@ -173,7 +173,7 @@ def _verify(
     tolerance = precision.tolerance
     progress.say(f"comparing the {form.precision} graphs with torch, in ONNX Runtime")
     figures = _compare_bundle(folder, draft, reference, tolerance)
-    check(figures, tolerance)
+    check(figures, form.precision)
     verification: dict[str, Any] = {
         "runtime": f"onnxruntime {version('onnxruntime')}",
         "seed": SEED,
@@ -188,7 +188,7 @@ def _verify(
         verification["figures_in_half_arithmetic"] = compare(
             reference, runs[IMAGE_ENCODER], runs[MASK_DECODER], tolerance
         )
-        check(verification["figures_in_half_arithmetic"], tolerance)
+        check(verification["figures_in_half_arithmetic"], form.precision)
     return {**verification, "tolerance": asdict(tolerance)}
 
 

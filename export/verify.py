@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from samrt.bundle.contract import ROLES, Graph
-from samrt.bundle.precisions import Tolerance
+from samrt.bundle.precisions import PRECISIONS
 from samrt.errors import ExportError, Remedy
 from samrt.verification.compare import Arrays, Reference, Run, make_reference, past_tolerance
 from samrt_export.families import LoadedModel
@@ -33,15 +33,15 @@ def in_torch(module: nn.Module, graph: Graph) -> Run:
     return run
 
 
-def check(figures: Mapping[str, Any], tolerance: Tolerance) -> None:
-    """Hold the figures against the tolerance.
+def check(figures: Mapping[str, Any], precision: str) -> None:
+    """Compare the figures with the tolerance of the precision.
 
     Raises:
         ExportError: one is past it, or not a number; the message says which, and by how much.
     """
-    if past := past_tolerance(figures, tolerance):
+    if past := past_tolerance(figures, PRECISIONS[precision].tolerance):
         raise ExportError(
             f"the exported graphs differ from the checkpoint by more than the tolerance ({'; '.join(past)}). Nothing "
             "was written; please report it with these figures",
-            Remedy("export with {precisions} meanwhile", {"precisions": ("fp32",)}),
+            None if precision == "fp32" else Remedy("export with {precisions} meanwhile", {"precisions": ("fp32",)}),
         )

@@ -68,8 +68,8 @@ def check_prompt_arguments(arguments: argparse.Namespace) -> None:
         arguments.refuse("nothing to segment: give at least one of --point, --box and --mask")
     if len(arguments.box) > 1 and (arguments.point or arguments.mask):
         arguments.refuse(
-            f"{len(arguments.box)} boxes are {len(arguments.box)} objects, and it is open which of them --point and "
-            "--mask belong to; call samrt segment once per object, or give the boxes alone"
+            f"{len(arguments.box)} boxes are {len(arguments.box)} objects, and it is not clear which of them --point "
+            "and --mask belong to; call samrt segment once per object, or give the boxes alone"
         )
 
 

@@ -58,7 +58,7 @@ def remedy_for(name: str) -> Remedy:
         return Remedy("check the GPU with nvidia-smi, and that CUDA_VISIBLE_DEVICES does not hide it")
     if "INSUFFICIENT_DRIVER" in name or "SYSTEM_DRIVER_MISMATCH" in name:
         return Remedy("update the NVIDIA driver")
-    return Remedy("the GPU may need this process to start again; check it with nvidia-smi")
+    return Remedy("restart this process, and check the GPU with nvidia-smi")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from samrt.device.driver import as_integer, check, load_core, load_driver
-from samrt.errors import BackendError
+from samrt.errors import BackendError, Remedy
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def find_gpu(index: int) -> Gpu:
         check(driver.cuInit(0), "cuInit")
     except RuntimeError as error:  # BackendError, and what the bindings raise where libcuda is absent
         raise BackendError(
-            f"CUDA cannot start ({error}); install an NVIDIA driver, or load with backend='onnxruntime'"
+            f"CUDA cannot start ({error})",
+            Remedy("install an NVIDIA driver, or load with {backend}", {"backend": "onnxruntime"}),
         ) from error
     count = check(driver.cuDeviceGetCount(), "cuDeviceGetCount")
     number = as_integer(index)

@@ -66,7 +66,7 @@ def find_plugin() -> Kernels:
     try:
         kernels = load_kernels(find_plugin_library())
     except BackendError as error:
-        raise BackendError(f"samrt's TensorRT plugin cannot be used: {error}") from error
+        raise BackendError(f"samrt's TensorRT plugin cannot be used: {error.facts}", error.remedy) from error
     if not kernels.is_plugin:
         raise BackendError(
             f"{kernels.path} holds kernels and no TensorRT plugin: correct or unset {PLUGIN_VARIABLE}, which names it"
@@ -135,7 +135,7 @@ def _test(kernels: Kernels, gpu: Gpu) -> None:
             kernels.self_test()
     except BackendError as error:
         raise BackendError(
-            f"the kernels in {kernels.path} failed their own test on {gpu.name}: {error}. Nothing was built",
+            f"the kernels in {kernels.path} failed their own test on {gpu.name}: {error.facts}. Nothing was built",
             Remedy(
                 f"check that the library was compiled for this GPU (it has {', '.join(kernels.architectures)}), or "
                 "export the checkpoint without the plugin, with {precisions} and {lowering}",

@@ -87,8 +87,8 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0, precision: st
     held = [form.name for form in bundle.manifest.forms]
     if precision is not None and bundle.manifest.form(precision) is None:
         raise BackendError(
-            f"{bundle.path} has no form of precision {precision}, it holds {', '.join(held)}; choose one of those, or "
-            f"export the checkpoint in {precision} too"
+            f"{bundle.path} has no form of precision {precision}, it holds {', '.join(held)}; choose the precision of "
+            f"one of those, or export the checkpoint in {precision} too"
         )
     skipped: list[Reason] = []
     if backend != "onnxruntime":
@@ -150,8 +150,8 @@ def _no_engines(bundle: Bundle, backend: str, precision: str | None, skipped: li
     names = "{build_bundle} and " + " and ".join(f"{{{name}}}" for name in with_)
     if is_default(bundle.path):
         return BackendError(
-            f"the model that comes with samrt has no engines; copy its folder, {bundle.path}, and name the copy",
-            Remedy(f"build its engines with {names}", with_),
+            f"the model that comes with samrt has no engines, and none are built in its folder {bundle.path}",
+            Remedy(f"copy the folder, build engines in the copy with {names}, and load the copy", with_),
         )
     return BackendError(f"{bundle.path} holds no engines of {backend}", Remedy(f"build them with {names}", with_))
 

@@ -55,8 +55,8 @@ class Options:
     """
 
     prompts: str = DEFAULT_PROMPTS
-    images: Path | None = None
-    masks: Path | None = None
+    images: str | os.PathLike[str] | None = None
+    masks: str | os.PathLike[str] | None = None
     limit: int | None = None
     restart: bool = False
 
@@ -73,7 +73,7 @@ def evaluate(
     other: Contender | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Prompt a model with the truths of data sets, score its masks, and write what came out.
+    """Prompt a model by the annotations of data sets, score its masks, and write the results.
 
     The protocol is the SAM paper's (arXiv:2304.02643, section 7.1 and appendix D.1), see docs/evaluation.md. An
     evaluation that was interrupted goes on where it was when it is called again.
@@ -96,7 +96,8 @@ def evaluate(
     if options.limit is not None and options.limit < 1:
         raise InputError(f"the limit must be at least 1 image, not {options.limit}; leave it out to take all")
     plan = parse_prompts(options.prompts)
-    data_sets = open_data_sets(Path(data), options.images, options.masks, options.limit)
+    images, masks = (None if each is None else Path(each) for each in (options.images, options.masks))
+    data_sets = open_data_sets(Path(data), images, masks, options.limit)
     folder = Path(output)
     contenders = [contender] if other is None else [contender, other]
     for each in contenders:
@@ -250,7 +251,7 @@ def _write_sheets(
     for data_set in data_sets:
         for prompt in plan.shown:
             chosen = choose_shown(partial(run.records, data_set), prompt)
-            title = f"{data_set.name}, {prompt}: mIoU {means[data_set.name, prompt]:.3f}; white line: truth"
+            title = f"{data_set.name}, {prompt}: mIoU {means[data_set.name, prompt]:.3f}; white line: annotation"
             name = f"{data_set.name}_{prompt.replace(':', '_')}.png"
             write_png(folder / name, draw_sheet(data_set, prompt, chosen, title))
             yield name

@@ -61,7 +61,7 @@ def test_importing_it_imports_no_bindings() -> None:
         ("CUDA_ERROR_OUT_OF_MEMORY", "close other models"),
         ("CUDA_ERROR_NO_DEVICE", "CUDA_VISIBLE_DEVICES"),
         ("CUDA_ERROR_INSUFFICIENT_DRIVER", "update the NVIDIA driver"),
-        ("CUDA_ERROR_ILLEGAL_ADDRESS", "start again"),
+        ("CUDA_ERROR_ILLEGAL_ADDRESS", "restart this process"),
     ],
 )
 def test_errors_name_a_remedy(name: str, remedy: str) -> None:

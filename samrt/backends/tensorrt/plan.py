@@ -14,7 +14,7 @@ from typing import Any
 
 from samrt.engines.flavours import Flavour
 from samrt.engines.logger import collecting_logger
-from samrt.errors import BackendError, SamrtError
+from samrt.errors import BackendError, Remedy, SamrtError
 
 REBUILD = "build the engines again on this machine"
 
@@ -89,7 +89,7 @@ def backend_errors(flavour: Flavour, failure: str) -> Iterator[Errors]:
         raise
     except Exception as error:
         said = errors.text()
-        raise BackendError(f"{flavour.title} {failure}: {error}; {said}; {_remedy(f'{error} {said}')}") from error
+        raise BackendError(f"{flavour.title} {failure}: {error}; {said}", _remedy(f"{error} {said}")) from error
 
 
 def deserialize(path: Path, flavour: Flavour) -> tuple[Any, Any]:
@@ -107,7 +107,7 @@ def deserialize(path: Path, flavour: Flavour) -> tuple[Any, Any]:
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         reason = errors.text()
-        raise BackendError(f"{flavour.title} cannot load {path.name}: {reason}; {_remedy(reason)}")
+        raise BackendError(f"{flavour.title} cannot load {path.name}: {reason}", _remedy(reason))
     return runtime, engine
 
 
@@ -118,17 +118,20 @@ def _check_validity(path: Path, flavour: Flavour, runtime: Any, plan: Any, error
         return
     diagnostics = trt.EngineInvalidityDiagnostics.__members__
     found = [remedy for name, remedy in _REMEDIES.items() if name in diagnostics and int(diagnostics[name]) & int(bits)]
-    reason = "; ".join(found) or f"{errors.text()}; {_remedy(errors.text())}"
-    raise BackendError(f"{flavour.title} cannot run {path.name}: {reason}")
+    reason = "; ".join(found) or errors.text()
+    raise BackendError(f"{flavour.title} cannot run {path.name}: {reason}", None if found else _remedy(reason))
 
 
-def _remedy(reason: str) -> str:
+def _remedy(reason: str) -> Remedy:
     text = reason.lower()
     if "insufficient for cuda runtime" in text or "cudaerror 35" in text:
-        return "there is no NVIDIA driver, or it is too old: install one, or load with backend='onnxruntime'"
+        return Remedy(
+            "there is no NVIDIA driver, or it is too old: install one, or load with {backend}",
+            {"backend": "onnxruntime"},
+        )
     if "out of memory" in text or "outofmemory" in text:
-        return "close other models or programs on this GPU"
-    return REBUILD
+        return Remedy("close other models or programs on this GPU")
+    return Remedy(REBUILD)
 
 
 @contextmanager
