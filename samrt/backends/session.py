@@ -18,7 +18,7 @@ from samrt.engines.flavours import import_flavour
 from samrt.engines.plugin import register_plugin
 from samrt.engines.selection import Choice, choose
 from samrt.engines.sets import EngineSet
-from samrt.errors import BundleError, InputError
+from samrt.errors import BundleError, InputError, Remedy
 
 # More are slower by far, and some thousands never start.
 _THREADS_PER_CORE = 8
@@ -92,7 +92,8 @@ def open_session(
     most = _THREADS_PER_CORE * (os.cpu_count() or 1)
     if threads is not None and (not is_size(threads) or threads > most):
         raise InputError(
-            f"threads must be a whole number from 1 to {most} on this machine, not {threads!r}; None takes one per core"
+            f"threads must be a whole number from 1 to {most} on this machine, not {threads!r}",
+            Remedy("leave {threads} out to take one per core"),
         )
     choice = choose(bundle, backend, options.device, precision)
     for reason in choice.skipped:
