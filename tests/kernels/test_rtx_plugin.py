@@ -38,13 +38,14 @@ from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import import_flavour
 from samrt.engines.plugin import prepare_plugin
 from samrt.engines.profiles import Range
+from samrt.progress import SILENT
 
 path, size, capabilities = Path(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3].split(","))
 flavour = import_flavour("tensorrt_rtx")
 if "plugin" in path.name:
-    prepare_plugin(flavour, capabilities, lambda line: None)
+    prepare_plugin(flavour, capabilities, SILENT)
 image = Range(*[(1, 3, size, size)] * 3)
-built = build_engine(flavour, path, {"image": image}, BuildOptions(capabilities), lambda line: None)
+built = build_engine(flavour, path, {"image": image}, BuildOptions(capabilities), SILENT)
 has = [text in bytes(built.plan) for text in (b"SamrtRelPosAttention", b"kernels_version")]
 print(json.dumps({**built.memory, "warnings": built.warnings, "has": has}))
 """
@@ -175,8 +176,8 @@ def change_node(bundle: Path, name: str, value: int) -> None:
 @pytest.mark.parametrize(
     ("attribute", "value", "reason"),
     [
-        ("head_dim", 72, "head dimensions are 64 and 80, not 72"),  # asked of the creator
-        ("window_size", 7, "rel_pos_h is [9, 64]; its dimension 0 has to be 13"),  # of getOutputShapes
+        ("head_dim", 72, "head_dim must be 64 or 80, not 72"),  # asked of the creator
+        ("window_size", 7, "rel_pos_h is [9, 64]; its dimension 0 must be 13"),  # of getOutputShapes
         ("num_heads", 0, "0 heads"),
     ],
 )
