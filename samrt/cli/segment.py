@@ -91,7 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_region,
         help="use only this part of the image, at the model's full resolution; for small objects in a large image",
     )
-    parser.add_argument("--multimask", action="store_true", help="return three masks per prompt instead of one")
+    parser.add_argument(
+        "--multimask",
+        action="store_true",
+        help="return the masks of an ambiguous prompt, three for SAM, instead of one",
+    )
     parser.add_argument(
         "-o", "--output", metavar="OUT.png", type=_png, help="draw the masks over the image and write this file"
     )

@@ -12,9 +12,9 @@ from samrt.evaluation.summary import Row, Score
 _HEADINGS = ("data set", "prompt", "instances", "mIoU", "boundary", "confident", "oracle", "r", "baselines")
 _COMPARED = ("data set", "prompt", "mIoU", "other", "difference", "95 % interval", "boundary difference", "interval")
 _LEGEND = """\
-mIoU and boundary (IoU) are of the model's answer, confident of the most confident of its three masks, oracle of the
-best of the three; r is the correlation of predicted with true IoU. Baselines see no image; theirs are mIoU/boundary.
-All are means over instances."""
+mIoU and boundary (IoU) are of the model's answer, confident of the most confident of its masks for an ambiguous prompt
+(three for SAM), oracle of the best of those; r is the correlation of predicted with true IoU. Baselines use no image;
+theirs are mIoU/boundary. All are means over instances."""
 
 
 def scores_table(rows: Sequence[Row]) -> str:
