@@ -42,6 +42,7 @@ lint: .venv/installed
 coverage: .venv/installed
 	rm -rf build/coverage
 	mkdir -p build/coverage
+	-@$(TEST_PYTHON) training/lite_medsam.py
 	$(TEST_PYTHON) -m coverage run -m pytest
 	$(TEST_PYTHON) -m coverage combine -q
 	$(TEST_PYTHON) -m coverage xml -q

@@ -46,7 +46,12 @@ class ExportOptions:
     model: str | None = None
     image_size: int | None = None
     lowering: str | tuple[str, ...] = "auto"
-    precisions: tuple[str, ...] = ("fp32",)
+    precisions: str | tuple[str, ...] = ("fp32",)
+
+    @property
+    def precision_list(self) -> tuple[str, ...]:
+        """`precisions`, one or several, as a tuple."""
+        return (self.precisions,) if isinstance(self.precisions, str) else self.precisions
 
 
 def export(
@@ -74,7 +79,7 @@ def export(
         OutputError: the bundle cannot be written.
     """
     options, output = options or ExportOptions(), Path(output)
-    _check_precisions(options.precisions)
+    _check_precisions(options.precision_list)
     asked = _lowering_of_each(options)
     if output.suffix == ".zip":
         raise OutputError(f"cannot write {output}: a bundle is a folder; name it {output.with_suffix('').name}")
@@ -123,13 +128,13 @@ def _lowering_of_each(options: ExportOptions) -> dict[str, str]:
     """By precision."""
     given = (options.lowering,) if isinstance(options.lowering, str) else options.lowering
     if len(given) == 1:
-        given = given * len(options.precisions)
-    if len(given) != len(options.precisions):
+        given = given * len(options.precision_list)
+    if len(given) != len(options.precision_list):
         raise InputError(
-            f"{len(given)} lowerings ({','.join(given)}) for {len(options.precisions)} precisions "
-            f"({','.join(options.precisions)}); give one for all, or one for each in their order"
+            f"{len(given)} lowerings ({','.join(given)}) for {len(options.precision_list)} precisions "
+            f"({','.join(options.precision_list)}); give one for all, or one for each in their order"
         )
-    return dict(zip(options.precisions, given, strict=True))
+    return dict(zip(options.precision_list, given, strict=True))
 
 
 def _fill(

@@ -136,7 +136,7 @@ def test_threads_must_be_a_count(toy_bundle: Path, threads: Any) -> None:
 def test_a_precision_that_is_not_there(toy_bundle: Path) -> None:
     with pytest.raises(BackendError, match=r"has no form of precision fp16, it holds fp32-dense; .*export"):
         samrt.load(toy_bundle, precision="fp16")
-    with pytest.raises(BackendError, match="there is no precision 'int3'; choose one of fp32, fp16"):
+    with pytest.raises(InputError, match="there is no precision 'int3'; choose one of fp32, fp16"):
         samrt.load(toy_bundle, precision="int3")
 
 

@@ -14,7 +14,7 @@ from samrt.engines.manifest import EngineManifest, platform_name
 from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, find_plugin, why_not_for
 from samrt.engines.rtx_plugins import why_untried
 from samrt.engines.sets import BrokenEngineSet, EngineSet, find_engine_sets
-from samrt.errors import BackendError, Reason, Remedy
+from samrt.errors import BackendError, InputError, Reason, Remedy
 
 BACKENDS = ("onnxruntime", *FLAVOURS)
 
@@ -52,11 +52,6 @@ class Choice:
     engines: EngineSet | None = None
     skipped: tuple[Reason, ...] = ()
 
-    @property
-    def passed_over(self) -> tuple[str, ...]:
-        """`skipped` as text: the name that it had before."""
-        return tuple(map(str, self.skipped))
-
     def __str__(self) -> str:
         if self.engines is None:
             return f"{self.backend}, {self.form.name}"
@@ -78,12 +73,12 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0, precision: st
     `PRECISIONS`; None: the best for what runs, which is the most exact on a CPU.
 
     Raises:
-        BackendError: there is no backend or precision of this name, or no engines or form of it that fit; the message
-            says why not.
+        InputError: there is no precision of this name.
+        BackendError: there is no backend of this name, or no engines or form of it that fit; the message says why not.
     """
     check_backend(backend)
     if precision not in (None, *PRECISIONS):
-        raise BackendError(f"there is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+        raise InputError(f"there is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     held = [form.name for form in bundle.manifest.forms]
     if precision is not None and bundle.manifest.form(precision) is None:
         raise BackendError(

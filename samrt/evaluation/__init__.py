@@ -9,7 +9,7 @@ print(found.rows[0].answer.miou)
 from __future__ import annotations
 
 from samrt.evaluation.difference import Difference
-from samrt.evaluation.evaluate import Contender, Listener, Options, evaluate
+from samrt.evaluation.evaluate import Contender, Options, evaluate
 from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
 from samrt.evaluation.summary import Row, Score
 
@@ -18,7 +18,6 @@ __all__ = [
     "DataSetSummary",
     "Difference",
     "Evaluation",
-    "Listener",
     "ModelDescription",
     "Options",
     "Row",

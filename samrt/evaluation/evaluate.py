@@ -26,7 +26,7 @@ from samrt.evaluation.truths import DataSet, Item
 from samrt.images import read_image
 from samrt.model import Model, load
 from samrt.overlay import write_png
-from samrt.progress import SILENT, Progress, Silent
+from samrt.progress import SILENT, Progress
 
 _RESULTS, _REPORT = "results.json", "results.md"
 _JOURNALS = ("instances.jsonl", "other.jsonl")
@@ -59,10 +59,6 @@ class Options:
     masks: str | os.PathLike[str] | None = None
     limit: int | None = None
     restart: bool = False
-
-
-# The name that evaluation's progress had before `samrt.progress`.
-Listener = Silent
 
 
 def evaluate(

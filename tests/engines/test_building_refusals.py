@@ -47,6 +47,11 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
         build_bundle(tmp_path / "photo.jpg", FULL)
 
 
+def test_compute_capabilities_as_text() -> None:
+    with pytest.raises(InputError, match=r"compute_capabilities must be a tuple, such as \('8.6',\)"):
+        BuildOptions("8.6")  # type: ignore[arg-type]
+
+
 def test_an_unknown_backend(own_bundle: Path) -> None:
     with pytest.raises(BackendError, match="choose one of tensorrt, tensorrt_rtx"):
         build_bundle(own_bundle, replace(FULL, backend="openvino"))

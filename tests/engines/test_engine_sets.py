@@ -187,7 +187,7 @@ def chosen(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, back
 
 def test_auto_takes_engines_that_fit(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = chosen(with_engines, MACHINE, monkeypatch)
-    assert (choice.backend, choice.passed_over) == ("tensorrt_rtx", ())
+    assert (choice.backend, choice.skipped) == ("tensorrt_rtx", ())
     assert str(choice) == "tensorrt_rtx 1.7.1, fp32-dense"
     assert choice.form.name == "fp32-dense"
 
@@ -204,8 +204,8 @@ def test_stock_tensorrt_comes_before_rtx(with_engines: Path, monkeypatch: pytest
     newer = replace(MACHINE, versions={**MACHINE.versions, "tensorrt": "10.10.0"})
     choice = chosen(with_engines, newer, monkeypatch)
     assert choice.backend == "tensorrt_rtx"
-    assert len(choice.passed_over) == 1
-    assert "built with tensorrt 10.9.0, here is 10.10.0; build them again" in choice.passed_over[0]
+    assert len(choice.skipped) == 1
+    assert "built with tensorrt 10.9.0, here is 10.10.0; build them again" in str(choice.skipped[0])
 
 
 @pytest.mark.parametrize(
@@ -219,13 +219,13 @@ def test_stock_tensorrt_comes_before_rtx(with_engines: Path, monkeypatch: pytest
         (replace(MACHINE, platform="linux_aarch64"), f"built for {platform_name()}, this is linux_aarch64"),
     ],
 )
-def test_what_does_not_fit_is_passed_over_and_said(
+def test_what_does_not_fit_is_skipped_and_said(
     with_engines: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine, reason: str
 ) -> None:
     choice = chosen(with_engines, machine, monkeypatch)
     assert choice.backend == "onnxruntime"
-    assert len(choice.passed_over) == 1
-    assert reason in choice.passed_over[0]
+    assert len(choice.skipped) == 1
+    assert reason in str(choice.skipped[0])
     with pytest.raises(BackendError, match=r"no engines of tensorrt_rtx in .* can run here") as caught:
         chosen(with_engines, machine, monkeypatch, "tensorrt_rtx")
     assert reason in str(caught.value)
@@ -244,15 +244,15 @@ def test_engines_of_other_graphs_are_stale(with_engines: Path, tmp_path: Path, m
     other = write_toy_bundle(tmp_path / "other", stride=16)
     shutil.copytree(with_engines / "engines", other / "engines")
     choice = chosen(other, MACHINE, monkeypatch)
-    assert "built from other graphs than the bundle holds now" in choice.passed_over[0]
+    assert "built from other graphs than the bundle holds now" in str(choice.skipped[0])
 
 
-def test_a_set_that_cannot_be_read_is_passed_over(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_that_cannot_be_read_is_skipped(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = (with_engines / "engines").glob("*/engine.json")
     path.write_text("{")
     choice = chosen(with_engines, MACHINE, monkeypatch)
     assert choice.backend == "onnxruntime"
-    assert "is not JSON" in choice.passed_over[0]
+    assert "is not JSON" in str(choice.skipped[0])
 
 
 def test_without_engines_no_gpu_is_looked_for(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

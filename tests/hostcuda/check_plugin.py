@@ -71,14 +71,14 @@ def test_engines_that_need_no_plugin_do_not_load_it(bundle: Path, flavour: Flavo
         assert flavour.module.registry.libraries == []
 
 
-def test_without_the_library_the_engines_are_passed_over(
+def test_without_the_library_the_engines_are_skipped(
     bundle: Path, flavour: Flavour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PLUGIN_VARIABLE, str(tmp_path / "absent.so"))
     write_engines(bundle, "tensorrt", BuildLimits(), PLUGIN)
     with samrt.load(bundle) as model:
         assert model.backend == "onnxruntime"
-        (reason,) = model.choice.passed_over
+        (reason,) = map(str, model.choice.skipped)
     assert "samrt's TensorRT plugin cannot be used: SAMRT_PLUGIN_LIBRARY names" in reason
     with pytest.raises(BackendError, match=r"no engines of tensorrt .* can run here: .*absent\.so"):
         samrt.load(bundle, backend="tensorrt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import time
 import traceback
@@ -50,9 +51,11 @@ class BuildOptions:
 
     compute_capabilities: tuple[str, ...] | None = None
     workspace_mib: int | None = None
-    timing_cache: Path | None = None
+    timing_cache: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.compute_capabilities, str):
+            raise InputError(f"compute_capabilities must be a tuple, such as ({self.compute_capabilities!r},)")
         mib = self.workspace_mib
         if mib is not None and (not isinstance(mib, int) or isinstance(mib, bool) or not 1 <= mib <= _LARGEST_MIB):
             raise InputError(f"the workspace must be a whole number of MiB from 1 to {_LARGEST_MIB}, not {mib!r}")
@@ -147,7 +150,7 @@ class _Build:
         config = self._config(builder)
         config.add_optimization_profile(_profile(builder, parsed.network, onnx, ranges))
         if self.options.timing_cache is not None:
-            notes += self._read_timing_cache(config, self.options.timing_cache)
+            notes += self._read_timing_cache(config, Path(self.options.timing_cache))
         plan = builder.build_serialized_network(parsed.network, config)
         if plan is None:
             raise self._failure(onnx)
