@@ -15,6 +15,7 @@ from toy_bundle import rewrite_manifest
 from samrt.bundle.folder import open_bundle
 from samrt.engines.builder import bundle as building
 from samrt.engines.builder.bundle import build_bundle
+from samrt.engines.builder.engine import BuildOptions
 from samrt.engines.flavours import Flavour
 from samrt.engines.manifest import EngineManifest
 from samrt.errors import BackendError, BundleError, InputError, OutputError
