@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from samrt.errors import Reason
+
 
 class Progress(Protocol):
     """What long work calls, always in the thread that started it.
@@ -17,8 +19,8 @@ class Progress(Protocol):
     An exception from either method stops the work and reaches the caller.
     """
 
-    def say(self, line: str) -> None:
-        """One line of text without a line end: a step that begins, or something to know."""
+    def say(self, line: str | Reason) -> None:
+        """One line of text without a line end: a step that begins, or something to know, perhaps with a remedy."""
 
     def step(self, what: str, done: int, total: int) -> None:
         """`done` of `total` of `what` are done. The first call for a `what` gives those that an earlier run did."""
@@ -27,7 +29,7 @@ class Progress(Protocol):
 class Silent:
     """The `Progress` that shows nothing; a base class for one that needs only one of the methods."""
 
-    def say(self, line: str) -> None:
+    def say(self, line: str | Reason) -> None:
         """Does nothing."""
 
     def step(self, what: str, done: int, total: int) -> None:
@@ -45,9 +47,9 @@ class Lines:
         self._write = write
         self._tenths: dict[str, int] = {}
 
-    def say(self, line: str) -> None:
+    def say(self, line: str | Reason) -> None:
         """Write the line."""
-        self._write(line)
+        self._write(str(line))
 
     def step(self, what: str, done: int, total: int) -> None:
         """Write "`what`: `done` of `total`" if another tenth is done."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from typing import TextIO
 
+from samrt.cli.remedies import in_flags
+from samrt.errors import Reason
+
 # Seconds between lines of a count where they stay, in a log; and on a terminal.
 _PAUSE, _TERMINAL_PAUSE = 10.0, 0.1
 
@@ -27,10 +30,11 @@ class Terminal:
         self._before = 0
         self._line_open = False
 
-    def say(self, line: str) -> None:
-        """Show a line that stays, with the seconds since the beginning."""
+    def say(self, line: str | Reason) -> None:
+        """Show a line that stays, with the seconds since the beginning; of a reason, its remedy in flags."""
         self.end_line()
-        self._stream.write(f"[{time.monotonic() - self._began:6.1f} s] {line}\n")
+        text = in_flags(line) if isinstance(line, Reason) else line
+        self._stream.write(f"[{time.monotonic() - self._began:6.1f} s] {text}\n")
         self._stream.flush()
 
     def step(self, what: str, done: int, total: int) -> None:

@@ -142,7 +142,7 @@ def _no_engines(bundle: Bundle, backend: str, precision: str | None, skipped: li
             Remedy(", or ".join(texts), arguments) if remedies else None,
         )
     with_ = {"backend": backend} if precision is None else {"backend": backend, "precision": precision}
-    names = "{build_bundle} and " + " and ".join(f"{{{name}}}" for name in with_)
+    names = f"{{build_bundle}} ({', '.join(f'{{{name}}}' for name in with_)})"
     if is_default(bundle.path):
         return BackendError(
             f"the model that comes with samrt has no engines, and none are built in its folder {bundle.path}",
@@ -186,7 +186,7 @@ def fit(engines: EngineSet, bundle: Manifest, machine: Machine, precision: str |
 
 
 def _build_again(built: EngineManifest) -> Remedy:
-    return Remedy("build them again on this machine with {build_bundle} and {backend}", {"backend": built.backend})
+    return Remedy("build them again on this machine with {build_bundle} ({backend})", {"backend": built.backend})
 
 
 def _other_version(built: EngineManifest, machine: Machine) -> Reason | None:

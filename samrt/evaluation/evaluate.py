@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def evaluate(
     headers = [{"prompts": plan.names, "data_set": fingerprint(each)} for each in data_sets]
     for run in runs:
         for reason in run.choice.skipped:
-            progress.say(f"skipped {reason.facts}")
+            progress.say(replace(reason, facts=f"skipped {reason.facts}"))
         if str(run.choice) != run.description.backend:
             progress.say(str(run.choice))
         for data_set, header in zip(data_sets, headers, strict=True):

@@ -118,7 +118,7 @@ def test_engines_are_not_built_into_the_package(tmp_path: Path) -> None:
 
 
 def test_who_asks_for_its_engines_is_told_to_copy_it() -> None:
-    with pytest.raises(BackendError, match=r"copy the folder, .*samrt\.build_bundle and backend='tensorrt'"):
+    with pytest.raises(BackendError, match=r"copy the folder, .*samrt\.build_bundle \(backend='tensorrt'\)"):
         samrt.load(backend="tensorrt")
 
 

@@ -97,7 +97,7 @@ def test_one_reason_in_both_languages() -> None:
     [
         ("info absent", "there is no bundle at absent; check the path, or make one with `samrt export`"),
         ("build {bundle}", "it holds fp32-dense; export it with --precision fp32,fp16"),
-        ("segment photo.png --point 3,4 --bundle {bundle} --backend tensorrt", "`samrt build` and --backend tensorrt"),
+        ("segment photo.png --point 3,4 --bundle {bundle} --backend tensorrt", "`samrt build` (--backend tensorrt)"),
         ("eval shapes --prompts box --bundle {bundle} -o shapes", "shapes is a data set; choose another folder (-o)"),
         (
             "eval shapes --prompts box --bundle {bundle} -o used",

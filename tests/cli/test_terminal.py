@@ -8,6 +8,7 @@ import pytest
 
 from samrt.cli import terminal
 from samrt.cli.terminal import Terminal
+from samrt.errors import Reason, Remedy
 
 
 class Clock:
@@ -44,3 +45,9 @@ def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -
     assert stream.getvalue() == (
         "\rshapes: 1 of 2, 50 min 00 s left\x1b[K\rshapes: 2 of 2, 6000 s\x1b[K\n[6000.0 s] over\n"
     )
+
+
+def test_a_reason_is_said_with_its_remedy_in_flags() -> None:
+    stream = io.StringIO()
+    Terminal(stream).say(Reason("skipped an engine", Remedy("build it with {precision}", {"precision": "fp32"})))
+    assert stream.getvalue().endswith("skipped an engine; build it with --precision fp32\n")

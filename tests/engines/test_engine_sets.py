@@ -262,7 +262,7 @@ def test_without_engines_no_gpu_is_looked_for(own_bundle: Path, monkeypatch: pyt
     monkeypatch.setattr(selection, "this_machine", never)
     assert choose(open_bundle(own_bundle)).backend == "onnxruntime"
     with pytest.raises(
-        BackendError, match=r"holds no engines of tensorrt; build them with samrt\.build_bundle and backend='tensorrt'"
+        BackendError, match=r"holds no engines of tensorrt; build them with samrt\.build_bundle \(backend='tensorrt'\)"
     ):
         choose(open_bundle(own_bundle), "tensorrt")
 
