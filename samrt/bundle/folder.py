@@ -103,7 +103,7 @@ def _verified_manifest(path: Path) -> Manifest:
             raise BundleError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle", Remedy("make one with {export}"))
         if manifest_path.stat().st_size > _MANIFEST_LIMIT:
             raise BundleError(f"{MANIFEST_NAME} in {path} is larger than any manifest; export the checkpoint again")
-        manifest = Manifest.from_json(manifest_path.read_bytes())
+        manifest = _read_manifest(manifest_path)
         for name, entry in manifest.files.items():
             file = path / name
             if not file.is_file():
@@ -122,3 +122,10 @@ def _verified_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"cannot read {error.filename or path}: {error.strerror}; check its permissions") from error
     return manifest
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.from_json(path.read_bytes())
+    except BundleError as error:
+        raise BundleError(f"{path.parent}: {error.facts}", error.remedy) from error

@@ -117,3 +117,10 @@ def test_path_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "is_dir", denied)
     with pytest.raises(BundleError, match="Permission denied; check the path"):
         open_bundle("closed/bundle")
+
+
+def test_a_manifest_that_cannot_be_used_is_named(own_bundle: Path) -> None:
+    manifest = own_bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format_version": 3', '"format_version": 2'))
+    with pytest.raises(BundleError, match=r"bundle: the bundle has format version 2, .*; export the checkpoint again"):
+        open_bundle(own_bundle)
