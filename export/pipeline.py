@@ -48,11 +48,6 @@ class ExportOptions:
     lowering: str | tuple[str, ...] = "auto"
     precisions: str | tuple[str, ...] = ("fp32",)
 
-    @property
-    def precision_list(self) -> tuple[str, ...]:
-        """`precisions`, one or several, as a tuple."""
-        return (self.precisions,) if isinstance(self.precisions, str) else self.precisions
-
 
 def export(
     checkpoint: str | os.PathLike[str],
@@ -79,7 +74,7 @@ def export(
         OutputError: the bundle cannot be written.
     """
     options, output = options or ExportOptions(), Path(output)
-    _check_precisions(options.precision_list)
+    _check_precisions(_listed(options.precisions))
     asked = _lowering_of_each(options)
     if output.suffix == ".zip":
         raise OutputError(f"cannot write {output}: a bundle is a folder; name it {output.with_suffix('').name}")
@@ -117,6 +112,10 @@ def export(
     return manifest
 
 
+def _listed(precisions: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (precisions,) if isinstance(precisions, str) else precisions
+
+
 def _check_precisions(precisions: tuple[str, ...]) -> None:
     if not precisions or len(set(precisions)) != len(precisions) or not set(precisions) <= set(PRECISIONS):
         raise InputError(
@@ -128,13 +127,13 @@ def _lowering_of_each(options: ExportOptions) -> dict[str, str]:
     """By precision."""
     given = (options.lowering,) if isinstance(options.lowering, str) else options.lowering
     if len(given) == 1:
-        given = given * len(options.precision_list)
-    if len(given) != len(options.precision_list):
+        given = given * len(_listed(options.precisions))
+    if len(given) != len(_listed(options.precisions)):
         raise InputError(
-            f"{len(given)} lowerings ({','.join(given)}) for {len(options.precision_list)} precisions "
-            f"({','.join(options.precision_list)}); give one for all, or one for each in their order"
+            f"{len(given)} lowerings ({','.join(given)}) for {len(_listed(options.precisions))} precisions "
+            f"({','.join(_listed(options.precisions))}); give one for all, or one for each in their order"
         )
-    return dict(zip(options.precision_list, given, strict=True))
+    return dict(zip(_listed(options.precisions), given, strict=True))
 
 
 def _fill(
