@@ -125,15 +125,16 @@ def _check_precisions(precisions: tuple[str, ...]) -> None:
 
 def _lowering_of_each(options: ExportOptions) -> dict[str, str]:
     """By precision."""
+    precisions = _listed(options.precisions)
     given = (options.lowering,) if isinstance(options.lowering, str) else options.lowering
     if len(given) == 1:
-        given = given * len(_listed(options.precisions))
-    if len(given) != len(_listed(options.precisions)):
+        given = given * len(precisions)
+    if len(given) != len(precisions):
         raise InputError(
-            f"{len(given)} lowerings ({','.join(given)}) for {len(_listed(options.precisions))} precisions "
-            f"({','.join(_listed(options.precisions))}); give one for all, or one for each in their order"
+            f"{len(given)} lowerings ({','.join(given)}) for {len(precisions)} precisions "
+            f"({','.join(precisions)}); give one for all, or one for each in their order"
         )
-    return dict(zip(_listed(options.precisions), given, strict=True))
+    return dict(zip(precisions, given, strict=True))
 
 
 def _fill(
