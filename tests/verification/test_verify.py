@@ -29,6 +29,12 @@ TOLERANCE = Tolerance(
 # Holding figures against the tolerance
 
 
+@pytest.fixture
+def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`TOLERANCE` in the place of that of fp32."""
+    monkeypatch.setitem(PRECISIONS, "fp32", replace(PRECISIONS["fp32"], tolerance=TOLERANCE))
+
+
 def figures(**changes: float) -> dict[str, Any]:
     """Those of a perfect export, but for `changes` in the embedding or in one of two prompts."""
     perfect = {"logits_relative_l2": 0.0, "mask_iou": 1.0, "iou_prediction": 0.0}
@@ -36,11 +42,13 @@ def figures(**changes: float) -> dict[str, Any]:
     return {"embedding_relative_l2": embedding, "prompts": {"point": perfect, "a box": perfect | changes}}
 
 
+@pytest.mark.usefixtures("bounds")
 def test_accepts_figures_on_the_bounds() -> None:
-    check(figures(), TOLERANCE)
-    check(figures(embedding_relative_l2=1e-5, mask_iou=0.999, iou_prediction=1e-4), TOLERANCE)
+    check(figures(), "fp32")
+    check(figures(embedding_relative_l2=1e-5, mask_iou=0.999, iou_prediction=1e-4), "fp32")
 
 
+@pytest.mark.usefixtures("bounds")
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
@@ -55,14 +63,15 @@ def test_refuses_each_figure_past_its_bound(name: str, value: float, said: str, 
     if not_a_number:
         value, said = float("nan"), r"(relative L2|mask IoU|off by) nan"
     with pytest.raises(ExportError, match=said) as caught:
-        check(figures(**{name: value}), TOLERANCE)
+        check(figures(**{name: value}), "fp32")
     assert "Nothing was written" in str(caught.value)
     assert "point:" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("bounds")
 def test_names_every_figure_past_its_bound() -> None:
     with pytest.raises(ExportError, match=r"embedding: .*; a box: mask IoU .*; a box: predicted IoU"):
-        check(figures(embedding_relative_l2=1.0, mask_iou=0.5, iou_prediction=0.5), TOLERANCE)
+        check(figures(embedding_relative_l2=1.0, mask_iou=0.5, iou_prediction=0.5), "fp32")
 
 
 # Measuring
@@ -120,7 +129,7 @@ def test_the_same_model_has_no_difference(loaded: LoadedModel, reference: Refere
     assert found["embedding_relative_l2"] == 0
     for kind, of_prompt in found["prompts"].items():
         assert of_prompt == {"logits_relative_l2": 0, "mask_iou": 1, "iou_prediction": 0}, kind
-    check(found, PRECISIONS["fp32"].tolerance)
+    check(found, "fp32")
 
 
 def test_the_reference_covers_every_kind_of_prompt(reference: Reference) -> None:
@@ -150,7 +159,7 @@ def test_notices_a_perturbed_encoder(loaded: LoadedModel, reference: Reference) 
     # Its prompts go through the perturbed embedding.
     assert all(of_prompt["logits_relative_l2"] > 1e-6 for of_prompt in found["prompts"].values())
     with pytest.raises(ExportError, match="embedding: relative L2"):
-        check(found, PRECISIONS["fp32"].tolerance)
+        check(found, "fp32")
 
 
 def test_notices_perturbed_masks(loaded: LoadedModel, reference: Reference) -> None:
@@ -161,7 +170,7 @@ def test_notices_perturbed_masks(loaded: LoadedModel, reference: Reference) -> N
         assert 0.9 < of_prompt["mask_iou"] < 0.9999
         assert of_prompt["iou_prediction"] == 0
     with pytest.raises(ExportError, match="mask IoU"):
-        check(found, PRECISIONS["fp32"].tolerance)
+        check(found, "fp32")
 
 
 def test_notices_perturbed_scores(loaded: LoadedModel, reference: Reference) -> None:
@@ -171,7 +180,7 @@ def test_notices_perturbed_scores(loaded: LoadedModel, reference: Reference) -> 
     found = measured(loaded, reference, tamper_decoder=shift)
     assert all(of_prompt["iou_prediction"] == pytest.approx(0.01, rel=1e-3) for of_prompt in found["prompts"].values())
     with pytest.raises(ExportError, match=r"predicted IoU off by 0\.01"):
-        check(found, PRECISIONS["fp32"].tolerance)
+        check(found, "fp32")
 
 
 def test_one_bad_mask_of_a_batch_is_not_averaged_away(loaded: LoadedModel, reference: Reference) -> None:
@@ -191,7 +200,7 @@ def test_what_is_not_finite_never_passes(loaded: LoadedModel, reference: Referen
             outputs[output].flat[outputs[output].argmin()] = spoilt
 
     with pytest.raises(ExportError, match=r"nan|inf"):
-        check(measured(loaded, reference, spoil, spoil), PRECISIONS["fp32"].tolerance)
+        check(measured(loaded, reference, spoil, spoil), "fp32")
 
 
 def test_empty_masks_agree_with_empty_masks_only(loaded: LoadedModel, reference: Reference) -> None:
