@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from samrt.errors import InputError
 from samrt.geometry import normalize_and_pad, resize_image
 from samrt.images import ImageSource, read_image
 from samrt.masks import ambiguous_masks, single_mask
+from samrt.pickling import Origin, PickledByPath
 from samrt.prompts import Prompts, add_points, check_geometry, read_prompts, to_input_frame
 from samrt.scribble import Scribble, correct_logits, crop_scribble, scribble_points
 
@@ -45,7 +45,8 @@ def load(
             this machine's GPU, else ONNX Runtime. `Model.choice` says what was chosen, and why not others.
         device_options: which GPU, whose stream, CUDA graphs or not; ignored by ONNX Runtime.
         precision: "fp32" or "fp16", of the bundle's forms; None: the best for the backend, which is fp32 on a CPU.
-        threads: that ONNX Runtime computes with; None: one per core. Ignored by the GPU backends.
+        threads: that ONNX Runtime computes with; None: one per core that this process may use,
+            as `samrt doctor` shows it. Ignored by the GPU backends.
 
     Raises:
         BundleError: the bundle is missing, damaged, tampered with, or contradicts itself.
@@ -59,7 +60,7 @@ def load(
     return Model(bundle, backend, device_options, precision=precision, threads=threads)
 
 
-class Model:
+class Model(PickledByPath):
     """A loaded bundle. Its methods may be called from several threads; close it, or use it in a `with` block."""
 
     def __init__(
@@ -72,6 +73,7 @@ class Model:
         threads: int | None = None,
     ) -> None:
         self._bundle = bundle
+        self._origin = Origin(bundle.folder, bundle.manifest, backend, device_options, precision, threads)
         self._session = open_session(bundle, backend, device_options, precision=precision, threads=threads)
         self._encoder = Encoder(self._session, bundle.manifest)
         self._decoder = Decoder(self._session, bundle.manifest)
@@ -326,9 +328,7 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _mask_prompt(

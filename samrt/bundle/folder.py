@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from samrt.bundle.manifest import MANIFEST_NAME, Manifest, files_of_any_version
+from samrt.bundle.manifest import MANIFEST_NAME, Form, Manifest, files_of_any_version
 from samrt.errors import BundleError, OutputError, Remedy
 from samrt.files import sha256_of
 
 _MANIFEST_LIMIT = 1 << 20
+
+# Device, inode, size and time of change: a file that keeps them keeps its content.
+Stamp = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,14 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: the content of manifest.json.
+        folder: `path` in full, which holds after a change of the working folder.
+        stamps: of the files, by name, when they were checked.
     """
 
     path: Path
     manifest: Manifest
+    folder: Path = field(repr=False, compare=False)
+    stamps: Mapping[str, Stamp] = field(repr=False, compare=False)
 
     def path_of(self, name: str) -> Path:
         """Where the file `name` of the manifest lies.
@@ -36,6 +43,28 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no file {name!r}; it has {', '.join(self.manifest.files)}")
         return self.path / name
+
+    def check_unchanged(self, form: Form) -> None:
+        """Find out before the files of `form` are opened again whether they are those that were checked.
+
+        Raises:
+            BundleError: one of them is gone, or has other content.
+        """
+        for name in self.manifest.files_of(form):
+            path = self.folder / name
+            try:
+                # A copy in the same place is as good.
+                same = _stamp_of(path) == self.stamps[name] or sha256_of(path) == self.manifest.files[name].sha256
+            except OSError as error:
+                raise BundleError(
+                    f"cannot read {path} ({error.strerror}), which a process forked after the model was loaded needs "
+                    "again; put the bundle back, or load the model after the fork"
+                ) from error
+            if not same:
+                raise BundleError(
+                    f"{path} has changed since the model was loaded, and a process forked after that needs it as it "
+                    "was; load the model again, after the fork"
+                )
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -52,7 +81,8 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from error
     if is_folder:
-        return Bundle(path, _verified_manifest(path))
+        manifest, stamps = _verified(path)
+        return Bundle(path, manifest, path.absolute(), stamps)
     if not exists:
         raise BundleError(f"there is no bundle at {path}", Remedy("check the path, or make one with {export}"))
     if zipfile.is_zipfile(path):
@@ -95,8 +125,9 @@ def check_replaceable(folder: str | os.PathLike[str], belongs: Callable[[Path], 
     )
 
 
-def _verified_manifest(path: Path) -> Manifest:
-    """The manifest in the folder `path`, its files checked."""
+def _verified(path: Path) -> tuple[Manifest, dict[str, Stamp]]:
+    """The manifest in the folder `path` and the stamps of its files, which are checked."""
+    stamps = {}
     manifest_path = path / MANIFEST_NAME
     try:
         if not manifest_path.is_file():
@@ -108,7 +139,9 @@ def _verified_manifest(path: Path) -> Manifest:
             file = path / name
             if not file.is_file():
                 raise BundleError(f"{name} is missing in {path}; copy the bundle again, or export again")
-            size = file.stat().st_size
+            # Before it is read: what changes meanwhile has another stamp afterwards.
+            stamp = stamps[name] = _stamp_of(file)
+            size = stamp[2]
             if size != entry.bytes:
                 raise BundleError(
                     f"{name} in {path} has {size} bytes, the manifest says {entry.bytes}: the copy is incomplete or "
@@ -121,7 +154,12 @@ def _verified_manifest(path: Path) -> Manifest:
                 )
     except OSError as error:
         raise BundleError(f"cannot read {error.filename or path}: {error.strerror}; check its permissions") from error
-    return manifest
+    return manifest, stamps
+
+
+def _stamp_of(path: Path) -> Stamp:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _read_manifest(path: Path) -> Manifest:
