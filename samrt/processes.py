@@ -11,19 +11,14 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _forks = 0
-
-
-def _count() -> None:
-    global _forks  # noqa: PLW0603
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count)
+# Threads within `no_fork_meanwhile`, by number; whoever forks holds the condition.
+_within: list[int] = []
+_nobody_within = threading.Condition()
 
 
 def this_process() -> tuple[int, int]:
@@ -32,6 +27,22 @@ def this_process() -> tuple[int, int]:
     The number of a dead ancestor may come again; the count of forks misses those by C code, as uWSGI's.
     """
     return os.getpid(), _forks
+
+
+@contextmanager
+def no_fork_meanwhile() -> Iterator[None]:
+    """Let forks of other threads wait for the block: a lock of a native library would stay locked in the child."""
+    thread = threading.get_ident()
+    with _nobody_within:
+        _within.append(thread)
+    try:
+        yield
+    finally:
+        with _nobody_within:
+            # Where a child was forked within the block, it has forgotten its parent's threads.
+            if thread in _within:
+                _within.remove(thread)
+            _nobody_within.notify_all()
 
 
 def finalize_here(holder: object, function: Callable[..., object], *arguments: object) -> weakref.finalize[..., Any]:
@@ -63,3 +74,25 @@ class ForkSafeLock:
 def _in_process(owner: tuple[int, int], function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     if owner == this_process():
         function(*arguments)
+
+
+def _before_fork() -> None:
+    _nobody_within.acquire()
+    thread = threading.get_ident()
+    while any(each != thread for each in _within):
+        _nobody_within.wait()
+
+
+def _after_in_parent() -> None:
+    _nobody_within.release()
+
+
+def _after_in_child() -> None:
+    global _forks, _nobody_within  # noqa: PLW0603
+    _forks += 1
+    _within.clear()
+    _nobody_within = threading.Condition()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -14,7 +14,7 @@ from samrt.backends.importing import import_onnxruntime
 from samrt.bundle.contract import Tensor
 from samrt.cpus import default_threads
 from samrt.errors import BackendError
-from samrt.processes import ForkSafeLock, keep_while_alive, this_process
+from samrt.processes import ForkSafeLock, keep_while_alive, no_fork_meanwhile, this_process
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -118,12 +118,14 @@ def _open_session(path: Path, threads: int | None) -> Any:
             f"ONNX Runtime cannot be imported ({error}); install it with `pip install onnxruntime`"
         ) from error
     try:
-        return onnxruntime.InferenceSession(
-            str(path),
-            _session_options(threads),
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=_SLOWER_FUSIONS,
-        )
+        # What of ONNX Runtime is the process's own is locked while a session is made.
+        with no_fork_meanwhile():
+            return onnxruntime.InferenceSession(
+                str(path),
+                _session_options(threads),
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=_SLOWER_FUSIONS,
+            )
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         raise BackendError(f"ONNX Runtime cannot load {path}: {error}; export the checkpoint again") from error
 
