@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from samrt.cli.parser import Parser
 from samrt.cli.remedies import in_flags
 from samrt.errors import SamrtError
 
@@ -99,20 +100,13 @@ def _print_error(error: Exception) -> None:
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="samrt",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="samrt", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show samrt's version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     # No option before the command takes a value, so the first other word is the command.
     chosen = next((word for word in words if not word.startswith("-")), None)
     for name, summary in _COMMANDS.items():
-        command = commands.add_parser(
-            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-        )
+        command = commands.add_parser(name, help=summary, allow_abbrev=False)
         if name == chosen:
             module = importlib.import_module(f"samrt.cli.{name}")
             command.description = module.DESCRIPTION

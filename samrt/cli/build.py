@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from samrt.bundle.precisions import PRECISIONS
+from samrt.cli.parser import words
 from samrt.cli.terminal import Terminal
 
 DESCRIPTION = """\
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compute-capability",
         metavar="C[,C]",
         type=_capabilities,
+        action="accumulate",
         help="GPUs to build for, TensorRT-RTX only (default: the GPU of this machine; without one, all "
         "GPUs that this version of TensorRT-RTX knows, except 7.5)",
     )
@@ -89,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _capabilities(text: str) -> tuple[str, ...]:
-    capabilities = tuple(text.split(","))
+    capabilities = words(text)
     if not all(re.fullmatch(r"\d+\.\d", capability) for capability in capabilities):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of compute capabilities such as 8.6,8.9")
     return capabilities

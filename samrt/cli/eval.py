@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from samrt.bundle.default import default_bundle
+from samrt.cli.parser import words
 from samrt.errors import SamrtError
 
 DESCRIPTION = """\
@@ -46,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompts",
         metavar="P[,P]",
-        default="box,points:5",
+        type=words,
+        action="accumulate",
+        default=("box", "points:5"),
         help="box, point, or points:N, which reports 1, 2, 3, 5 and 9 points, up to N (default: box,points:5)",
     )
     parser.add_argument(
@@ -99,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.bundle = arguments.bundle or default_bundle()
     folder = arguments.output or _default_folder(arguments.bundle, arguments.data)
     options = Options(
-        prompts=arguments.prompts,
+        prompts=",".join(arguments.prompts),
         images=arguments.images,
         masks=arguments.masks,
         limit=arguments.limit,
