@@ -213,14 +213,14 @@ def test_scribble_is_one_prompt(toy_model: Model, embedding: samrt.Embedding) ->
     with pytest.raises(InputError, match="one prompt and cannot join a batch"):
         toy_model.predict(embedding, box=[BOX], scribble=Scribble([[[5, 5]]]))
     with pytest.raises(InputError, match="leaves the image"):
-        toy_model.predict(embedding, scribble=Scribble([[[5, 41]]]))
+        toy_model.predict(embedding, scribble=Scribble([[[5, 42]]]))
 
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
         ({}, "prompt is empty"),
-        ({"point_coords": [[91, 5]], "point_labels": [1]}, "outside the image of 90x40"),
+        ({"point_coords": [[92, 5]], "point_labels": [1]}, "outside the image of 90x40"),
         ({"box": [5, 5, 5, 9]}, "no area"),
         ({"box": [9, 5, 5, 9]}, "inverted"),
         ({"point_coords": [[1, 1]], "point_labels": [7]}, "point_labels must be"),

@@ -25,7 +25,7 @@ from samrt.evaluation.summary import Row, Table, summarise, tabulate
 from samrt.evaluation.truths import DataSet, Item
 from samrt.images import read_image
 from samrt.model import Model, load
-from samrt.overlay import write_png
+from samrt.png import write_png
 from samrt.progress import SILENT, Progress
 
 _RESULTS, _REPORT = "results.json", "results.md"

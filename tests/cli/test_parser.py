@@ -104,7 +104,7 @@ def test_a_value_may_begin_with_a_minus(word: str, form: str) -> None:
     found = cli._parser(words).parse_args(words)
     assert found.box == [tuple(float(each) for each in word.split(","))]
     assert found.image == Path("photo.png")
-    assert (found.point, found.threads, found.json, found.output) == ([(-1, 5, 1)], -2, Path("-"), Path("-7.png"))
+    assert (found.point, found.threads, found.json, found.output) == ([(-1, 5, 1)], -2, "-", Path("-7.png"))
 
 
 def test_a_negative_region_is_one_value() -> None:
