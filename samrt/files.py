@@ -61,7 +61,7 @@ def check_mark(file: Path, mark: bytes | None) -> None:
     """
     if mark is None or not file.exists():
         return
-    with file.open("rb") as content:
+    with _reporting(file), file.open("rb") as content:
         head = content.read(_HEAD)
     if head and mark not in head:
         raise OutputError(

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from samrt.cli.outputs import output_path
 from samrt.cli.parser import words
 from samrt.cli.terminal import Terminal
 from samrt.errors import SamrtError
@@ -42,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="BUNDLE",
-        type=Path,
+        type=output_path,
         required=True,
-        help="the folder of the bundle; an existing bundle is replaced",
+        help="the folder of the bundle; an existing bundle is replaced, a folder with anything else in it never",
     )
     parser.add_argument(
         "--model",
