@@ -76,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         help="a PNG of the image's size, black except where the object is painted; "
-        "or a .npy file with the low_res_masks of an earlier prediction, float logits [1, L, L]. Models are trained "
-        "with masks beside points and boxes: with a mask alone, the model that comes with samrt returns an empty mask",
+        "or a .npy file with the low_res_masks of an earlier prediction, float logits [1, L, L]. For a .npy file alone "
+        "the model that comes with samrt returns an empty mask: add a point or a box",
     )
     parser.add_argument(
         "--region",
