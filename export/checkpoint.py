@@ -123,11 +123,6 @@ def _torch_load(path: Path, mapped: bool) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        if "DTensor" in str(error):
-            raise BundleError(
-                f"{path} holds tensors that are spread over several processes (DTensor); gather them before saving: "
-                "torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True"
-            ) from error
         raise BundleError(
             f"{path} holds Python objects where only tensors belong ({_refused(str(error))}). samrt never runs code "
             f"from a checkpoint, so it was not loaded; {EXPECTED}. If you trust its author, load it with the code it "

@@ -35,6 +35,9 @@ _FILES = {
 }
 _ONNX = re.compile(rb"\x08[\x03-\x10](\x12|\x1a|\x3a|\x42)")
 _INDEX = re.compile(rb'"weight_map"\s*:')
+_SPREAD = re.compile(rb"ctorch\.distributed\.(_?tensor|_shard|device_mesh)\b")
+# The pickle of a checkpoint has names and shapes only; the numbers lie beside it.
+_LONGEST_PICKLE = 1 << 26
 _HEAD = 1024
 # The format's own bound.
 _LONGEST_HEADER = 100_000_000
@@ -67,6 +70,12 @@ def check_zip(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+        spread = any(_is_spread(archive, entry) for entry in entries if entry.filename.endswith("/data.pkl"))
+    if spread:
+        raise BundleError(
+            f"{path} holds tensors that are spread over several processes (DTensor); gather them before saving: "
+            "torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True"
+        )
     names = {entry.filename.rpartition("/")[2] for entry in entries}
     if "constants.pkl" in names:
         raise BundleError(f"{path} is a TorchScript program; {EXPECTED}")
@@ -77,6 +86,12 @@ def check_zip(path: Path) -> None:
     # torch.save never compresses; a small file that unpacks to a huge one is an attack on this machine's memory.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise BundleError(f"{path} is compressed, which torch.save never does; {EXPECTED}")
+
+
+def _is_spread(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+    """Whether a pickle names tensors of which each process has a part; torch makes none without the processes."""
+    with archive.open(entry) as file:
+        return _SPREAD.search(file.read(_LONGEST_PICKLE)) is not None
 
 
 def _kind_of_json(head: bytes) -> str:

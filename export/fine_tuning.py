@@ -58,16 +58,16 @@ def over_base(fine: Checkpoint, base: Checkpoint) -> tuple[Checkpoint, list[str]
 def _in_names_of(base: Checkpoint, fine: Checkpoint) -> dict[str, Tensor]:
     """The tensors of `fine` in the names of `base`."""
     state = hugging_face.converted(fine.state) if hugging_face.matches(fine.state) else fine.state
-    weights = [name for name in state if not is_beside(name)]
-    prefix = _prefix(weights, base.state)
-    strange = [name for name in weights if f"{prefix}{name}" not in base.state]
-    if strange or not weights:
+    # A part's own modules may be called like those of training: the decoder's iou_prediction_head.
+    prefix = _prefix(list(state), base.state) or _prefix([n for n in state if not is_beside(n)], base.state)
+    own = {f"{prefix}{name}" if f"{prefix}{name}" in base.state else name: tensor for name, tensor in state.items()}
+    strange = [name for name in own if name not in base.state and not is_beside(name)]
+    if strange or not own.keys() & base.state.keys():
         raise BundleError(
-            f"{fine.path} holds {len(strange)} tensors that {base.path} lacks ({listed(strange)}): it is no part of "
-            "such a model",
+            f"{fine.path} holds tensors that {base.path} lacks ({listed(strange or own)}): it is no part of such a model",
             _ANOTHER,
         )
-    return {name if is_beside(name) else f"{prefix}{name}": tensor for name, tensor in state.items()}
+    return own
 
 
 def _prefix(names: list[str], base: State) -> str:
