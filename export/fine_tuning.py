@@ -64,7 +64,7 @@ def _in_names_of(base: Checkpoint, fine: Checkpoint) -> dict[str, Tensor]:
     strange = [name for name in own if name not in base.state and not is_beside(name)]
     if strange or not own.keys() & base.state.keys():
         raise BundleError(
-            f"{fine.path} holds tensors that {base.path} lacks ({listed(strange or own)}): it is no part of such a model",
+            f"{fine.path} holds tensors that {base.path} lacks ({listed(strange or own)}): it is no part of one",
             _ANOTHER,
         )
     return own

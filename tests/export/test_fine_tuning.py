@@ -84,7 +84,7 @@ def test_losses_and_normalisation_of_the_fine_tuning_are_no_strangers() -> None:
         ),
         ({"mask_decoder.iou_token.weight": torch.ones(1, 32)}, r"\[1, 32\] in fine\.pth and \[1, 64\] in base\.pth"),
         ({FREQUENCIES: BASE[FREQUENCIES] + 1}, "training never changes it.*the checkpoint that it began from"),
-        ({"loss.weight": torch.ones(1)}, "is no part of such a model"),
+        ({"loss.weight": torch.ones(1)}, "it is no part of one"),
     ],
 )
 def test_what_is_no_part_of_the_base_is_refused(state: dict[str, Tensor], message: str) -> None:
