@@ -126,18 +126,19 @@ class SamModule:
             return
         choice = self._session.choice
         facts = f"the model runs on {self._place} with {choice.backend} and cannot be moved to {wanted}"
-        if not wanted.startswith("cuda"):
-            raise BackendError(facts, Remedy("load the bundle with {backend}", {"backend": "onnxruntime"}))
         if choice.engines is not None:
-            raise BackendError(f"{facts}; load the bundle with DeviceOptions(device=...) for that GPU")
-        skipped = "".join(f"; its engines were skipped: {reason.facts}" for reason in choice.skipped[:1])
-        raise BackendError(
-            facts + skipped,
-            Remedy(
-                "keep it on the CPU, or make engines for the GPU with {build_bundle} and load them with {backend}",
+            remedy = Remedy("leave it there, or load the bundle with {backend}", {"backend": "onnxruntime"})
+        elif not wanted.startswith("cuda"):
+            remedy = Remedy("leave it on the CPU")
+        else:
+            # The variable is for programs that take the GPU because torch has one.
+            facts += "".join(f"; its engines were skipped: {reason.facts}" for reason in choice.skipped[:1])
+            remedy = Remedy(
+                "leave it on the CPU (a program that chooses for itself does so with CUDA_VISIBLE_DEVICES=''), or make "
+                "engines for the GPU with {build_bundle} and load them with {backend}",
                 {"backend": "tensorrt"},
-            ),
-        )
+            )
+        raise BackendError(facts, remedy)
 
     def _check_dtype(self, wanted: str) -> None:
         precision = self._session.choice.form.precision

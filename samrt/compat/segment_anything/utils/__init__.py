@@ -1,5 +1,5 @@
 """Meta's package of this name."""
 
-from samrt.compat.segment_anything.utils import onnx, transforms
+from samrt.compat.segment_anything.utils import amg, onnx, transforms
 
-__all__ = ["onnx", "transforms"]
+__all__ = ["amg", "onnx", "transforms"]
