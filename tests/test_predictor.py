@@ -280,3 +280,61 @@ def test_bool_masks_are_zeros_and_ones(predictor: SamPredictor) -> None:
     boxes = torch.from_numpy(predictor.transform.apply_boxes(BOX, SIZE))
     found = predictor.predict_torch(None, None, boxes, torch.from_numpy(MASK[None] > 0))[2]
     np.testing.assert_array_equal(found[0].numpy(), expected)
+
+
+def test_features_are_tensors_where_torch_is_loaded(toy_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as without:
+        without.delitem(sys.modules, "torch")
+        plain = SamPredictor(toy_model)
+        plain.set_image(IMAGE)
+        assert isinstance(plain.get_image_embedding(), np.ndarray)
+        assert isinstance(plain.predict_torch(None, None)[0], np.ndarray)
+    predictor = SamPredictor(toy_model)
+    predictor.set_image(IMAGE)
+    assert isinstance(predictor.features, torch.Tensor)
+    np.testing.assert_array_equal(predictor.features.cpu().numpy(), plain.features)
+    assert isinstance(predictor.predict_torch(None, None)[0], torch.Tensor)
+
+
+def test_features_may_be_changed_in_place(predictor: SamPredictor) -> None:
+    expected = predictor.predict(POINTS, LABELS)[2]
+    predictor.features += 1
+    assert not np.array_equal(predictor.predict(POINTS, LABELS)[2], expected)
+    predictor.features = predictor.features - 1
+    np.testing.assert_allclose(predictor.predict(POINTS, LABELS)[2], expected, atol=1e-4)
+
+
+def test_features_of_another_shape_can_be_looked_at_but_not_predicted_with(predictor: SamPredictor) -> None:
+    predictor.features = predictor.features[0]
+    assert predictor.get_image_embedding().ndim == 3
+    with pytest.raises(InputError, match="the feature image_embeddings"):
+        predictor.predict(POINTS, LABELS)
+
+
+def test_apply_image_torch_resizes_with_torch(predictor: SamPredictor) -> None:
+    image = torch.from_numpy(IMAGE).permute(2, 0, 1)[None].float()
+    resized = predictor.transform.apply_image_torch(image)
+    expected = torch.nn.functional.interpolate(image, INPUT, mode="bilinear", align_corners=False, antialias=True)
+    assert torch.equal(resized, expected)
+    predictor.set_torch_image(resized, SIZE)
+    assert predictor.input_size == INPUT
+
+
+class Subclass(torch.Tensor):
+    """As torchvision's tensors are."""
+
+
+def test_subclasses_of_tensors_are_tensors(predictor: SamPredictor) -> None:
+    boxes = predictor.transform.apply_boxes_torch(torch.from_numpy(BOX[None]), SIZE)
+    found = predictor.predict_torch(None, None, boxes.as_subclass(Subclass))
+    assert all(isinstance(each, torch.Tensor) for each in found)
+
+
+def test_prompts_in_the_frame_of_metas_models_are_refused(predictor: SamPredictor) -> None:
+    metas = samrt.ResizeLongestSide(1024)
+    for kind in ("point_coords", "boxes"):
+        batch: dict[str, Any] = {"point_coords": None, "point_labels": None}
+        moved = metas.apply_coords(POINTS[None], SIZE) if kind == "point_coords" else metas.apply_boxes(BOX, SIZE)
+        batch |= {kind: moved} | ({"point_labels": LABELS[None]} if kind == "point_coords" else {})
+        with pytest.raises(InputError, match=r"this model's frame has 64 pixels.*Meta's models have 1024"):
+            predictor.predict_torch(**batch)

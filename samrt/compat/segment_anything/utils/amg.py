@@ -29,15 +29,16 @@ def batched_mask_to_box(masks: Any) -> Any:
 
     [0, 0, 0, 0] for an empty mask.
     """
-    found = np.atleast_2d(to_numpy(masks).astype(bool))
+    found = to_numpy(masks).astype(bool)
     boxes = np.zeros((*found.shape[:-2], 4), np.int64)
     if found.size:
-        columns, rows = found.any(axis=-2), found.any(axis=-1)
+        columns: Any = found.any(axis=-2)
+        rows: Any = found.any(axis=-1)
         for first, last, line in ((0, 2, columns), (1, 3, rows)):
             boxes[..., first] = line.argmax(axis=-1)
             boxes[..., last] = line.shape[-1] - 1 - line[..., ::-1].argmax(axis=-1)
         boxes[~columns.any(axis=-1)] = 0
-    return to_tensor(boxes)
+    return to_tensor(boxes).to(masks.device)
 
 
 def calculate_stability_score(masks: Any, mask_threshold: float, threshold_offset: float) -> Any:
@@ -61,7 +62,9 @@ def rle_to_mask(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Uncompressed run lengths to a mask, bool [H, W]."""
     counts = np.asarray(rle["counts"], np.int64)
     height, width = rle["size"]
-    return np.repeat(np.arange(counts.size) % 2 == 1, counts).reshape(width, height).T
+    flat: NDArray[np.bool_] = np.repeat(np.arange(counts.size) % 2 == 1, counts)
+    mask: NDArray[np.bool_] = flat.reshape(width, height).T
+    return mask
 
 
 def area_from_rle(rle: Mapping[str, Any]) -> int:
