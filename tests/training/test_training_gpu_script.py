@@ -16,7 +16,7 @@ from training_fixtures import write_data_set, write_decoder
 
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import load_model
-from training.carry import carry
+from training.carry import carry, decoder_of
 from training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +86,8 @@ def test_a_dry_run_ends_in_time_with_a_decayed_model(tmp_path: Path) -> None:
     discs = write_data_set(tmp_path / "data") / "discs"
     for name, _ in RECIPES["gpu"].sources:
         shutil.copytree(discs, tmp_path / "data" / name)
-    carry(tmp_path / "data", write_decoder(tmp_path / "decoder.pth"), tmp_path / "carried")
+    weights = "decoder.pth", decoder_of(write_decoder(tmp_path / "decoder.pth"))
+    carry(tmp_path / "data", weights, tmp_path / "carried")
     out = tmp_path / "out"
     places = {"OUT": str(out), "CARRIED": str(tmp_path / "carried"), "RUN": str(tmp_path / "run"), "PART": "4M"}
 

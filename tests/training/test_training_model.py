@@ -21,7 +21,7 @@ from samrt_export.models.sam import DecoderGraph, EncoderGraph
 from training.attention import train_fused
 from training.model import PromptableModel, initial_state, whitening
 from training.samples import make_batch
-from training.train import encode_batch
+from training.step import encode_batch
 
 
 def _some_patches() -> torch.Tensor:
