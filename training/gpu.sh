@@ -67,9 +67,9 @@ results() {
     done
     if [ -f "$run/model.pth" ]; then split -b "${PART:-15M}" -d "$run/model.pth" "$out/model.pth.part"; fi
 }
-while sleep "${EVERY:-45}"; do results; done &
+while sleep "${EVERY:-45}" && kill -0 $$; do results; done >/dev/null 2>&1 &
 renewing=$!
-trap 'kill "$renewing" 2>/dev/null; rm -rf "$site"' EXIT
+trap 'kill "$renewing" 2>/dev/null || true; rm -rf "$site"' EXIT
 
 status=0
 train "$started" "$seconds" "${options[@]}" || status=$?
@@ -80,6 +80,6 @@ if [ "$status" != 0 ] && [ "$status" != 130 ] && [ -f "$run/checkpoint.pt" ] && 
     train "$(date +%s.%N)" "$left" "${options[@]}" --eager || status=$?
 fi
 kill "$renewing"
-wait "$renewing" || true
+wait "$renewing" 2>/dev/null || true  # so that it does not copy what has changed meanwhile
 results
 exit "$status"

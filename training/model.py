@@ -73,7 +73,9 @@ def given_state(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, Tensor
     given = PromptableModel(state, recipe.stages[0].side).sam.state_dict()
     with torch.device("meta"):
         expected = _sam(recipe).state_dict()
-    if {name: each.shape for name, each in given.items()} != {name: each.shape for name, each in expected.items()}:
+    # As in `initial_state`, the decoder's sizes are its own.
+    encoder = [name for name in expected if name.startswith("image_encoder.")]
+    if given.keys() != expected.keys() or any(given[name].shape != expected[name].shape for name in encoder):
         raise BundleError(
             "the weights to start from are of another network than this recipe's; give a model of its own"
         )

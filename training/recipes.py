@@ -185,8 +185,8 @@ RECIPES = {
 }
 
 # The network of `trunk` for one H100 and six minutes, with --seconds and --eager, from weights that `trunk` has begun.
-# Without compiling, a step of 48 images is bound by the GPU and not by the start of its 3,000 kernels; all stages' steps
-# have about the same cost. The average is over 300 steps.
+# Without compiling, a step of 48 images is bound by the GPU, not by the start of its 3,000 kernels, by estimate; the
+# steps of all stages then cost about the same. The average is over 300 steps.
 RECIPES["trunk_gpu"] = replace(
     RECIPES["trunk"],
     averaged=0.997,
@@ -202,9 +202,9 @@ RECIPES["trunk_gpu"] = replace(
 # length would be taken for a global layer's.
 _DRY = tuple(replace(stage, side=stage.side // 4, images=1, objects=2) for stage in RECIPES["gpu"].stages)
 RECIPES["dry"] = replace(RECIPES["gpu"], depth=4, global_blocks=(1, 3), window=3, stages=_DRY)
-# `trunk_gpu` likewise, with all its layers, as it starts from given weights; its windows are of 8x8 tokens.
+# `trunk_gpu` likewise, with all its layers and windows, as it starts from given weights; and with two rounds at most.
 _TRUNK_DRY = tuple(
     replace(stage, side=side, images=1, objects=2)
     for stage, side in zip(RECIPES["trunk_gpu"].stages, (96, 128, 160), strict=True)
 )
-RECIPES["trunk_dry"] = replace(RECIPES["trunk_gpu"], stages=_TRUNK_DRY)
+RECIPES["trunk_dry"] = replace(RECIPES["trunk_gpu"], rounds=(0.5, 0.5), stages=_TRUNK_DRY)

@@ -66,7 +66,7 @@ def test_too_much_is_not_written(
 
     monkeypatch.setattr(carry, "LIMIT", total - 1)
     assert carry.main() == 1
-    assert "nothing was written; give a --quality below 54" in capsys.readouterr().err
+    assert "nothing was written; give a --quality below 48" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     monkeypatch.setattr(sys, "argv", [*words, "--quality", "20"])

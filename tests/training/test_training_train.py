@@ -203,6 +203,23 @@ def test_a_missing_file_is_told_with_where_to_get_it(
     assert not (tmp_path / "run").exists()
 
 
+def test_it_starts_from_all_weights_of_another_run(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--start", str(tmp_path / "whole" / "model.pth")]
+    assert train_tiny(monkeypatch, *inputs, "-o", str(tmp_path / "whole")) == 0
+    assert train_tiny(monkeypatch, *inputs, *given, "-o", str(tmp_path / "run")) == 1
+    assert "leave --decoder and --trunk out" in capsys.readouterr().err
+    still = [replace(stage, encoder_lr=0.0, decoder_lr=0.0) for stage in TINY.stages]
+    monkeypatch.setitem(RECIPES, "tiny", replace(TINY, stages=tuple(still)))
+    words = [word for word in inputs if "decoder" not in word]
+    assert train_tiny(monkeypatch, *words, *given, "-o", str(tmp_path / "run")) == 0
+
+    weights, again = (torch.load(tmp_path / name / "model.pth") for name in ("whole", "run"))
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items() if "pos" not in name)
+    assert "start_sha256" in json.loads((tmp_path / "run" / "model.json").read_text())
+
+
 def test_a_foreign_checkpoint_is_told(
     tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
