@@ -79,6 +79,7 @@ if [ "$status" != 0 ] && [ "$status" != 130 ] && [ -f "$run/checkpoint.pt" ] && 
     status=0
     train "$(date +%s.%N)" "$left" "${options[@]}" --eager || status=$?
 fi
+if [ -f "$run/model.json" ]; then status=0; fi  # the last that is written: only the end of the processes took too long
 kill "$renewing"
 wait "$renewing" 2>/dev/null || true  # so that it does not copy what has changed meanwhile
 results
