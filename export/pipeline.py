@@ -15,9 +15,10 @@ from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.backends.session import open_session
 from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER
 from samrt.bundle.folder import check_replaceable, open_bundle
+from samrt.bundle.graph_check import PLUGIN_NAME
 from samrt.bundle.manifest import Form, Manifest, Source
 from samrt.bundle.precisions import PRECISIONS, Tolerance
-from samrt.engines.plugin import PLUGIN_LOWERING, PLUGIN_NAME
+from samrt.engines.plugin import PLUGIN_LOWERING
 from samrt.engines.sets import ENGINES_FOLDER, is_engines_folder
 from samrt.errors import ExportError, InputError, OutputError, Remedy, SamrtError
 from samrt.files import replacing_folder

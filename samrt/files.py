@@ -10,8 +10,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from samrt.errors import OutputError
+from samrt.exchange import exchange
 
 _READ_SIZE = 1 << 20
 # How often, and over which errors, the swap of two folders is tried again.
@@ -21,10 +23,15 @@ _RACES = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_READ_SIZE):
-            digest.update(block)
+        return sha256_of_open(file)
+
+
+def sha256_of_open(file: BinaryIO) -> str:
+    """The same of a file that is open, from where it is."""
+    digest = hashlib.sha256()
+    while block := file.read(_READ_SIZE):
+        digest.update(block)
     return digest.hexdigest()
 
 
@@ -67,8 +74,9 @@ def replacing_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty folder beside `target` to fill; rename it to `target` when the block succeeds.
 
-    A folder that is already at `target`, or where a link there leads, is moved aside first and deleted last with all
-    that is in it, so one of the two is always whole.
+    A folder that is already at `target`, or where a link there leads, exchanges its name with the new one and is
+    deleted with all that is in it. Where the system cannot exchange names, it is moved aside first, so one of the two
+    is always whole.
 
     Raises:
         OutputError: as `replacing_file`; also when `target` exists and is not a folder.
@@ -91,6 +99,9 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _swap_folder(fresh: Path, target: Path) -> None:
     for attempt in range(_SWAPS):
+        if target.is_dir() and exchange(fresh, target):
+            shutil.rmtree(fresh, ignore_errors=True)
+            return
         old = _name_beside(target)
         try:
             if target.exists():

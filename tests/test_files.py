@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from samrt import files
 from samrt.errors import OutputError
+from samrt.exchange import exchange
 from samrt.files import check_target, replacing_file, replacing_folder, sha256_of
 
 
@@ -118,6 +121,7 @@ def test_interrupt_between_the_two_renames_restores_the_old_folder(
     target.mkdir()
     (target / "kept").write_text("old")
     rename, calls = Path.rename, []
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
 
     def interrupted(self: Path, other: Path) -> Path:
         calls.append(self)
@@ -178,3 +182,25 @@ def test_two_who_replace_one_folder_at_once_both_succeed(tmp_path: Path) -> None
             done.result()
     assert (target / "who").read_text() in "ab"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_is_there_at_every_moment_of_its_replacement(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    if not exchange(target, target):
+        pytest.skip("this file system cannot exchange two names")
+    done = threading.Event()
+    missing = []
+
+    def watch() -> None:
+        while not done.is_set():
+            missing.extend([] if target.is_dir() else [1])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(200):
+        with replacing_folder(target):
+            pass
+    done.set()
+    watcher.join()
+    assert not missing

@@ -108,7 +108,7 @@ def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet | BrokenEngineSet, Reas
         machine = machine or this_machine()
         try:
             for name in engines.manifest.engines:
-                engines.path_of(name)
+                engines.verified(name)
         except BundleError as error:
             yield engines, error.reason
         else:

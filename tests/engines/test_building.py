@@ -38,7 +38,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
 
     def open_engines(choice: Choice, engines: EngineSet, options: Any) -> Session:
         opened.append(choice)
-        assert engines.path_of("image_encoder").exists()
+        assert engines.verified("image_encoder")[0].exists()
         assert options.device == CARD.index
         session = open_onnxruntime(open_bundle(engines.folder.parent.parent), choice)
         limits, run = engines.manifest.limits, session.decoder.run

@@ -14,6 +14,7 @@ import numpy as np
 from samrt.backends.session import Session, open_engines, open_onnxruntime
 from samrt.bundle.contract import IMAGE_ENCODER, PROMPT_INPUTS, ROLES, Graph
 from samrt.bundle.default import is_default
+from samrt.bundle.file_state import check_unchanged
 from samrt.bundle.folder import Bundle, open_bundle
 from samrt.bundle.manifest import FileEntry, Form
 from samrt.bundle.precisions import PRECISIONS
@@ -104,10 +105,11 @@ def build_bundle(
     graphs = {role: contract.graph(role, form.graphs[role].file) for role in ROLES}
     built = {}
     for name, graph in graphs.items():
-        onnx, shapes = bundle.path_of(graph.file), ranges(graph, request.limits)
+        onnx, shapes = bundle.graph_file(graph), ranges(graph, request.limits)
         built[name] = build_engine(flavour, onnx, shapes, request.options, progress)
         for warning in built[name].warnings:
             progress.say(f"building {name}: {flavour.title} warns: {warning}")
+    check_unchanged({bundle.path / name: state for name, state in bundle.states.items()})
     capabilities = built[IMAGE_ENCODER].compute_capabilities
     gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in capabilities), None)
     draft = EngineManifest(
