@@ -82,11 +82,12 @@ def split(batch: Batch, parts: int) -> Iterator[Batch]:
 
 def encode_batch(model: PromptableModel, batch: Batch, device: torch.device) -> Objects:
     """Encode each image once, and pair every object with its image's tokens."""
-    tokens = model.encode(*images_of(batch, device))
+    # Copied before the encoder is started, as a copy to a GPU waits for what was started before it.
     targets, points, boxes, boxed = (
         torch.from_numpy(array).to(device).flatten(0, 1)
         for array in (batch.targets, batch.points, batch.boxes, batch.boxed)
     )
+    tokens = model.encode(*images_of(batch, device))
     return Objects(tokens.repeat_interleave(batch.points.shape[1], 0), targets.float() / 255, points, boxes, boxed)
 
 
