@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from samrt.backends.importing import import_onnxruntime
 from samrt.bundle.contract import Tensor
+from samrt.bundle.file_state import FileState, check_unchanged
 from samrt.cpus import default_threads
 from samrt.errors import BackendError
 from samrt.processes import ForkSafeLock, keep_while_alive, no_fork_meanwhile, this_process
@@ -39,14 +40,15 @@ class OnnxRuntimeEngine:
     max_lengths: Mapping[str, int] = _MAX_LENGTHS
 
     def __init__(
-        self, path: Path, threads: int | None = None, check_unchanged: Callable[[], None] = lambda: None
+        self, path: Path, threads: int | None = None, compare_again: Callable[[], Mapping[Path, FileState]] = dict
     ) -> None:
         """Load `path` and the external data that it refers to.
 
         Args:
             path: the graph.
             threads: that compute; None: `default_threads`.
-            check_unchanged: called before a forked child opens the graph again; raises where it is another one by now.
+            compare_again: called before a forked child opens the graph again, for the states of its files; raises where
+                they are others by now.
 
         Raises:
             BackendError: ONNX Runtime is not installed or refuses the file.
@@ -54,7 +56,7 @@ class OnnxRuntimeEngine:
         # The program may change its working folder before it forks.
         self._path = path.absolute()
         self._threads = threads
-        self._check_unchanged = check_unchanged
+        self._compare_again = compare_again
         self._lock = ForkSafeLock()
         self._opened: _Opened | None = self._open()
         session = self._opened.session
@@ -92,8 +94,10 @@ class OnnxRuntimeEngine:
                 if opened is None:
                     raise BackendError("this model is closed; load the bundle again")
                 if opened.process != this_process():
-                    self._check_unchanged()
-                    opened = self._opened = self._open()
+                    states = self._compare_again()
+                    opened = self._open()
+                    check_unchanged(states)
+                    self._opened = opened
         return opened.session
 
     def _open(self) -> _Opened:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from samrt.bundle.contract import Graph
+from samrt.bundle.file_state import FileState, hash_file
+from samrt.bundle.graph_check import check_graph
 from samrt.bundle.manifest import MANIFEST_NAME, Form, Manifest, files_of_any_version
 from samrt.errors import BundleError, OutputError, Remedy
-from samrt.files import sha256_of
 
 _MANIFEST_LIMIT = 1 << 20
-
-# Device, inode, size and time of change: a file that keeps them keeps its content.
-Stamp = tuple[int, int, int, int]
+# How often a bundle is read again that was replaced meanwhile.
+READS = 10
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,53 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: the content of manifest.json.
+        states: of each file, when it was compared.
         folder: `path` in full, which holds after a change of the working folder.
-        stamps: of the files, by name, when they were checked.
     """
 
     path: Path
     manifest: Manifest
+    states: Mapping[str, FileState] = field(repr=False, compare=False)
     folder: Path = field(repr=False, compare=False)
-    stamps: Mapping[str, Stamp] = field(repr=False, compare=False)
+
+    def compare_again(self, form: Form) -> dict[Path, FileState]:
+        """States of the files of `form`, once each was found to have the content that it had: for a forked child.
+
+        Raises:
+            BundleError: one of them is gone, or has other content.
+        """
+        states = {}
+        for name in self.manifest.files_of(form):
+            path = self.folder / name
+            try:
+                states[path] = FileState.of(path)
+                if states[path] == self.states[name]:
+                    continue
+                sha256, states[path] = hash_file(path)
+            except OSError as error:
+                raise BundleError(
+                    f"cannot read {path} ({error.strerror}), and a process that was forked after the model was loaded "
+                    "opens it again; put the bundle back, or load the model after the fork"
+                ) from error
+            if sha256 != self.manifest.files[name].sha256:
+                raise BundleError(
+                    f"{path} has changed since the model was loaded, and a process that was forked after that opens "
+                    "it again; load the model after the fork"
+                )
+        return states
+
+    def graph_file(self, graph: Graph) -> Path:
+        """Where a graph of the manifest lies, once it was found to ask a runtime only for what bundles need.
+
+        Raises:
+            BundleError: it asks for more, for example for a file that is not in the manifest.
+        """
+        path = self.path_of(graph.file)
+        try:
+            check_graph(path, self.manifest.files)
+        except OSError as error:
+            raise BundleError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+        return path
 
     def path_of(self, name: str) -> Path:
         """Where the file `name` of the manifest lies.
@@ -44,33 +84,11 @@ class Bundle:
             raise BundleError(f"{self.path} has no file {name!r}; it has {', '.join(self.manifest.files)}")
         return self.path / name
 
-    def check_unchanged(self, form: Form) -> None:
-        """Find out before the files of `form` are opened again whether they are those that were checked.
-
-        Raises:
-            BundleError: one of them is gone, or has other content.
-        """
-        for name in self.manifest.files_of(form):
-            path = self.folder / name
-            try:
-                # A copy in the same place is as good.
-                same = _stamp_of(path) == self.stamps[name] or sha256_of(path) == self.manifest.files[name].sha256
-            except OSError as error:
-                raise BundleError(
-                    f"cannot read {path} ({error.strerror}), which a process forked after the model was loaded needs "
-                    "again; put the bundle back, or load the model after the fork"
-                ) from error
-            if not same:
-                raise BundleError(
-                    f"{path} has changed since the model was loaded, and a process forked after that needs it as it "
-                    "was; load the model again, after the fork"
-                )
-
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Open a bundle and compare every file with the size and SHA-256 in its manifest, before anything parses it.
 
-    Files beside those of the manifest are left alone.
+    Files beside those of the manifest are left alone. A bundle that another process replaces meanwhile is read again.
 
     Raises:
         BundleError: there is no bundle at `path`, or one of its files is missing, truncated or changed.
@@ -81,8 +99,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from error
     if is_folder:
-        manifest, stamps = _verified(path)
-        return Bundle(path, manifest, path.absolute(), stamps)
+        return _read_folder(path)
     if not exists:
         raise BundleError(f"there is no bundle at {path}", Remedy("check the path, or make one with {export}"))
     if zipfile.is_zipfile(path):
@@ -125,10 +142,29 @@ def check_replaceable(folder: str | os.PathLike[str], belongs: Callable[[Path], 
     )
 
 
-def _verified(path: Path) -> tuple[Manifest, dict[str, Stamp]]:
-    """The manifest in the folder `path` and the stamps of its files, which are checked."""
-    stamps = {}
+def _read_folder(path: Path) -> Bundle:
+    for attempt in range(READS):
+        before = _state_of_folder(path)
+        try:
+            return _verified(path)
+        except BundleError:
+            # Half of the files may be of one bundle and half of the next: then nothing is damaged.
+            if attempt == READS - 1 or _state_of_folder(path) == before:
+                raise
+    raise AssertionError
+
+
+def _state_of_folder(path: Path) -> tuple[FileState, FileState] | None:
+    try:
+        return FileState.of(path), FileState.of(path / MANIFEST_NAME)
+    except OSError:
+        return None
+
+
+def _verified(path: Path) -> Bundle:
+    """The bundle in the folder `path`, its files checked."""
     manifest_path = path / MANIFEST_NAME
+    states: dict[str, FileState] = {}
     try:
         if not manifest_path.is_file():
             raise BundleError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle", Remedy("make one with {export}"))
@@ -139,27 +175,21 @@ def _verified(path: Path) -> tuple[Manifest, dict[str, Stamp]]:
             file = path / name
             if not file.is_file():
                 raise BundleError(f"{name} is missing in {path}; copy the bundle again, or export again")
-            # Before it is read: what changes meanwhile has another stamp afterwards.
-            stamp = stamps[name] = _stamp_of(file)
-            size = stamp[2]
+            size = file.stat().st_size
             if size != entry.bytes:
                 raise BundleError(
                     f"{name} in {path} has {size} bytes, the manifest says {entry.bytes}: the copy is incomplete or "
                     "the file was changed; copy the bundle again, or export again"
                 )
-            if sha256_of(file) != entry.sha256:
+            sha256, states[name] = hash_file(file)
+            if sha256 != entry.sha256:
                 raise BundleError(
                     f"{name} in {path} does not have the SHA-256 of the manifest: it is damaged or was tampered with; "
                     "copy the bundle again from a source that you trust, or export again"
                 )
     except OSError as error:
         raise BundleError(f"cannot read {error.filename or path}: {error.strerror}; check its permissions") from error
-    return manifest, stamps
-
-
-def _stamp_of(path: Path) -> Stamp:
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return Bundle(path, manifest, states, path.absolute())
 
 
 def _read_manifest(path: Path) -> Manifest:
