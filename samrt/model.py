@@ -26,6 +26,7 @@ from samrt.geometry import normalize_and_pad, resize_image
 from samrt.images import ImageSource
 from samrt.masks import ambiguous_masks, single_mask
 from samrt.prompts import Prompts, fit_geometry, read_prompts, to_input_frame
+from samrt.sam_module import SamModule
 from samrt.scribble import Scribble, add_scribble, mask_prompt
 
 
@@ -63,7 +64,7 @@ def load(
     return Model(open_bundle(path), backend, device_options, precision=precision, threads=threads)
 
 
-class Model:
+class Model(SamModule):
     """A loaded bundle. Its methods may be called from several threads; close it, or use it in a `with` block."""
 
     def __init__(
@@ -76,6 +77,7 @@ class Model:
         threads: int | None = None,
     ) -> None:
         self._bundle = bundle
+        self._gpu = (device_options or DeviceOptions()).device
         self._session = open_session(bundle, backend, device_options, precision=precision, threads=threads)
         self._encoder = Encoder(self._session, bundle.manifest)
         self._decoder = Decoder(self._session, bundle.manifest)

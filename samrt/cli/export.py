@@ -26,6 +26,7 @@ examples:
   samrt export sam_vit_b_01ec64.pth -o vit_b --precision fp32,fp16    for CPUs, and for `samrt build` on a GPU
   samrt export sam_vit_b_01ec64.pth -o vit_b --precision fp32,fp16 --lowering auto,plugin
                                          the same, with samrt's TensorRT plugin for attention
+  samrt export my_decoder.pth --base sam_vit_b_01ec64.pth -o mine     a fine-tuned decoder, the rest from SAM
 
 Needs torch, onnx and onnxscript: in a checkout of samrt, pip install '.[export]'
 """
@@ -37,7 +38,10 @@ _NEEDED = ("torch", "onnx", "onnxscript")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", type=Path, help="a .pth file with the weights of a model of the SAM family"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="a .pth or safetensors file with the weights of a model of the SAM family",
     )
     parser.add_argument(
         "-o",
@@ -46,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=output_path,
         required=True,
         help="the folder of the bundle; an existing bundle is replaced, a folder with anything else in it never",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="the checkpoint that CHECKPOINT began from, if CHECKPOINT holds only a part of a model, such as a "
+        "fine-tuned decoder; the other parts are taken from it",
     )
     parser.add_argument(
         "--model",
@@ -93,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         lowering=arguments.lowering,
         precisions=arguments.precision,
     )
-    export(arguments.checkpoint, arguments.output, options, Terminal(sys.stderr))
+    export(arguments.checkpoint, arguments.output, options, Terminal(sys.stderr), arguments.base)
     return 0
 
 

@@ -46,7 +46,8 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 def test_the_library_names_no_flag_and_no_command() -> None:
     known = flags()
     assert {"-o", "--precision", "--max-prompts", "--restart"} <= known
-    sources = [path for path in (ROOT / "samrt").rglob("*.py") if "cli" not in path.parts]
+    # Whoever runs another's program through samrt/compat has no Python of samrt's in reach, but a shell.
+    sources = [path for path in (ROOT / "samrt").rglob("*.py") if not {"cli", "compat"} & {*path.parts}]
     sources += (ROOT / "export").rglob("*.py")
     named = [
         f"{path.relative_to(ROOT)}:{line}: {word}"
