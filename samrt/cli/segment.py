@@ -7,12 +7,28 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from samrt.bundle.default import default_bundle
 from samrt.cli.outputs import STDOUT, output_path, output_path_or_stdout
-from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, parse_region, read_prompt_arguments
+from samrt.cli.prompts import (
+    PromptArguments,
+    check_prompt_arguments,
+    parse_box,
+    parse_point,
+    parse_region,
+    read_prompt_arguments,
+)
 from samrt.cli.remedies import in_flags
 from samrt.cli.streams import is_closed, tell
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from samrt.decoding import RlePrediction
+    from samrt.embedding import Region
+    from samrt.model import Model
 
 DESCRIPTION = """\
 Predict masks for prompts on an image. Writes the masks drawn over the image (-o), the masks as COCO run lengths
@@ -138,7 +154,6 @@ def run(arguments: argparse.Namespace) -> int:
     from samrt.embedding import check_region
     from samrt.files import check_target
     from samrt.images import read_image
-    from samrt.model import load
     from samrt.png import PNG_MARK
 
     for path, mark in ((picture_path, PNG_MARK), (json_path, MARK)):
@@ -147,6 +162,33 @@ def run(arguments: argparse.Namespace) -> int:
     image = read_image(arguments.image)
     prompts = read_prompt_arguments(arguments)
     region = None if arguments.region is None else check_region(arguments.region, image.shape[:2])
+    prediction, model = _predict(arguments, image, prompts, region)
+    results = Results.of(prediction, prompts)
+    if json_path is not None:
+        seen = {"image": str(arguments.image), "size": list(image.shape[:2]), "region": region}
+        results.write_json(json_path, seen, arguments.bundle, model.manifest, str(model.choice), arguments.overwrite)
+    if picture_path is not None:
+        results.write_picture(picture_path, image, region, arguments.overwrite)
+    say = tell if json_path == STDOUT else print
+    for warning in results.warnings():
+        tell(warning)
+    for line in results.lines():
+        say(line)
+    for path in (picture_path, json_path):
+        if path is not None and path != STDOUT:
+            say(f"wrote {path}")
+    return 0
+
+
+def _predict(
+    arguments: argparse.Namespace, image: npt.NDArray[np.uint8], prompts: PromptArguments, region: Region | None
+) -> tuple[RlePrediction, Model]:
+    """The masks, and the model that made them, closed. Says on stderr what ran, and for how long.
+
+    The embedding ends here: ONNX Runtime keeps all its memory, some 700 MB, as long as an array of its is in use.
+    """
+    from samrt.model import load
+
     started = time.perf_counter()
     running = {"precision": arguments.precision, "threads": arguments.threads}
     with load(arguments.bundle, arguments.backend, **running) as model:
@@ -166,21 +208,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{model.choice}: load {loaded - started:.2f} s, encode {encoded - loaded:.2f} s, "
         f"decode {decoded - encoded:.3f} s"
     )
-    results = Results.of(prediction, prompts)
-    if json_path is not None:
-        seen = {"image": str(arguments.image), "size": list(image.shape[:2]), "region": region}
-        results.write_json(json_path, seen, arguments.bundle, model.manifest, str(model.choice), arguments.overwrite)
-    if picture_path is not None:
-        results.write_picture(picture_path, image, region, arguments.overwrite)
-    say = tell if json_path == STDOUT else print
-    for warning in results.warnings():
-        tell(warning)
-    for line in results.lines():
-        say(line)
-    for path in (picture_path, json_path):
-        if path is not None and path != STDOUT:
-            say(f"wrote {path}")
-    return 0
+    return prediction, model
 
 
 def _outputs(arguments: argparse.Namespace) -> tuple[Path | None, Path | str | None]:
