@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from samrt import files
 from samrt.errors import OutputError
+from samrt.exchange import exchange
 from samrt.files import check_target, replacing_file, replacing_folder, sha256_of
 
 
@@ -41,6 +44,45 @@ def test_file_is_replaced_only_when_the_block_ends(tmp_path: Path) -> None:
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+MARK = b"written by samrt"
+
+
+@pytest.mark.parametrize("kept", [b"a ground truth", b"x" * 600 + MARK])
+def test_a_file_without_the_mark_stays(tmp_path: Path, kept: bytes) -> None:
+    (tmp_path / "a").write_bytes(kept)
+    (tmp_path / "link").symlink_to("a")
+    for name in ("a", "link"):
+        with pytest.raises(OutputError, match=r"exists, and samrt did not write it; .* with overwrite=True"):
+            check_target(tmp_path / name, MARK)
+        with pytest.raises(OutputError, match="samrt did not write it"), replacing_file(tmp_path / name, MARK):
+            pytest.fail("the work began")
+    assert (tmp_path / "a").read_bytes() == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link"]
+
+
+def test_files_with_the_mark_and_empty_ones_are_replaced(tmp_path: Path) -> None:
+    for before in (None, b"", b"{ " + MARK):
+        if before is not None:
+            (tmp_path / "a").write_bytes(before)
+        check_target(tmp_path / "a", MARK)
+        with replacing_file(tmp_path / "a", MARK) as temporary:
+            temporary.write_bytes(b"new")
+        assert (tmp_path / "a").read_bytes() == b"new"
+        (tmp_path / "a").unlink()
+
+
+def test_a_file_that_comes_while_the_work_goes_on_stays(tmp_path: Path) -> None:
+    def write() -> None:
+        with replacing_file(tmp_path / "a", MARK) as temporary:
+            temporary.write_bytes(b"new")
+            (tmp_path / "a").write_bytes(b"a ground truth")
+
+    with pytest.raises(OutputError, match="did not write it"):
+        write()
+    assert (tmp_path / "a").read_bytes() == b"a ground truth"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
@@ -118,6 +160,7 @@ def test_interrupt_between_the_two_renames_restores_the_old_folder(
     target.mkdir()
     (target / "kept").write_text("old")
     rename, calls = Path.rename, []
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
 
     def interrupted(self: Path, other: Path) -> Path:
         calls.append(self)
@@ -178,3 +221,25 @@ def test_two_who_replace_one_folder_at_once_both_succeed(tmp_path: Path) -> None
             done.result()
     assert (target / "who").read_text() in "ab"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_is_there_at_every_moment_of_its_replacement(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    if not exchange(target, target):
+        pytest.skip("this file system cannot exchange two names")
+    done = threading.Event()
+    missing = []
+
+    def watch() -> None:
+        while not done.is_set():
+            missing.extend([] if target.is_dir() else [1])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(200):
+        with replacing_folder(target):
+            pass
+    done.set()
+    watcher.join()
+    assert not missing

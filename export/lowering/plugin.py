@@ -18,7 +18,8 @@ import onnx.parser
 import torch
 from torch import Tensor, nn
 
-from samrt.engines.plugin import HEAD_DIMS, PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION, WITH_PLUGIN
+from samrt.bundle.graph_check import PLUGIN_NAME
+from samrt.engines.plugin import HEAD_DIMS, PLUGIN_NAMESPACE, PLUGIN_VERSION, WITH_PLUGIN
 from samrt.errors import InputError, Remedy
 from samrt_export.models.common import linear
 from samrt_export.models.image_encoder_vit import Attention, head_by_head

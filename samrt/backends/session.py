@@ -7,10 +7,12 @@ import os
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER, ROLES, Graph, Tensor
+from samrt.bundle.file_state import FileState, check_unchanged
 from samrt.bundle.folder import Bundle
 from samrt.bundle.json_reader import is_size
 from samrt.device.session import DeviceOptions
@@ -18,7 +20,7 @@ from samrt.engines.flavours import import_flavour
 from samrt.engines.plugin import register_plugin
 from samrt.engines.selection import Choice, choose
 from samrt.engines.sets import EngineSet
-from samrt.errors import BundleError, InputError, Remedy
+from samrt.errors import BundleError, InputError, Remedy, SamrtError
 
 # More are slower by far, and some thousands never start.
 _THREADS_PER_CORE = 8
@@ -109,7 +111,8 @@ def open_onnxruntime(bundle: Bundle, choice: Choice, threads: int | None = None)
     from samrt.backends.onnxruntime import OnnxRuntimeEngine
 
     graphs = choice.form.graphs
-    return _open(choice, lambda role: OnnxRuntimeEngine(bundle.path_of(graphs[role].file), threads), ExitStack())
+    states = {bundle.path / name: state for name, state in bundle.states.items()}
+    return _open(choice, lambda role: OnnxRuntimeEngine(bundle.graph_file(graphs[role]), threads), states, ExitStack())
 
 
 def open_engines(choice: Choice, engines: EngineSet, options: DeviceOptions) -> Session:
@@ -124,23 +127,34 @@ def open_engines(choice: Choice, engines: EngineSet, options: DeviceOptions) -> 
     opened = ExitStack()
     device = DeviceSession(options)
     opened.callback(device.close)
-    return _open(
-        choice,
-        lambda name: TensorRtEngine(
-            engines.path_of(name), built[name].graph, flavour, device, options.cuda_graphs, built[name].content.sha256
-        ),
-        opened,
-    )
+    states: dict[Path, FileState] = {}
+
+    def open_engine(role: str) -> TensorRtEngine:
+        plan, states[plan] = engines.verified(role)
+        sha256 = built[role].content.sha256
+        return TensorRtEngine(plan, built[role].graph, flavour, device, options.cuda_graphs, sha256)
+
+    return _open(choice, open_engine, states, opened)
 
 
-def _open(choice: Choice, open_graph: Callable[[str], Engine], opened: ExitStack) -> Session:
-    """Open the graphs and compare them with the manifest; what `opened` holds is closed last, or on failure."""
+def _open(
+    choice: Choice, open_graph: Callable[[str], Engine], states: Mapping[Path, FileState], opened: ExitStack
+) -> Session:
+    """Open the graphs and compare them with the manifest; what `opened` holds is closed last, or on failure.
+
+    What was loaded is what was hashed: files whose `states` are the same before and after were not replaced in between.
+    """
     engines: dict[str, Engine] = {}
     with opened:
-        for role in ROLES:
-            engines[role] = open_graph(role)
-            opened.callback(engines[role].close)
-            _check(choice.form.graphs[role], engines[role])
+        try:
+            for role in ROLES:
+                engines[role] = open_graph(role)
+                opened.callback(engines[role].close)
+                _check(choice.form.graphs[role], engines[role])
+        except SamrtError:
+            check_unchanged(states)
+            raise
+        check_unchanged(states)
         return Session(choice, engines, opened.pop_all())
 
 

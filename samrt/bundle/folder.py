@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from samrt.bundle.contract import Graph
+from samrt.bundle.file_state import FileState, hash_file
+from samrt.bundle.graph_check import check_graph
 from samrt.bundle.manifest import MANIFEST_NAME, Manifest, files_of_any_version
 from samrt.errors import BundleError, OutputError, Remedy
-from samrt.files import sha256_of
 
 _MANIFEST_LIMIT = 1 << 20
+# How often a bundle is read again that was replaced meanwhile.
+READS = 10
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,25 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: the content of manifest.json.
+        states: of each file, when it was compared.
     """
 
     path: Path
     manifest: Manifest
+    states: Mapping[str, FileState] = field(repr=False, compare=False)
+
+    def graph_file(self, graph: Graph) -> Path:
+        """Where a graph of the manifest lies, once it was found to ask a runtime only for what bundles need.
+
+        Raises:
+            BundleError: it asks for more, for example for a file that is not in the manifest.
+        """
+        path = self.path_of(graph.file)
+        try:
+            check_graph(path, self.manifest.files)
+        except OSError as error:
+            raise BundleError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+        return path
 
     def path_of(self, name: str) -> Path:
         """Where the file `name` of the manifest lies.
@@ -41,7 +60,7 @@ class Bundle:
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Open a bundle and compare every file with the size and SHA-256 in its manifest, before anything parses it.
 
-    Files beside those of the manifest are left alone.
+    Files beside those of the manifest are left alone. A bundle that another process replaces meanwhile is read again.
 
     Raises:
         BundleError: there is no bundle at `path`, or one of its files is missing, truncated or changed.
@@ -52,7 +71,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from error
     if is_folder:
-        return Bundle(path, _verified_manifest(path))
+        return _read_folder(path)
     if not exists:
         raise BundleError(f"there is no bundle at {path}", Remedy("check the path, or make one with {export}"))
     if zipfile.is_zipfile(path):
@@ -95,9 +114,29 @@ def check_replaceable(folder: str | os.PathLike[str], belongs: Callable[[Path], 
     )
 
 
-def _verified_manifest(path: Path) -> Manifest:
-    """The manifest in the folder `path`, its files checked."""
+def _read_folder(path: Path) -> Bundle:
+    for attempt in range(READS):
+        before = _state_of_folder(path)
+        try:
+            return _verified(path)
+        except BundleError:
+            # Half of the files may be of one bundle and half of the next: then nothing is damaged.
+            if attempt == READS - 1 or _state_of_folder(path) == before:
+                raise
+    raise AssertionError
+
+
+def _state_of_folder(path: Path) -> tuple[FileState, FileState] | None:
+    try:
+        return FileState.of(path), FileState.of(path / MANIFEST_NAME)
+    except OSError:
+        return None
+
+
+def _verified(path: Path) -> Bundle:
+    """The bundle in the folder `path`, its files checked."""
     manifest_path = path / MANIFEST_NAME
+    states: dict[str, FileState] = {}
     try:
         if not manifest_path.is_file():
             raise BundleError(f"{path} has no {MANIFEST_NAME}, so it is not a bundle", Remedy("make one with {export}"))
@@ -114,14 +153,15 @@ def _verified_manifest(path: Path) -> Manifest:
                     f"{name} in {path} has {size} bytes, the manifest says {entry.bytes}: the copy is incomplete or "
                     "the file was changed; copy the bundle again, or export again"
                 )
-            if sha256_of(file) != entry.sha256:
+            sha256, states[name] = hash_file(file)
+            if sha256 != entry.sha256:
                 raise BundleError(
                     f"{name} in {path} does not have the SHA-256 of the manifest: it is damaged or was tampered with; "
                     "copy the bundle again from a source that you trust, or export again"
                 )
     except OSError as error:
         raise BundleError(f"cannot read {error.filename or path}: {error.strerror}; check its permissions") from error
-    return manifest
+    return Bundle(path, manifest, states)
 
 
 def _read_manifest(path: Path) -> Manifest:

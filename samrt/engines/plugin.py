@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from samrt.bundle.graph_check import PLUGIN_NAME
 from samrt.engines.flavours import Flavour
 from samrt.engines.logger import log_error
 from samrt.engines.rtx_plugins import make_library_name_known, why_untried
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
 # The form of a model whose attention is this node.
 PLUGIN_LOWERING = "plugin"
-# As the plugin's creator in kernels/plugin says; TensorRT's parser looks it up by all three.
-PLUGIN_NAME = "SamrtRelPosAttention"
+# As the plugin's creator in kernels/plugin says; TensorRT's parser looks it up by these and `PLUGIN_NAME`.
 PLUGIN_VERSION = "1"
 PLUGIN_NAMESPACE = ""
 # Of kernels/attention/instances.def; a test compares.

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from samrt.bundle.contract import ROLES
+from samrt.bundle.file_state import FileState, hash_file
 from samrt.bundle.precisions import PRECISIONS
 from samrt.engines.flavours import FLAVOURS
 from samrt.engines.manifest import ENGINE_MANIFEST_NAME, EngineManifest, engine_file_name
-from samrt.errors import BundleError, Reason
-from samrt.files import sha256_of
+from samrt.errors import BundleError, OutputError, Reason
 
 ENGINES_FOLDER = "engines"
 
@@ -34,8 +34,8 @@ class EngineSet:
     folder: Path
     manifest: EngineManifest
 
-    def path_of(self, graph: str) -> Path:
-        """The engine file of a role, compared with its hash.
+    def verified(self, graph: str) -> tuple[Path, FileState]:
+        """The engine file of a role, compared with its hash, and its state when it was.
 
         Raises:
             BundleError: the file is missing or changed.
@@ -43,15 +43,15 @@ class EngineSet:
         engine = self.manifest.engines[graph]
         path = self.folder / engine.graph.file
         try:
-            whole = path.stat().st_size == engine.content.bytes and sha256_of(path) == engine.content.sha256
+            sha256, state = hash_file(path)
         except OSError as error:
             raise BundleError(f"cannot read {path}: {error.strerror}; build the engines again") from error
-        if not whole:
+        if (state.bytes, sha256) != (engine.content.bytes, engine.content.sha256):
             raise BundleError(
                 f"{path} is not the file that was built: it is incomplete, damaged or was changed; build the engines "
                 "again"
             )
-        return path
+        return path, state
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,20 @@ def is_engines_folder(path: Path) -> bool:
     if path.name != ENGINES_FOLDER or path.is_symlink() or not path.is_dir():
         return False
     return all(_is_own(folder) for folder in path.iterdir())
+
+
+def check_replaceable_set(folder: Path) -> None:
+    """Find out whether a set may take the place of a folder: nothing is there, or a set and nothing else.
+
+    Raises:
+        OutputError: something else is there, or it cannot be read.
+    """
+    try:
+        if not folder.exists() or _is_own(folder):
+            return
+    except OSError as error:
+        raise OutputError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
+    raise OutputError(f"{folder} holds other things than engines, and would be replaced; move them elsewhere")
 
 
 def remove_leftovers(bundle: Path) -> None:

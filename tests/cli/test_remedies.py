@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib
 import re
@@ -16,6 +15,7 @@ from PIL import Image
 
 import samrt
 from samrt.cli import _COMMANDS, main
+from samrt.cli.parser import Parser
 from samrt.cli.remedies import in_flags
 from samrt.errors import BackendError, Remedy
 
@@ -30,7 +30,7 @@ def flags() -> set[str]:
     """Every flag of every command, without those that argparse adds."""
     found: set[str] = set()
     for name in _COMMANDS:
-        parser = argparse.ArgumentParser(add_help=False)
+        parser = Parser(add_help=False)
         importlib.import_module(f"samrt.cli.{name}").add_arguments(parser)
         found |= set(parser._option_string_actions)
     return found

@@ -135,13 +135,13 @@ def test_a_bundle_without_engines_has_none(own_bundle: Path) -> None:
 def test_a_damaged_engine_is_noticed(with_engines: Path, damage: bytes | None) -> None:
     (engines,) = find_engine_sets(with_engines)
     assert isinstance(engines, EngineSet)
-    path = engines.path_of("image_encoder")
+    path, _ = engines.verified("image_encoder")
     path.unlink()
     if damage is not None:
         path.write_bytes(damage)
     with pytest.raises(BundleError, match=r"encoder\.engine.*build the engines again"):
-        engines.path_of("image_encoder")
-    assert engines.path_of("mask_decoder").exists()
+        engines.verified("image_encoder")
+    assert engines.verified("mask_decoder")[0].exists()
 
 
 def test_a_bundle_with_engines_may_be_replaced(with_engines: Path) -> None:

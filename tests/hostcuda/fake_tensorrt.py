@@ -21,8 +21,9 @@ import numpy as np
 import onnxruntime
 
 from samrt.bundle.contract import Graph
+from samrt.bundle.graph_check import PLUGIN_NAME
 from samrt.engines.flavours import Flavour
-from samrt.engines.plugin import PLUGIN_NAME, PLUGIN_NAMESPACE, PLUGIN_VERSION
+from samrt.engines.plugin import PLUGIN_NAMESPACE, PLUGIN_VERSION
 
 _cuda = ctypes.CDLL("libcuda.so.1")
 _HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)

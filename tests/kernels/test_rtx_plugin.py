@@ -23,7 +23,8 @@ from toy_bundle import rewrite_manifest
 from uncompared import load_state, write_uncompared
 
 import samrt
-from samrt.engines.plugin import PLUGIN, PLUGIN_NAME
+from samrt.bundle.graph_check import PLUGIN_NAME
+from samrt.engines.plugin import PLUGIN
 from samrt.engines.rtx_plugins import TRIED
 from samrt.engines.sets import EngineSet, find_engine_sets
 from samrt.kernels.library import KERNELS_VERSION, PLUGIN_VARIABLE

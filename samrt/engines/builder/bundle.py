@@ -14,6 +14,7 @@ import numpy as np
 from samrt.backends.session import Session, open_engines, open_onnxruntime
 from samrt.bundle.contract import IMAGE_ENCODER, PROMPT_INPUTS, ROLES, Graph
 from samrt.bundle.default import is_default
+from samrt.bundle.file_state import check_unchanged
 from samrt.bundle.folder import Bundle, open_bundle
 from samrt.bundle.manifest import FileEntry, Form
 from samrt.bundle.precisions import PRECISIONS
@@ -32,7 +33,7 @@ from samrt.engines.manifest import (
 from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, RequiredPlugin, prepare_plugin
 from samrt.engines.profiles import BuildLimits, ranges
 from samrt.engines.selection import Choice, source_hashes
-from samrt.engines.sets import ENGINES_FOLDER, EngineSet, remove_leftovers
+from samrt.engines.sets import ENGINES_FOLDER, EngineSet, check_replaceable_set, remove_leftovers
 from samrt.errors import BackendError, InputError, OutputError, Remedy
 from samrt.files import check_target, replacing_folder, sha256_of
 from samrt.progress import SILENT, Progress
@@ -96,6 +97,8 @@ def build_bundle(
     flavour = import_flavour(_choose_flavour(request.backend))
     engines = bundle.path / ENGINES_FOLDER
     _make_writable(engines)  # before minutes of building
+    for folder in engines.glob(f"{flavour.name}-{flavour.version}-*-{form.name}"):
+        check_replaceable_set(folder)
     remove_leftovers(bundle.path)
     plugin = _plugin(form, flavour, request.options, progress)
     progress.say(f"building {form.name} engines with {flavour.title}")
@@ -104,10 +107,11 @@ def build_bundle(
     graphs = {role: contract.graph(role, form.graphs[role].file) for role in ROLES}
     built = {}
     for name, graph in graphs.items():
-        onnx, shapes = bundle.path_of(graph.file), ranges(graph, request.limits)
+        onnx, shapes = bundle.graph_file(graph), ranges(graph, request.limits)
         built[name] = build_engine(flavour, onnx, shapes, request.options, progress)
         for warning in built[name].warnings:
             progress.say(f"building {name}: {flavour.title} warns: {warning}")
+    check_unchanged({bundle.path / name: state for name, state in bundle.states.items()})
     capabilities = built[IMAGE_ENCODER].compute_capabilities
     gpu = next((gpu for gpu in find_gpus() if gpu.compute_capability in capabilities), None)
     draft = EngineManifest(
@@ -134,6 +138,7 @@ def build_bundle(
             built_set = EngineSet(folder, manifest)
             manifest = replace(manifest, verification=_verify(bundle, form, standard, built_set, gpu.index))
         (folder / ENGINE_MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        check_replaceable_set(engines / draft.name)
     progress.say(f"wrote {engines / manifest.name}")
     return manifest
 

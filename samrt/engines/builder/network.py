@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from samrt.bundle.graph_check import PLUGIN_NAME
 from samrt.engines.flavours import Flavour
-from samrt.engines.plugin import PLUGIN_NAME, WITHOUT_PLUGIN
+from samrt.engines.plugin import WITHOUT_PLUGIN
 from samrt.errors import BackendError, BundleError, Remedy
 
 _WEIGHTS_FILE = re.compile(r"file: (.+?)(?: \(offset=.*)?$")
