@@ -115,6 +115,8 @@ def export(
                 f"torch failed: {error}",
                 Remedy("if memory ran out, choose a smaller {image_size}; else please report it"),
             ) from error
+        # Again: the work in between takes minutes.
+        check_replaceable(output, is_engines_folder)
     progress.say(f"wrote {output}")
     return manifest
 

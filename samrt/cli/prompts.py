@@ -116,9 +116,10 @@ def _read_logits(path: Path) -> npt.NDArray[Any]:
     import numpy as np
 
     try:
-        logits = np.load(path, allow_pickle=False)
+        # Mapped: a size in a damaged header that the file does not have is an error before it is allocated.
+        logits = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:
-        # For a damaged header numpy raises anything, from tokenize's errors to MemoryError.
+        # For a damaged header numpy raises anything, from tokenize's errors to BadZipFile.
         raise InputError(f"cannot read mask logits from {path}: {error}; save them with numpy.save") from error
     if not isinstance(logits, np.ndarray):
         raise InputError(f"{path} holds several arrays; save one prediction's low_res_masks [1, L, L] with numpy.save")
