@@ -242,7 +242,8 @@ class _Work:
         embedding = model.encode(image, region=self.region)
         encoded = time.perf_counter()
         given = model.prompts_for(embedding, **prompts, clip=clip, multimask_output=multimask)
-        # Run lengths: the masks of many boxes on a large photograph do not fit the memory together.
+        # Run lengths: the masks of many boxes on a large photograph do not fit the memory together. Nor does the
+        # picture beside the embedding: ONNX Runtime keeps some 700 MB as long as an array of its is in use.
         results = Results.of(model.decoder.predict_rle(embedding, given, multimask), self.prompts)
         self.encoding += encoded - begun
         self.decoding += time.perf_counter() - encoded
