@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from samrt.bundle.default import default_bundle
 from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, parse_region, read_prompt_arguments
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from samrt.embedding import Region
     from samrt.model import Model
     from samrt.overlay import Marks
+
+_STDIN = Path("-")
 
 DESCRIPTION = """\
 Predict masks for prompts on an image. Writes the masks drawn over the image (-o), the masks as COCO run lengths
@@ -47,6 +49,9 @@ three masks for an ambiguous point (part, object, whole), side by side:
 with your own model instead of the one that comes with samrt:
   samrt segment photo.jpg --bundle vit_b --point 420,310
 
+an image from another program:
+  curl -s https://example.com/photo.jpg | samrt segment - --point 420,310 -o cup.png
+
 Without -o and --json, the masks of photo.jpg are drawn to photo_masks.png in the current folder. stdout has one line
 per mask (score, area, box as x0,y0,x1,y1); stderr has the times. To read a mask from the JSON file:
 pycocotools.mask.decode(mask["segmentation"]). Its bbox is x, y, width, height, as in COCO.
@@ -55,7 +60,7 @@ pycocotools.mask.decode(mask["segmentation"]). Its bbox is x, y, width, height, 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("image", metavar="IMAGE", type=Path, help="an image file")
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="an image file, or - for stdin")
     parser.add_argument(
         "--bundle", metavar="B", type=Path, help="the model: the folder of a bundle (default: the model in samrt)"
     )
@@ -82,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         metavar="FILE",
         type=Path,
-        help="a PNG of the image's size, black except where the object is painted; "
+        help="a picture of the image's size, black except where the object is painted in white or a bright colour; "
         "or a .npy file with the low_res_masks of an earlier prediction, float logits [1, L, L]",
     )
     parser.add_argument(
@@ -133,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
     from samrt.images import read_image
     from samrt.model import load
 
-    image = read_image(arguments.image)
+    image = read_image(_image_source(arguments))
     prompts = read_prompt_arguments(arguments)
     region = None if arguments.region is None else check_region(arguments.region, image.shape[:2])
     for path in (picture_path, json_path):
@@ -173,11 +178,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _image_source(arguments: argparse.Namespace) -> Path | IO[bytes]:
+    image: Path = arguments.image
+    if image != _STDIN:
+        return image
+    if sys.stdin is None or sys.stdin.isatty():
+        arguments.refuse("- is an image from stdin, and nothing is piped there; a file of that name is ./-")
+    return sys.stdin.buffer
+
+
 def _outputs(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:
     """Where to write the picture and the JSON; refuses to write over what is read."""
     picture: Path | None = arguments.output
     if picture is None and arguments.json is None:
-        picture = Path(f"{arguments.image.stem}_masks.png")
+        picture = Path(f"{'stdin' if arguments.image == _STDIN else arguments.image.stem}_masks.png")
     written = [path for path in (picture, arguments.json) if path is not None]
     read = [path for path in (arguments.image, arguments.mask) if path is not None]
     bundle = _real(arguments.bundle)
