@@ -12,6 +12,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from samrt.errors import InputError
+from samrt.images.metadata import bare_png
 from samrt.images.orientation import Box
 from samrt.images.picture import Picture
 
@@ -95,7 +96,7 @@ def rgb_into(target: NDArray[np.uint8], picture: Picture, box: Box) -> None:
         for top, strip in strips(picture.load(), box):
             for mode in kind.via:
                 strip = strip.convert(mode)  # noqa: PLW2901
-            target[top : top + strip.height] = np.asarray(strip.convert("RGB"))
+            target[top : top + strip.height] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
         return
     if kind.read == _WIDE:
         x0, y0, x1, y1 = box
@@ -145,7 +146,8 @@ def unit_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _rows(width: int) -> int:
-    return max(1, _AT_ONCE // width)
+    # Pillow applies its limit to what is cut out of a picture too.
+    return max(1, min(_AT_ONCE, PIL.Image.MAX_IMAGE_PIXELS or _AT_ONCE) // width)
 
 
 def _arrays(image: PIL.Image.Image, box: Box) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -180,7 +182,10 @@ def _wide_levels(picture: Picture) -> Any:
         )
     high_bytes = picture.load()  # reports what is damaged or cut off, which OpenCV does not
     picture.file.seek(0)
-    levels: Any = cv2.imdecode(np.frombuffer(picture.file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    data = picture.file.read()
+    if high_bytes.format == "PNG":
+        data, _ = bare_png(data)  # OpenCV's libpng writes to stderr what it thinks of the rest
+    levels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if levels is not None and levels.dtype == np.uint16:
         levels = levels[:, :, 2::-1] if levels.ndim == 3 else np.broadcast_to(levels[:, :, None], (*levels.shape, 3))
         if levels.shape[:2] == (high_bytes.height, high_bytes.width) and all(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-import re
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from PIL import (  # noqa: F401  each registers its format
 from samrt.errors import InputError
 from samrt.images.complete import complete_jpeg
 from samrt.images.foreign import what_it_is
+from samrt.images.metadata import bare_avif, bare_jpeg, bare_png
 from samrt.images.orientation import orientation_of, seen_size
 from samrt.images.sources import FileSource, name_of, open_source, unreadable
 
@@ -56,8 +58,8 @@ MAX_PIXELS = 2**28
 _MOST_PER_BYTE, _LARGE = 10_000, 2**24
 
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-# The entry of an item, by its version: the number and the protection of the item come before its type.
-_AVIF_EXIF = re.compile(rb"(infe(?:\x02.{3}.{4}|\x03.{3}.{6}))Exif", re.DOTALL)
+# What Pillow's plugins raise while they read what comes before or after the pixels.
+_ODD = (SyntaxError, IndexError, TypeError, KeyError, EOFError, ValueError, AssertionError, struct.error, zlib.error)
 # Python's filters of warnings are one list for all threads.
 _FILTERS = threading.Lock()
 
@@ -95,13 +97,18 @@ class Picture:
     def load(self) -> PIL.Image.Image:
         """Decode it, once. Errors are those of Pillow; `reporting` translates them."""
         try:
-            self.image.load()
+            _decode(self.image)
         except Warning:
             if self.file is None:
                 raise
             with _without_warnings():
                 self.image = _identify(self.file, self.name)
-                self.image.load()
+                _decode(self.image)
+        except _ODD:
+            whole = None if self.file is None else _bare(self.file, self.image.format)
+            if whole is None:
+                raise
+            self.image = whole
         except OSError as error:
             if self.file is None or error.errno is not None or self.image.format not in ("JPEG", "MPO"):
                 raise
@@ -109,6 +116,7 @@ class Picture:
             whole = complete_jpeg(self.file.read())
             if whole is None:
                 raise
+            whole.info["exif"] = self.image.info.get("exif", b"")
             self.image = whole
         return self.image
 
@@ -191,8 +199,11 @@ def _identify(file: IO[bytes], name: str) -> PIL.Image.Image:
             )
         file.seek(0)
         try:
-            return factory(_without_exif(file) if each == "AVIF" else file, "")
-        except (SyntaxError, IndexError, TypeError, KeyError, EOFError, ValueError) as error:
+            return factory(io.BytesIO(bare_avif(file.read())) if each == "AVIF" else file, "")
+        except _ODD as error:
+            bare = _bare(file, each)
+            if bare is not None:
+                return bare
             reasons.append(f"it begins as {each} does, and Pillow says: {error}")
     if not reasons:
         what, remedy = what_it_is(start)
@@ -200,10 +211,27 @@ def _identify(file: IO[bytes], name: str) -> PIL.Image.Image:
     raise InputError(f"{name} cannot be opened ({'; '.join(reasons)}); open it in a viewer and save it again")
 
 
-def _without_exif(file: IO[bytes]) -> IO[bytes]:
-    """An AVIF whose EXIF items have another type. Its orientation is the container's; Pillow rewrites EXIF to say so,
-    and neither Pillow nor libavif opens a file whose EXIF they cannot read."""
-    return io.BytesIO(_AVIF_EXIF.sub(rb"\1skip", file.read()))
+def _decode(image: PIL.Image.Image) -> None:
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None and getattr(image, "tile", None):
+        # With its own memory, a TIFF is not held against Pillow's limit.
+        image.im = PIL.Image.new(image.mode, (tags[256], tags[257])).im
+    image.load()
+
+
+def _bare(file: IO[bytes], form: str | None) -> PIL.Image.Image | None:
+    """A picture that Pillow refuses because of what is beside its pixels, without that; None if it still does."""
+    if form not in ("JPEG", "MPO", "PNG"):
+        return None
+    file.seek(0)
+    try:
+        data, exif = (bare_png if form == "PNG" else bare_jpeg)(file.read())
+        image: PIL.Image.Image = PIL.Image.OPEN["PNG" if form == "PNG" else "JPEG"][0](io.BytesIO(data), "")
+        image.load()
+    except (*_ODD, OSError):
+        return None
+    image.info["exif"] = exif
+    return image
 
 
 def _open_heif(file: IO[bytes], start: bytes, name: str) -> PIL.Image.Image | None:

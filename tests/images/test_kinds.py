@@ -37,7 +37,7 @@ def pil(array: np.ndarray, mode: str | None = None) -> Image:
 
 
 def palette(alpha: bool = False) -> Image:
-    image = PIL.Image.fromarray(GREY % 4, "P")
+    image = raw("P", GREY % 4)
     image.putpalette([9, 8, 7, 0, 0, 255, 255, 255, 255, 100, 0, 3])
     return image.convert("PA") if alpha else image
 
@@ -88,7 +88,7 @@ CASES: list[tuple[str, str, bytes | Image, np.ndarray, int]] = [
     ("RGBA", "PNG, all transparent", saved(pil(np.dstack([RGB, ALPHA * 0])), "PNG"), RGB, 0),
     ("RGBX", "PIL", pil(RGB, "RGBX"), RGB, 0),
     ("RGBa", "PIL", pil(np.dstack([RGB, ALPHA * 0 + 255])).convert("RGBa"), RGB, 0),
-    ("CMYK", "TIFF", saved(PIL.Image.fromarray(INK, "CMYK"), "TIFF"), PRINTED, 2),
+    ("CMYK", "TIFF", saved(raw("CMYK", INK), "TIFF"), PRINTED, 2),
     ("CMYK", "JPEG", saved(PIL.Image.new("CMYK", (W, H), (40, 90, 200, 30)), "JPEG"), [190, 146, 49] + RGB * 0, 3),
     ("YCbCr", "PIL", PIL.Image.new("YCbCr", (W, H), (76, 85, 255)), [254, 0, 0] + RGB * 0, 1),
     ("HSV", "PIL", PIL.Image.new("HSV", (W, H), (85, 255, 200)), [0, 200, 0] + RGB * 0, 1),
@@ -137,7 +137,8 @@ def kind_of(source: bytes | Image) -> str:
 def test_kinds_become_what_the_table_says(
     kind: str, what: str, source: bytes | Image, expected: np.ndarray, off: int
 ) -> None:
-    assert kind_of(source) == kind
+    # Before Pillow 11.3, a grey PNG of 16 bits is an "I".
+    assert kind_of(source) in (kind, "I" if kind == "I;16" else kind)
     result = read_image(source)
     assert result.dtype == np.uint8
     assert result.flags.c_contiguous

@@ -30,7 +30,7 @@ def coloured(red: int, green: int, blue: int) -> np.ndarray:
 
 
 def palette() -> PIL.Image.Image:
-    picture = PIL.Image.fromarray(1 - STROKE, "P")  # number 0 is the paint
+    picture = PIL.Image.frombytes("P", (W, H), (1 - STROKE).tobytes())  # number 0 is the paint
     picture.putpalette([200, 0, 0, 0, 0, 0])
     return picture
 

@@ -6,6 +6,7 @@ import io
 import struct
 import sys
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import PIL.EpsImagePlugin
 import PIL.Image
 import pytest
-from written_files import chunk, png, saved, tiff
+from written_files import chunk, exif, png, saved, short, tiff
 
 from samrt.errors import InputError
 from samrt.images import picture, read_image
@@ -114,23 +115,51 @@ def test_progressive_jpeg_without_its_end_marker_is_truncated() -> None:
     assert "truncated" in refusal(saved(PHOTO, "JPEG", progressive=True)[:-2])
 
 
-def test_png_with_a_damaged_text_says_so() -> None:
-    text = chunk(b"zTXt", b"a\0\0damaged")
-    file = png(np.zeros((4, 4, 3), np.uint16), 2)
-    message = refusal(file[:33] + text[:-1] + b"!" + file[33:])
-    assert "cannot be opened (it begins as PNG does, and Pillow says: " in message
-    assert "zTXt" in message
+@pytest.mark.parametrize("place", [33, -12])
+def test_what_is_beside_the_pixels_does_not_refuse_a_png(place: int) -> None:
+    file = saved(PHOTO, "PNG", exif=exif(short(0x0112, 3)))
+    large = zlib.compress(bytes(2**27))  # more than Pillow unpacks
+    for extra in (chunk(b"tEXt", b"a\0b")[:-1] + b"!", chunk(b"zTXt", b"a\0\0" + large), chunk(b"acTL", b"")):
+        np.testing.assert_array_equal(read_image(file[:place] + extra + file[place:]), np.asarray(PHOTO)[::-1, ::-1])
+
+
+def test_opencv_says_nothing_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    file = png(np.full((4, 4, 3), 1023, np.uint16), 2)
+    profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(b"no profile"))
+    assert (read_image(file[:33] + profile + file[33:]) == 255).all()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        b"\xff\xe0\0\x09JFIF\0\1\1",
+        b"\xff\xe2\0\x10MPF\0II*\0\xff\xff\xff\xff\0\0",
+        b"\xff\xe2\0\x12MPF\0II*\0\x08\0\0\0\0\0\0\0",
+        b"\xff\xed\0\x18Photoshop 3.0\08BIM\4\4\0\0",
+        b"\xff\xee\0\x08Adobe\0",
+    ],
+)
+def test_what_is_beside_the_pixels_does_not_refuse_a_jpeg(segment: bytes) -> None:
+    file = saved(PHOTO, "JPEG", exif=b"Exif\0\0" + exif(short(0x0112, 3)))
+    np.testing.assert_array_equal(read_image(file[:2] + segment + file[2:]), read_image(file))
+
+
+def test_damaged_pixels_are_not_read() -> None:
+    file = saved(NOISE, "PNG")
+    assert "cannot be" in refusal(file[:60] + bytes([file[60] ^ 255]) + file[61:])
 
 
 def test_200_megapixels_are_read_and_more_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert picture.MAX_PIXELS >= 16384 * 12288
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own limit does not count, nor is it changed
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own limit does not count, nor is it changed
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_image(saved(PHOTO, "PNG")).shape == (61, 83, 3)
         assert read_image(saved(PHOTO, "JPEG")).shape == (61, 83, 3)
-    assert PIL.Image.MAX_IMAGE_PIXELS == 10
-    assert "Pillow decodes in this format" in refusal(saved(PHOTO, "WEBP"))
+        assert read_image(saved(PHOTO, "TIFF", compression="tiff_lzw")).shape == (61, 83, 3)
+        assert read_image(tiff(np.asarray(PHOTO), 2, {0x0112: 6})).shape == (83, 61, 3)
+    assert PIL.Image.MAX_IMAGE_PIXELS == 100
     monkeypatch.setattr(picture, "MAX_PIXELS", 61 * 83)
     assert read_image(saved(PHOTO, "PNG")).shape == (61, 83, 3)
     monkeypatch.setattr(picture, "MAX_PIXELS", 61 * 83 - 1)
@@ -163,6 +192,7 @@ def test_raw_files_of_cameras_are_refused(tags: dict[int, int]) -> None:
         (OSError(28, "No space left on device"), "cannot read"),
         (EOFError("no more"), "a.png is truncated"),
         (UserWarning("odd"), "a warning about"),
+        (PIL.Image.DecompressionBombError("many"), "has more pixels than Pillow decodes in this format (many)"),
     ],
 )
 def test_each_cause_has_its_own_message(
@@ -215,5 +245,6 @@ def test_large_picture_is_converted_without_a_second_copy(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("samrt.images.kinds._AT_ONCE", 83 * 10)
     monkeypatch.setattr(PIL.Image.Image, "convert", watch)
-    np.testing.assert_array_equal(read_image(saved(PHOTO, "PNG")), np.asarray(PHOTO))
+    grey = PHOTO.getchannel("R")
+    np.testing.assert_array_equal(read_image(saved(grey, "PNG"))[..., 1], np.asarray(grey))
     assert max(converted) == 83 * 10
