@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from samrt.bundle.contract import Geometry
     from samrt.bundle.default import default_bundle
     from samrt.bundle.folder import Bundle, open_bundle
-    from samrt.decoding import DeviceLowResPrediction, LowResPrediction, Prediction
+    from samrt.decoding import DeviceLowResPrediction, LowResPrediction, Prediction, RlePrediction
     from samrt.device.array import DeviceArray
     from samrt.device.session import DeviceOptions
     from samrt.embedding import Embedding
@@ -49,6 +49,7 @@ _HOMES = {
     "LowResPrediction": "samrt.decoding",
     "Model": "samrt.model",
     "Prediction": "samrt.decoding",
+    "RlePrediction": "samrt.decoding",
     "Progress": "samrt.progress",
     "ResizeLongestSide": "samrt.geometry",
     "SamPredictor": "samrt.predictor",
@@ -84,6 +85,7 @@ __all__ = [
     "Reason",
     "Remedy",
     "ResizeLongestSide",
+    "RlePrediction",
     "SamPredictor",
     "SamrtError",
     "Scribble",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from samrt.bundle.manifest import Manifest
 from samrt.bundle.precisions import PRECISIONS
 from samrt.embedding import Features, Region, check_region
 from samrt.errors import BackendError, InputError, Remedy
+from samrt.geometry import normalize_and_pad, resize_image
 from samrt.images import ImageSource, read_image, read_part
 
 
@@ -57,6 +59,22 @@ class Encoder:
         if not all(np.isfinite(each).all() for each in features.values() if isinstance(each, np.ndarray)):
             raise not_finite("encoder", self._session.choice.form.precision)
         return features
+
+    def run_batch(self, images: Sequence[ImageSource], image_format: str) -> Iterator[tuple[Features, Size]]:
+        """Features of each image, and its size (H, W). As many images go through the engine at once as it takes.
+
+        Raises:
+            InputError: an image cannot be used.
+            BackendError: as `run`.
+        """
+        geometry = self._geometry
+        for start in range(0, len(images), self.images_per_call):
+            pixels = [read_image(image, image_format) for image in images[start : start + self.images_per_call]]
+            features = self.run(
+                np.concatenate([normalize_and_pad(resize_image(each, geometry), geometry) for each in pixels])
+            )
+            for index, each in enumerate(pixels):
+                yield {name: feature[index : index + 1] for name, feature in features.items()}, each.shape[:2]
 
     def check_resized(self, height: int, width: int) -> None:
         """Raises InputError unless an image resized for the encoder has this size."""

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from samrt.bundle.default import default_bundle
-from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, parse_region, read_prompt_arguments
+from samrt.cli.outputs import STDOUT, output_path, output_path_or_stdout
+from samrt.cli.prompts import (
+    PromptArguments,
+    check_prompt_arguments,
+    parse_box,
+    parse_point,
+    parse_region,
+    read_prompt_arguments,
+)
 from samrt.cli.remedies import in_flags
+from samrt.cli.streams import is_closed, tell
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from samrt.decoding import RlePrediction
     from samrt.embedding import Region
     from samrt.model import Model
-    from samrt.overlay import Marks
 
 _STDIN = Path("-")
 
@@ -52,8 +60,9 @@ with your own model instead of the one that comes with samrt:
 an image from another program:
   curl -s https://example.com/photo.jpg | samrt segment - --point 420,310 -o cup.png
 
-Without -o and --json, the masks of photo.jpg are drawn to photo_masks.png in the current folder. stdout has one line
-per mask (score, area, box as x0,y0,x1,y1); stderr has the times. To read a mask from the JSON file:
+Without -o and --json, the masks of photo.jpg are drawn to photo_masks.png in the current folder. A file that is there
+is replaced only if samrt wrote it, or with --overwrite. stdout has one line per mask (score, area, box as x0,y0,x1,y1),
+or with --json - the JSON alone; stderr has the times, and a warning for each empty mask. To read a mask from the JSON:
 pycocotools.mask.decode(mask["segmentation"]). Its bbox is x, y, width, height, as in COCO.
 """
 
@@ -88,13 +97,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         help="a picture of the image's size, black except where the object is painted in white or a bright colour; "
-        "or a .npy file with the low_res_masks of an earlier prediction, float logits [1, L, L]",
+        "or a .npy file with the low_res_masks of an earlier prediction, float logits [1, L, L]. For a .npy file alone "
+        "the model that comes with samrt returns an empty mask: add a point or a box",
     )
     parser.add_argument(
         "--region",
         metavar="X0,Y0,X1,Y1",
         type=parse_region,
         help="use only this part of the image, at the model's full resolution; for small objects in a large image",
+    )
+    parser.add_argument(
+        "--clip",
+        action="store_true",
+        help="cut boxes off at the edge of the image, or of the region; without it, only what is less than a pixel "
+        "past the edge is cut off, and other boxes are refused",
     )
     parser.add_argument(
         "--multimask",
@@ -105,7 +121,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="OUT.png", type=_png, help="draw the masks over the image and write this file"
     )
     parser.add_argument(
-        "--json", metavar="OUT.json", type=Path, help="write the masks as COCO run lengths, with scores, to this file"
+        "--json",
+        metavar="OUT.json",
+        type=output_path_or_stdout,
+        help="write the masks as COCO run lengths, with scores, to this file; - for stdout",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace output files that are there and were not written by samrt"
     )
     parser.add_argument(
         "--backend",
@@ -133,66 +155,82 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.bundle = arguments.bundle or default_bundle()
     picture_path, json_path = _outputs(arguments)
     check_prompt_arguments(arguments)
+    from samrt.cli.results import MARK, Results
     from samrt.embedding import check_region
     from samrt.files import check_target
     from samrt.images import read_image
-    from samrt.model import load
+    from samrt.png import PNG_MARK
 
+    for path, mark in ((picture_path, PNG_MARK), (json_path, MARK)):
+        if path is not None and path != STDOUT:
+            check_target(path, None if arguments.overwrite else mark)
     image = read_image(_image_source(arguments))
     prompts = read_prompt_arguments(arguments)
     region = None if arguments.region is None else check_region(arguments.region, image.shape[:2])
+    prediction, model = _predict(arguments, image, prompts, region)
+    results = Results.of(prediction, prompts)
+    if json_path is not None:
+        seen = {"image": str(arguments.image), "size": list(image.shape[:2]), "region": region}
+        results.write_json(json_path, seen, arguments.bundle, model.manifest, str(model.choice), arguments.overwrite)
+    if picture_path is not None:
+        results.write_picture(picture_path, image, region, arguments.overwrite)
+    say = tell if json_path == STDOUT else print
+    for warning in results.warnings():
+        tell(warning)
+    for line in results.lines():
+        say(line)
     for path in (picture_path, json_path):
-        if path is not None:
-            check_target(path)
+        if path is not None and path != STDOUT:
+            say(f"wrote {path}")
+    return 0
+
+
+def _predict(
+    arguments: argparse.Namespace, image: npt.NDArray[np.uint8], prompts: PromptArguments, region: Region | None
+) -> tuple[RlePrediction, Model]:
+    """The masks, and the model that made them, closed. Says on stderr what ran, and for how long.
+
+    The embedding ends here: ONNX Runtime keeps all its memory, some 700 MB, as long as an array of its is in use.
+    """
+    from samrt.model import load
+
     started = time.perf_counter()
     running = {"precision": arguments.precision, "threads": arguments.threads}
     with load(arguments.bundle, arguments.backend, **running) as model:
         loaded = time.perf_counter()
         # Here rather than after the encoder, which can take a minute.
-        model.check_prompts(image.shape[:2], **prompts.keywords, region=region)
+        model.check_prompts(image.shape[:2], **prompts.keywords, region=region, clip=arguments.clip)
         embedding = model.encode(image, region=region)
         encoded = time.perf_counter()
-        prediction = model.predict(embedding, **prompts.keywords, multimask_output=arguments.multimask)
+        multimask = arguments.multimask
+        given = model.prompts_for(embedding, **prompts.keywords, clip=arguments.clip, multimask_output=multimask)
+        # Run lengths: the masks of many boxes on a large photograph do not fit the memory together.
+        prediction = model.decoder.predict_rle(embedding, given, multimask)
         decoded = time.perf_counter()
     for reason in model.choice.skipped:
-        print(f"samrt: skipped {in_flags(reason)}", file=sys.stderr)
-    print(
+        tell(f"samrt: skipped {in_flags(reason)}")
+    tell(
         f"{model.choice}: load {loaded - started:.2f} s, encode {encoded - loaded:.2f} s, "
-        f"decode {decoded - encoded:.3f} s",
-        file=sys.stderr,
+        f"decode {decoded - encoded:.3f} s"
     )
-    # One prompt comes without the axis of prompts, several with it.
-    masks = prediction.masks.reshape(len(prompts.marks), -1, *image.shape[:2])
-    scores = prediction.iou_predictions.reshape(masks.shape[:2])
-
-    entries = _entries(masks, scores, prompts.descriptions)
-    if json_path is not None:
-        content = {"image": str(arguments.image), "size": list(image.shape[:2]), "region": region}
-        _write_json(json_path, {**content, "bundle": _describe(arguments.bundle, model), "masks": entries})
-    if picture_path is not None:
-        _write_picture(picture_path, image, masks, scores, prompts.marks, region)
-    _print_summary(entries)
-    for path in (picture_path, json_path):
-        if path is not None:
-            print(f"wrote {path}")
-    return 0
+    return prediction, model
 
 
 def _image_source(arguments: argparse.Namespace) -> Path | IO[bytes]:
     image: Path = arguments.image
     if image != _STDIN:
         return image
-    if sys.stdin is None or sys.stdin.isatty():
+    if is_closed(sys.stdin) or sys.stdin.isatty():
         arguments.refuse("- is an image from stdin, and nothing is piped there; a file of that name is ./-")
     return sys.stdin.buffer
 
 
-def _outputs(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:
-    """Where to write the picture and the JSON; refuses to write over what is read."""
+def _outputs(arguments: argparse.Namespace) -> tuple[Path | None, Path | str | None]:
+    """Where to write the picture and the JSON, a file or `STDOUT`; refuses to write over what is read."""
     picture: Path | None = arguments.output
     if picture is None and arguments.json is None:
         picture = Path(f"{'stdin' if arguments.image == _STDIN else arguments.image.stem}_masks.png")
-    written = [path for path in (picture, arguments.json) if path is not None]
+    written = [path for path in (picture, arguments.json) if isinstance(path, Path)]
     read = [path for path in (arguments.image, arguments.mask) if path is not None]
     bundle = _real(arguments.bundle)
     for path in written:
@@ -200,6 +238,8 @@ def _outputs(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:
             arguments.refuse(f"{path} is an input and would be written over; choose another name for the output")
         if bundle in (_real(path), *_real(path).parents):
             arguments.refuse(f"{path} is the bundle or lies in it; choose another name for the output")
+    if arguments.json == STDOUT and is_closed(sys.stdout):
+        arguments.refuse("stdout is closed, and --json - writes to it; name a file")
     if len(written) == 2 and _real(written[0]) == _real(written[1]):
         arguments.refuse(f"the picture and the JSON cannot both be {picture}; choose two names")
     return picture, arguments.json
@@ -210,80 +250,8 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _entries(
-    masks: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], descriptions: list[dict[str, object]]
-) -> list[dict[str, Any]]:
-    """What the JSON says of each mask, bool [B, C, H, W]."""
-    from samrt.rle import bounding_box, encode
-
-    return [
-        {
-            "prompt": description,
-            "segmentation": encode(mask),
-            "predicted_iou": float(score),
-            "area": int(mask.sum()),
-            "bbox": list(bounding_box(mask)),
-        }
-        for prompt_masks, prompt_scores, description in zip(masks, scores, descriptions, strict=True)
-        for mask, score in zip(prompt_masks, prompt_scores, strict=True)
-    ]
-
-
-def _describe(path: Path, model: Model) -> dict[str, object]:
-    manifest = model.manifest
-    return {
-        "path": str(path),
-        "family": manifest.family,
-        "variant": manifest.variant,
-        "image_size": manifest.geometry.encoder_side,
-        "backend": str(model.choice),
-        "checkpoint_sha256": manifest.source.sha256,
-    }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    from samrt.files import replacing_file
-
-    with replacing_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def _write_picture(
-    path: Path,
-    image: npt.NDArray[np.uint8],
-    masks: npt.NDArray[np.bool_],
-    scores: npt.NDArray[np.float32],
-    marks: list[Marks],
-    region: Region | None,
-) -> None:
-    """One panel per output of a prompt, with that output's mask of every prompt in it."""
-    from samrt.overlay import draw_overlay, join_panels, write_png
-
-    prompts, outputs = scores.shape
-    panels = []
-    for output in range(outputs):
-        captions = [f"{score:.2f}" for score in scores[:, output]]
-        if scores.size > 1:
-            # The numbers of the printed lines.
-            captions = [f"{prompt * outputs + output + 1}  {captions[prompt]}" for prompt in range(prompts)]
-        panels.append(draw_overlay(image, masks[:, output], captions, marks, region))
-    write_png(path, join_panels(panels))
-
-
-def _print_summary(entries: list[dict[str, Any]]) -> None:
-    for number, entry in enumerate(entries, start=1):
-        height, width = entry["segmentation"]["size"]
-        x, y, box_width, box_height = entry["bbox"]
-        print(
-            f"mask {number}: score {entry['predicted_iou']:.3f}, "
-            f"area {entry['area']} px ({100 * entry['area'] / (height * width):.1f} %), "
-            f"box {x},{y},{x + box_width},{y + box_height}"
-        )
-
-
 def _png(text: str) -> Path:
-    if Path(text).suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(
-            f"the picture is a PNG: name it {Path(text).stem or 'masks'}.png, not {text!r}"
-        )
-    return Path(text)
+    path = output_path(text)
+    if path.suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"the picture is a PNG: name it {path.stem or 'masks'}.png, not {text!r}")
+    return path

@@ -15,17 +15,25 @@ from samrt.errors import InputError, OutputError
 from samrt.evaluation.baselines import disc_radius
 from samrt.evaluation.datasets import INDEX, Survey, fingerprint, open_data_sets, survey
 from samrt.evaluation.difference import paired_difference
-from samrt.evaluation.journal import ANOTHER_FOLDER, Journal, check_journal, read_records
+from samrt.evaluation.journal import ANOTHER_FOLDER, JOURNAL_MARK, Journal, check_journal, read_records
 from samrt.evaluation.protocol import DEFAULT_PROMPTS, PromptPlan, parse_prompts
 from samrt.evaluation.records import Record, evaluate_instances
-from samrt.evaluation.report import describe_left_out, markdown_report
-from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription, check_results, write_text
+from samrt.evaluation.report import REPORT_MARK, describe_left_out, markdown_report
+from samrt.evaluation.results import (
+    RESULTS_MARK,
+    DataSetSummary,
+    Evaluation,
+    ModelDescription,
+    check_results,
+    write_text,
+)
 from samrt.evaluation.sheet import choose_shown, draw_sheet
 from samrt.evaluation.summary import Row, Table, summarise, tabulate
 from samrt.evaluation.truths import DataSet, Item
+from samrt.files import check_mark
 from samrt.images import read_image
 from samrt.model import Model, load
-from samrt.overlay import write_png
+from samrt.png import PNG_MARK, write_png
 from samrt.progress import SILENT, Progress
 
 _RESULTS, _REPORT = "results.json", "results.md"
@@ -52,6 +60,7 @@ class Options:
         masks: where the maps of a panoptic JSON file lie, if not in the folder of its name.
         limit: only the first so many images of each data set.
         restart: begin anew where the output folder holds another evaluation.
+        overwrite: replace files in the output folder that have the results' names and are not an evaluation's.
     """
 
     prompts: str = DEFAULT_PROMPTS
@@ -59,6 +68,7 @@ class Options:
     masks: str | os.PathLike[str] | None = None
     limit: int | None = None
     restart: bool = False
+    overwrite: bool = False
 
 
 def evaluate(
@@ -99,7 +109,10 @@ def evaluate(
     for each in contenders:
         _check_output(folder, Path(each.bundle))
     _check_apart(folder, data_sets)
-    check_results(folder / _RESULTS, [each.name for each in data_sets], restart=options.restart)
+    names = [each.name for each in data_sets]
+    check_results(folder / _RESULTS, names, restart=options.restart, overwrite=options.overwrite)
+    if not options.overwrite:
+        _check_marks(folder, data_sets, plan, restart=options.restart)
     # All that can be refused is refused before the first image, the second model's part too.
     runs = [_Run.prepare(each, folder, name) for each, name in zip(contenders, _JOURNALS, strict=False)]
     headers = [{"prompts": plan.names, "data_set": fingerprint(each)} for each in data_sets]
@@ -126,9 +139,10 @@ def evaluate(
                     work = _Work(model, plan, summary.disc_radius)
                     _fill(journal, data_set, work, run.title(data_set, len(runs)), progress)
     evaluation = _results(runs, data_sets, summaries, plan)
-    write_text(folder / _RESULTS, evaluation.to_json())
-    pictures = list(_write_sheets(folder, runs[0], data_sets, plan, evaluation.rows))
-    write_text(folder / _REPORT, markdown_report(evaluation, pictures))
+    marks = (None, None) if options.overwrite else (RESULTS_MARK, REPORT_MARK)
+    write_text(folder / _RESULTS, evaluation.to_json(), marks[0])
+    pictures = list(_write_sheets(folder, runs[0], data_sets, plan, evaluation.rows, options.overwrite))
+    write_text(folder / _REPORT, markdown_report(evaluation, pictures), marks[1])
     return evaluation
 
 
@@ -240,7 +254,7 @@ def _results(
 
 
 def _write_sheets(
-    folder: Path, run: _Run, data_sets: Sequence[DataSet], plan: PromptPlan, rows: Sequence[Row]
+    folder: Path, run: _Run, data_sets: Sequence[DataSet], plan: PromptPlan, rows: Sequence[Row], overwrite: bool
 ) -> Iterator[str]:
     """Write the pictures; yields their names in `folder`."""
     means = {(row.data_set, row.prompt): row.answer.miou for row in rows}
@@ -248,9 +262,23 @@ def _write_sheets(
         for prompt in plan.shown:
             chosen = choose_shown(partial(run.records, data_set), prompt)
             title = f"{data_set.name}, {prompt}: mIoU {means[data_set.name, prompt]:.3f}; white line: annotation"
-            name = f"{data_set.name}_{prompt.replace(':', '_')}.png"
-            write_png(folder / name, draw_sheet(data_set, prompt, chosen, title))
+            name = _sheet_name(data_set, prompt)
+            write_png(folder / name, draw_sheet(data_set, prompt, chosen, title), overwrite=overwrite)
             yield name
+
+
+def _sheet_name(data_set: DataSet, prompt: str) -> str:
+    return f"{data_set.name}_{prompt.replace(':', '_')}.png"
+
+
+def _check_marks(folder: Path, data_sets: Sequence[DataSet], plan: PromptPlan, *, restart: bool) -> None:
+    """Raises OutputError if a file that would be replaced is not an evaluation's; `check_results` has its own."""
+    check_mark(folder / _REPORT, REPORT_MARK)
+    for data_set in data_sets:
+        for prompt in plan.shown:
+            check_mark(folder / _sheet_name(data_set, prompt), PNG_MARK)
+        for name in _JOURNALS if restart else ():
+            check_mark(folder / data_set.name / name, JOURNAL_MARK)
 
 
 def _check_output(folder: Path, bundle: Path) -> None:

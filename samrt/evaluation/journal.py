@@ -18,7 +18,10 @@ from samrt.errors import InputError, OutputError, Remedy
 from samrt.files import replacing_file
 
 FORMAT_VERSION = 1
+# By which a journal is known again: how its first line begins.
+JOURNAL_MARK = b'{"format_version":'
 ANOTHER_FOLDER = Remedy("choose another folder ({output})")
+OVERWRITE = Remedy("choose another folder ({output}), or replace it with {overwrite}", {"overwrite": True})
 RESTART = Remedy("choose another folder ({output}), or start anew with {restart}", {"restart": True})
 
 

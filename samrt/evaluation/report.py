@@ -58,6 +58,10 @@ def differences_table(evaluation: Evaluation) -> str:
     )
 
 
+# By which a page is known again; not shown.
+REPORT_MARK = b"<!-- samrt-evaluation -->"
+
+
 def terminal_report(evaluation: Evaluation) -> str:
     """The tables alone."""
     parts = [scores_table(evaluation.rows)]
@@ -69,6 +73,7 @@ def terminal_report(evaluation: Evaluation) -> str:
 def markdown_report(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str:
     """The text of results.md; `pictures` are file names beside it."""
     parts = [
+        REPORT_MARK.decode(),
         f"# Evaluation of {evaluation.model.family} {evaluation.model.variant}",
         _model(evaluation.model),
         "\n".join(f"- {_data_set(each)}" for each in evaluation.data_sets),
