@@ -240,6 +240,14 @@ def test_pictures_that_are_no_maps_are_named(folder: Path) -> None:
     with pytest.raises(InputError, match=r"masks/1\.png is a JPEG file"):
         survey(open_data_sets(folder)[0])
 
+    Image.fromarray(random_ids(1)).save(folder / "masks" / "1.png", format="JPEG2000")
+    with pytest.raises(InputError, match=r"masks/1\.png is a JPEG2000 file"):
+        survey(open_data_sets(folder)[0])
+
+    Image.fromarray(random_ids(1)).save(folder / "masks" / "1.png", format="TIFF", compression="jpeg")
+    with pytest.raises(InputError, match=r"masks/1\.png is a JPEG or WebP in a TIFF file"):
+        survey(open_data_sets(folder)[0])
+
 
 @pytest.mark.parametrize("name", ["images/1.png", "masks/2_b.png"])
 def test_missing_and_damaged_files_are_named(folder: Path, name: str) -> None:

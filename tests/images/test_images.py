@@ -11,6 +11,7 @@ import pytest
 
 from samrt.errors import InputError
 from samrt.images import read_image, read_part
+from samrt.images.kinds import UNIT_HIGH, UNIT_LOW
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 ALPHA = np.full((5, 7, 1), 9, np.uint8)
@@ -53,6 +54,10 @@ def test_floating_arrays_in_0_to_1(dtype: Any) -> None:
 def test_floating_arrays_off_by_a_rounding_error_are_clipped(off: float) -> None:
     image = np.array([[1.0, 0.5], [0.0, 1.0]], np.float32) * np.float32(off) + np.array([0, 0, -1e-7, 0]).reshape(2, 2)
     assert read_image(image)[..., 0].tolist() == [[255, 127 if off < 1 else 128], [0, 255]]
+
+
+def test_floating_arrays_at_the_bounds_of_rounding() -> None:
+    assert read_image(np.array([[UNIT_LOW, UNIT_HIGH]]))[0, :, 0].tolist() == [0, 255]
 
 
 def test_floating_arrays_are_rounded() -> None:

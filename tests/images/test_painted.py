@@ -100,6 +100,7 @@ PHOTO = np.dstack([np.add.outer(np.arange(H), np.arange(W)) + 40] * 3).astype(np
         (PHOTO, r"it is not clear what is painted in .*\d\d% of what is not black is neither dark nor bright"),
         (np.dstack([PHOTO, WHITE]), "it is not clear what is painted"),
         (np.dstack([WHITE] * 3) // 5 * 2 + PHOTO // 9, "it is not clear what is painted"),
+        (PHOTO // 4, r"its levels are \d\d between 10 and \d\d of 255"),
     ],
 )
 def test_pictures_that_are_no_masks(picture: np.ndarray, message: str) -> None:
