@@ -1,4 +1,4 @@
-"""Writing masks as a data set in COCO's format, which pycocotools, FiftyOne, CVAT and `samrt eval` read.
+"""Writing masks as a data set in COCO's format, which pycocotools, FiftyOne, CVAT and `samrt.evaluation` read.
 
 The format is that of cocodataset.org/#format-data, with compressed run lengths and a `score` for each annotation.
 
