@@ -12,6 +12,8 @@ import models
 import numpy as np
 import side_by_side
 
+from samrt.backends.importing import import_onnxruntime
+
 
 def samrt_bundle(cache: Path) -> side_by_side.Call:
     from samrt.backends.session import open_session
@@ -36,7 +38,7 @@ def meta_torch(cache: Path) -> side_by_side.Call:
 
 
 def meta_onnxruntime(cache: Path, memory_pattern: bool = True) -> side_by_side.Call:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.enable_mem_pattern = memory_pattern
