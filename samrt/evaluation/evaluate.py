@@ -217,6 +217,8 @@ def _summary(data_set: DataSet, found: Survey) -> DataSetSummary:
         median_area=found.median_area,
         disc_radius=disc_radius(found.median_area),
         left_out=found.left_out,
+        left_out_named=found.named,
+        notes=data_set.notes,
     )
 
 
@@ -224,6 +226,8 @@ def _tell(summary: DataSetSummary, found: Survey, progress: Progress) -> None:
     left_out = describe_left_out(summary)
     if left_out:
         progress.say(f"{summary.name}: left out {left_out}")
+    for note in summary.notes:
+        progress.say(f"{summary.name}: {note}")
     if found.turned:
         progress.say(
             f"{summary.name}: {found.turned} of {summary.images} images are rotated by their EXIF orientation; "
