@@ -165,7 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         metavar="N",
         type=int,
-        help="number of threads of onnxruntime (default: one per core); no effect on a GPU",
+        help="number of threads of onnxruntime (default: one per usable core, see `samrt doctor`); no effect on a GPU",
     )
     parser.set_defaults(refuse=parser.error)
 
