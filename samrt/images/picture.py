@@ -116,7 +116,6 @@ class Picture:
             whole = complete_jpeg(self.file.read())
             if whole is None:
                 raise
-            whole.info["exif"] = self.image.info.get("exif", b"")
             self.image = whole
         return self.image
 
