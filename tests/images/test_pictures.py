@@ -235,6 +235,8 @@ def test_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pil_image_that_cannot_be_decoded() -> None:
     image = PIL.Image.open(io.BytesIO(saved(NOISE, "PNG")[:5000]))
     assert refusal(image).startswith("the PIL image is truncated")
+    jpeg = saved(PHOTO, "JPEG")
+    np.testing.assert_array_equal(read_image(PIL.Image.open(io.BytesIO(jpeg[:-2]))), read_image(jpeg))
     with PIL.Image.open(io.BytesIO(saved(PHOTO, "PNG"))) as image:
         pass
     assert refusal(image).startswith("the PIL image cannot be decoded")
