@@ -41,7 +41,7 @@ def read_painted(source: FileSource) -> NDArray[np.bool_]:
     near = np.ones((2 * _MEET + 1, 2 * _MEET + 1), np.uint8)
     between = [cv2.dilate(clear.view(np.uint8), near) != 0 for clear in (levels < dark, levels >= _BRIGHT)]
     doubts = (levels >= dark) & (levels < _BRIGHT) & ~(between[0] & between[1])
-    share = np.count_nonzero(doubts) / max(1, int(np.count_nonzero(levels >= dark)))
+    share = float(doubts.sum()) / max(1, int((levels >= dark).sum()))
     painted: NDArray[np.bool_] = levels >= _HALF
     if share > _DOUBT or not painted.any():
         raise InputError(
