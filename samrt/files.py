@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from samrt.errors import OutputError, Remedy
 from samrt.exchange import exchange
+from samrt.processes import this_process
 
 _READ_SIZE = 1 << 20
 # Marks lie within so many bytes.
@@ -97,14 +98,17 @@ def replacing_file(target: str | os.PathLike[str], mark: bytes | None = None) ->
         temporary = _name_beside(file)
         # Not tempfile's: those are readable by their owner only, and the umask is unknown without changing it.
         temporary.touch(exist_ok=False)
+        process = this_process()
         try:
             yield temporary
+            _check_process(process, target)
             _sync(temporary)
             # Again: the work in between may have been long.
             check_mark(file, mark)
             temporary.replace(file)
         finally:
-            temporary.unlink(missing_ok=True)
+            if process == this_process():
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -124,14 +128,17 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
             raise OutputError(f"cannot write the folder {target}: a file of that name exists; choose another name")
         temporary = _name_beside(folder)
         temporary.mkdir()
+        process = this_process()
         try:
             yield temporary
+            _check_process(process, target)
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _sync(path)
             _swap_folder(temporary, folder)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if process == this_process():
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _swap_folder(fresh: Path, target: Path) -> None:
@@ -155,6 +162,13 @@ def _swap_folder(fresh: Path, target: Path) -> None:
         else:
             shutil.rmtree(old, ignore_errors=True)
             return
+
+
+def _check_process(process: tuple[int, int], target: str | os.PathLike[str]) -> None:
+    if process != this_process():
+        raise OutputError(
+            f"{target} was not written by this process, which was forked meanwhile; its parent goes on writing it"
+        )
 
 
 @contextmanager

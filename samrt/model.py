@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +24,7 @@ from samrt.engines.selection import Choice, check_backend
 from samrt.geometry import normalize_and_pad, resize_image
 from samrt.images import ImageSource
 from samrt.masks import ambiguous_masks, single_mask
+from samrt.pickling import Origin, PickledByPath
 from samrt.prompts import Prompts, fit_geometry, read_prompts, to_input_frame
 from samrt.sam_module import SamModule
 from samrt.scribble import Scribble, add_scribble, mask_prompt
@@ -46,7 +46,8 @@ def load(
             this machine's GPU, else ONNX Runtime. `Model.choice` says what was chosen, and why not others.
         device_options: which GPU, whose stream, CUDA graphs or not; ignored by ONNX Runtime.
         precision: "fp32" or "fp16", of the bundle's forms; None: the best for the backend, which is fp32 on a CPU.
-        threads: that ONNX Runtime computes with; None: one per core. Ignored by the GPU backends.
+        threads: that ONNX Runtime computes with; None: one per core that this process may use,
+            as `samrt doctor` shows it. Ignored by the GPU backends.
 
     Raises:
         BundleError: the bundle is missing, damaged, tampered with, or contradicts itself.
@@ -64,7 +65,7 @@ def load(
     return Model(open_bundle(path), backend, device_options, precision=precision, threads=threads)
 
 
-class Model(SamModule):
+class Model(SamModule, PickledByPath):
     """A loaded bundle. Its methods may be called from several threads; close it, or use it in a `with` block."""
 
     def __init__(
@@ -77,6 +78,7 @@ class Model(SamModule):
         threads: int | None = None,
     ) -> None:
         self._bundle = bundle
+        self._origin = Origin(bundle.folder, bundle.manifest, backend, device_options, precision, threads)
         self._gpu = (device_options or DeviceOptions()).device
         self._session = open_session(bundle, backend, device_options, precision=precision, threads=threads)
         self._encoder = Encoder(self._session, bundle.manifest)
@@ -116,8 +118,9 @@ class Model(SamModule):
         """Encode an image, the slow step that all prompts on it share.
 
         Args:
-            image: a path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], uint8 in 0..255 or
-                floating in 0..1.
+            image: a path, the bytes of an image file, a file opened in binary mode, a PIL image, or an array [H, W],
+                [H, W, 1], [H, W, 3] or [H, W, 4], uint8 in 0..255 or floating in 0..1. docs/images.md says what becomes
+                of each kind.
             image_format: the order of an array's channels: "RGB", "BGR", "RGBA", "BGRA" or "GREY".
             region: x0, y0, x1, y1, whole numbers in pixels of the image: only that part is seen, at the model's full
                 resolution. Prompts and masks stay in pixels of the whole image; prompts must lie in the region. What
@@ -330,7 +333,5 @@ class Model(SamModule):
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from samrt.device.driver import check, context_of_pointer, current_context, load_core, load_driver, primary_context
+from samrt.device.driver import (
+    check,
+    check_process,
+    context_of_pointer,
+    current_context,
+    load_core,
+    load_driver,
+    primary_context,
+)
 from samrt.device.memory import Memory
 from samrt.device.session import DeviceSession
 from samrt.errors import BackendError, InputError
@@ -128,6 +136,9 @@ class DeviceArray:
                 check(driver.cuMemcpyDtoH(result.ctypes.data, self.ptr, self.nbytes), "a copy to the host")
         return result
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise InputError("an array in GPU memory is not pickled or copied; copy it to the host with numpy() first")
+
     def close(self) -> None:
         """Give up the memory: it is freed when no slice and no DLPack export of it is left. May be called again.
 
@@ -138,6 +149,7 @@ class DeviceArray:
     def _held(self) -> Memory:
         if self._memory is None:
             raise BackendError("this array in GPU memory is closed; compute it again")
+        check_process(self._memory.process, "this array in GPU memory was made")
         return self._memory
 
     def _view(self) -> Any:
