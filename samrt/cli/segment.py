@@ -178,7 +178,8 @@ def run(arguments: argparse.Namespace) -> int:
     from samrt import coco
     from samrt.cli.results import MARK
     from samrt.files import check_target
-    from samrt.images import open_picture, read_image
+    from samrt.images import read_image
+    from samrt.images.picture import open_picture
     from samrt.model import load
     from samrt.png import PNG_MARK
 
