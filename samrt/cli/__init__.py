@@ -12,6 +12,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from samrt.cli.memory import out_of_memory
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     open_missing()
+    if not sys.warnoptions:
+        # What Pillow finds odd about a picture; an error says what matters.
+        warnings.filterwarnings("ignore", module="PIL")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names need not be valid text, nor fit the terminal's encoding; stderr escapes them the same way.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -16,6 +16,14 @@ def output_path(text: str) -> Path:
     return Path(text)
 
 
+def png_path(text: str) -> Path:
+    """The same of a picture."""
+    path = output_path(text)
+    if path.suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"the picture is a PNG: name it {path.stem or 'masks'}.png, not {text!r}")
+    return path
+
+
 def output_path_or_stdout(text: str) -> Path | str:
-    """The same, or `STDOUT`."""
+    """The same as `output_path`, or `STDOUT`."""
     return STDOUT if text in _STDOUT_NAMES else Path(text)

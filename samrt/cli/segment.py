@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from samrt.bundle.default import default_bundle
-from samrt.cli.outputs import STDOUT, output_path, output_path_or_stdout
+from samrt.cli.outputs import STDOUT, output_path, output_path_or_stdout, png_path
 from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, parse_region, read_prompt_arguments
 from samrt.cli.remedies import in_flags
-from samrt.cli.streams import is_closed, tell
+from samrt.cli.streams import is_closed, quiet, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="return the masks of an ambiguous prompt, three for SAM, instead of one",
     )
     parser.add_argument(
-        "-o", "--output", metavar="OUT.png", type=_png, help="draw the masks over the image and write this file"
+        "-o", "--output", metavar="OUT.png", type=png_path, help="draw the masks over the image and write this file"
     )
     parser.add_argument(
         "--json",
@@ -179,18 +179,13 @@ def run(arguments: argparse.Namespace) -> int:
     from samrt.cli.results import MARK
     from samrt.files import check_target
     from samrt.images import read_image
-    from samrt.images.picture import open_picture
     from samrt.model import load
     from samrt.png import PNG_MARK
 
     for path, mark in ((outputs.picture, PNG_MARK), (outputs.json, MARK), (outputs.coco, coco.MARK)):
         if path is not None and path != STDOUT:
             check_target(path, None if arguments.overwrite else mark)
-    image = read_image(_image_source(arguments))
-    for path in arguments.images[1:]:
-        with open_picture(path):  # what is no picture ends here, before hours of work
-            pass
-    prompts = read_prompt_arguments(arguments)
+    image, prompts = _read_inputs(arguments)
     several = len(arguments.images) > 1
     writer = coco.CocoWriter(arguments.category)
     say = tell if outputs.json == STDOUT else print
@@ -201,7 +196,9 @@ def run(arguments: argparse.Namespace) -> int:
         loaded = time.perf_counter()
         for path in arguments.images:
             with _naming(path if several else None):
-                image = image if path is arguments.images[0] else read_image(path)
+                if path is not arguments.images[0]:
+                    with quiet():
+                        image = read_image(path)
                 results = work.segment(model, image)
                 rles = [entry["segmentation"] for entry in results.entries]
                 writer.add(path, image.shape[:2], rles, results.scores.ravel().tolist())
@@ -254,6 +251,20 @@ class _Work:
         self.encoding += encoded - begun
         self.decoding += time.perf_counter() - encoded
         return results
+
+
+def _read_inputs(arguments: argparse.Namespace) -> tuple[npt.NDArray[np.uint8], PromptArguments]:
+    """The first image, and the prompts."""
+    from samrt.images import read_image
+    from samrt.images.picture import open_picture
+
+    source = _image_source(arguments)
+    with quiet():
+        image = read_image(source)
+        for path in arguments.images[1:]:
+            with open_picture(path):  # what is no picture ends here, before hours of work
+                pass
+        return image, read_prompt_arguments(arguments)
 
 
 def _image_source(arguments: argparse.Namespace) -> Path | IO[bytes]:
@@ -333,10 +344,3 @@ def _outputs(arguments: argparse.Namespace) -> _Outputs:
 def _real(path: Path) -> Path:
     # Unlike Path.resolve, answers for links in a circle too.
     return Path(os.path.realpath(path))
-
-
-def _png(text: str) -> Path:
-    path = output_path(text)
-    if path.suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(f"the picture is a PNG: name it {path.stem or 'masks'}.png, not {text!r}")
-    return path
