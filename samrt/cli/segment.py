@@ -314,7 +314,7 @@ def _outputs(arguments: argparse.Namespace) -> _Outputs:
         arguments.refuse(
             f"{len(images)} images: their masks go into one data set, --coco OUT.json; -o and --json are of one image"
         )
-    if images[0] == _STDIN and arguments.coco is not None:
+    if _STDIN in images and arguments.coco is not None:
         arguments.refuse("an image from stdin has no name, and the data set of --coco names its images; name a file")
     known: set[Path] = set()
     for image in images:

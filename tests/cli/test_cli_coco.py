@@ -93,6 +93,7 @@ def test_one_image_into_a_data_set_and_into_json_has_the_same_masks(run: Run, fo
         (("--coco", "{bundle}/set.json"), "is the bundle or lies in it"),
         (("--coco", "a.json", "--json", "a.json"), "two outputs cannot both be"),
         (("--coco", "-"), "is not written to stdout"),
+        (("-", "--coco", "set.json"), "an image from stdin has no name"),
         (("--category", "cup"), "--category is of the data set of --coco"),
     ],
 )
