@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from export_reuse import reuse
@@ -175,6 +176,23 @@ def test_a_bundle_does_not_replace_something_else(small_checkpoint: Path, tmp_pa
     with pytest.raises(OutputError, match="a bundle is a folder; name it bundle"):
         export(small_checkpoint, tmp_path / "bundle.zip")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_what_comes_to_the_folder_while_the_work_goes_on_stays(
+    small_bundle: Path, small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reuse(small_bundle, monkeypatch)
+    fill = pipeline._fill
+
+    def slow(*given: Any) -> Any:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "notes.txt").write_text("mine")
+        return fill(*given)
+
+    monkeypatch.setattr(pipeline, "_fill", slow)
+    with pytest.raises(OutputError, match="mine is a folder that holds other things than a bundle"):
+        export(small_checkpoint, tmp_path / "mine")
+    assert everything_in(tmp_path).keys() == {"mine/notes.txt"}
 
 
 def test_a_bundle_does_not_replace_the_folder_of_the_checkpoint(small_checkpoint: Path, tmp_path: Path) -> None:
