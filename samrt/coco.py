@@ -2,7 +2,7 @@
 
 The format is that of cocodataset.org/#format-data, with compressed run lengths and a `score` for each annotation.
 
-    writer = CocoWriter()
+    writer = samrt.CocoWriter()
     writer.add("photos/a.jpg", (height, width), [rle.encode(mask)], [score])
     writer.write("set.json")
 """

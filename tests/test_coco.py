@@ -12,8 +12,7 @@ from evaluation_data import HEIGHT, WIDTH, random_ids, random_image, rectangle
 from PIL import Image
 from pycocotools.coco import COCO
 
-from samrt import InputError, OutputError, rle
-from samrt.coco import CocoWriter
+from samrt import CocoWriter, InputError, OutputError, rle
 from samrt.evaluation.datasets import open_data_sets, survey
 
 # pycocotools' arrays do not know numpy 2's copy keyword.

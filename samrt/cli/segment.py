@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from samrt.bundle.default import default_bundle
 from samrt.cli.outputs import STDOUT, output_path, output_path_or_stdout
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from samrt.cli.results import Results
     from samrt.embedding import Region
     from samrt.model import Model
+
+_STDIN = Path("-")
 
 DESCRIPTION = """\
 Predict masks for prompts on an image. Writes the masks drawn over the image (-o), the masks as COCO run lengths
@@ -56,6 +58,9 @@ a data set in COCO's format, of one image or of several with the same prompts (a
 with your own model instead of the one that comes with samrt:
   samrt segment photo.jpg --bundle vit_b --point 420,310
 
+an image from another program:
+  curl -s https://example.com/photo.jpg | samrt segment - --point 420,310 -o cup.png
+
 Without -o, --json and --coco, the masks of photo.jpg are drawn to photo_masks.png in the current folder. A file that is
 there is replaced only if samrt wrote it, or with --overwrite. stdout has one line per mask (score, area, box as
 x0,y0,x1,y1), or with --json - the JSON alone; stderr has the times, and a warning for each empty mask, which the data
@@ -71,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         type=Path,
         nargs="+",
-        help="an image file; several need --coco and get the same prompts",
+        help="an image file, or - for stdin; several need --coco and get the same prompts",
     )
     parser.add_argument(
         "--bundle", metavar="B", type=Path, help="the model: the folder of a bundle (default: the model in samrt)"
@@ -99,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         metavar="FILE",
         type=Path,
-        help="a PNG of the image's size, black except where the object is painted; "
+        help="a picture of the image's size, black except where the object is painted in white or a bright colour; "
         "or a .npy file with the low_res_masks of an earlier prediction, float logits [1, L, L]. For a .npy file alone "
         "the model that comes with samrt returns an empty mask: add a point or a box",
     )
@@ -160,7 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         metavar="N",
         type=int,
-        help="number of threads of onnxruntime (default: one per core); no effect on a GPU",
+        help="number of threads of onnxruntime (default: one per usable core, see `samrt doctor`); no effect on a GPU",
     )
     parser.set_defaults(refuse=parser.error)
 
@@ -173,14 +178,15 @@ def run(arguments: argparse.Namespace) -> int:
     from samrt import coco
     from samrt.cli.results import MARK
     from samrt.files import check_target
-    from samrt.images import open_picture, read_image
+    from samrt.images import read_image
+    from samrt.images.picture import open_picture
     from samrt.model import load
     from samrt.png import PNG_MARK
 
     for path, mark in ((outputs.picture, PNG_MARK), (outputs.json, MARK), (outputs.coco, coco.MARK)):
         if path is not None and path != STDOUT:
             check_target(path, None if arguments.overwrite else mark)
-    image = read_image(arguments.images[0])
+    image = read_image(_image_source(arguments))
     for path in arguments.images[1:]:
         with open_picture(path):  # what is no picture ends here, before hours of work
             pass
@@ -250,6 +256,16 @@ class _Work:
         return results
 
 
+def _image_source(arguments: argparse.Namespace) -> Path | IO[bytes]:
+    """The first image."""
+    image: Path = arguments.images[0]
+    if image != _STDIN:
+        return image
+    if is_closed(sys.stdin) or sys.stdin.isatty():
+        arguments.refuse("- is an image from stdin, and nothing is piped there; a file of that name is ./-")
+    return sys.stdin.buffer
+
+
 @contextmanager
 def _naming(path: Path | None) -> Iterator[None]:
     """Name the image in an error about it, where there are several."""
@@ -287,13 +303,15 @@ def _outputs(arguments: argparse.Namespace) -> _Outputs:
         arguments.refuse(
             f"{len(images)} images: their masks go into one data set, --coco OUT.json; -o and --json are of one image"
         )
+    if images[0] == _STDIN and arguments.coco is not None:
+        arguments.refuse("an image from stdin has no name, and the data set of --coco names its images; name a file")
     known: set[Path] = set()
     for image in images:
         if _real(image) in known:
             arguments.refuse(f"{image} is given twice; name each image once")
         known.add(_real(image))
     if picture is None and arguments.json is None and arguments.coco is None:
-        picture = Path(f"{images[0].stem}_masks.png")
+        picture = Path(f"{'stdin' if images[0] == _STDIN else images[0].stem}_masks.png")
     if arguments.category != "object" and arguments.coco is None:
         arguments.refuse("--category is of the data set of --coco; give both")
     written = [path for path in (picture, arguments.json, arguments.coco) if isinstance(path, Path)]

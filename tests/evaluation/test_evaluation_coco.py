@@ -296,5 +296,5 @@ def test_a_panoptic_map_that_is_a_jpeg_is_refused(panoptic: Path, tmp_path: Path
     path = tmp_path / "panoptic" / "a.png"
     Image.open(path).save(path, format="JPEG")
 
-    with pytest.raises(InputError, match=r"a\.png is a JPEG"):
+    with pytest.raises(InputError, match=r"a\.png is a JPEG file"):
         truths_of(panoptic)
