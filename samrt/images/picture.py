@@ -72,18 +72,20 @@ class Picture:
         name: what errors call it.
         image: as Pillow opened it, or as the caller gave it; decoded after `load`.
         kind: Pillow's mode; with ";16" where the file has 16 bits per channel, of which Pillow keeps the high 8.
-        file: the file; None for a PIL image of the caller.
+        file: the file; None for a PIL image of the caller that is decoded, or that is not at its first frame.
+        as_it_is: no orientation is applied, as for a PIL image of the caller.
     """
 
     name: str
     image: PIL.Image.Image
     kind: str
     file: IO[bytes] | None = None
+    as_it_is: bool = False
 
     @property
     def orientation(self) -> int:
-        """1 to 8, as EXIF defines it; 1 for a PIL image, which is taken as it is."""
-        if self.file is None:
+        """1 to 8, as EXIF defines it."""
+        if self.as_it_is:
             return 1
         if self.image.format == "PNG" and "exif" not in self.image.info:
             self.load()  # it may follow the pixels
@@ -116,7 +118,6 @@ class Picture:
             whole = complete_jpeg(self.file.read())
             if whole is None:
                 raise
-            whole.info["exif"] = self.image.info.get("exif", b"")
             self.image = whole
         return self.image
 
@@ -142,7 +143,8 @@ def open_picture(source: FileSource) -> Iterator[Picture]:
 
 def given(image: PIL.Image.Image) -> Picture:
     """A caller's PIL image."""
-    return Picture("the PIL image", image, _kind(image))
+    file = getattr(image, "fp", None) if getattr(image, "tile", None) and image.tell() == 0 else None
+    return Picture("the PIL image", image, _kind(image), file, as_it_is=True)
 
 
 @contextmanager

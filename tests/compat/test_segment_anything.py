@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.util
+import pickle
 import re
 import shutil
 import subprocess
@@ -90,7 +91,10 @@ def test_install_again_changes_the_bundle_and_uninstall_undoes_it(toy_bundle: Pa
     for bundle, side in ((toy_bundle, 64), (samrt.open_bundle(other), 128), (None, 512)):
         compat.install(bundle)
         assert compat.sam_model_registry["default"]().image_encoder.img_size == side
-    compat.install(toy_bundle, threads=1)
+    compat.install(other, threads=1)
+    shutil.rmtree(other)
+    write_toy_bundle(other)
+    assert compat.build_sam().image_encoder.img_size == 64
     compat.uninstall()
     assert "segment_anything.utils.transforms" not in sys.modules
     assert compat.build_sam_vit_l(None).image_size == 512
@@ -240,7 +244,15 @@ def test_a_client_that_resizes_to_1024_is_refused(sam: Any) -> None:
         predictor.predict(box=BOXES)
 
 
-@pytest.mark.parametrize("load", [compat.build_sam, lambda path: compat.SamPredictor(samrt.load(path))])
+@pytest.mark.parametrize(
+    "load",
+    [
+        compat.build_sam,
+        lambda path: pickle.loads(pickle.dumps(compat.build_sam(path))),
+        lambda path: compat.SamPredictor(samrt.load(path)),
+    ],
+    ids=["built", "pickled", "predictor"],
+)
 def test_models_count_as_long_as_they_live(load: Any, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from samrt.compat.segment_anything.utils.transforms import ResizeLongestSide
 

@@ -12,7 +12,7 @@ from written_files import png, saved, tiff
 
 from samrt.errors import InputError
 from samrt.images import read_image
-from samrt.images.kinds import KINDS
+from samrt.images.kinds import KINDS, rgb_into
 from samrt.images.picture import given, open_picture
 
 H, W = 5, 7
@@ -110,6 +110,7 @@ CASES: list[tuple[str, str, bytes | Image, np.ndarray, int]] = [
     ("RGB;16", "PNG of 16 bits", png(of_bits(16, 3), 2), scaled(of_bits(16, 3), 65535), 0),
     ("RGB;16", "TIFF of 12 bits", tiff(of_bits(12, 3), 2), scaled(of_bits(12, 3), 4095), 0),
     ("RGB;16", "TIFF, big-endian", tiff(of_bits(12, 3), 2, order=">"), scaled(of_bits(12, 3), 4095), 0),
+    ("RGB;16", "PIL, not decoded", PIL.Image.open(BytesIO(png(of_bits(10, 3), 2))), scaled(of_bits(10, 3), 1023), 0),
     ("RGBA;16", "PNG", png(of_bits(12, 4), 6), scaled(of_bits(12, 3), 4095), 0),
     ("RGBA;16", "TIFF", tiff(of_bits(12, 4), 2, {EXTRA: 2}), scaled(of_bits(12, 3), 4095), 0),
     ("LA;16", "PNG", png(of_bits(12, 2), 4), grey(scaled(of_bits(12), 4095)), 0),
@@ -120,7 +121,6 @@ REFUSED: list[tuple[str, str, bytes | Image, str]] = [
     ("I", "large", tiff(np.full((H, W, 1), 70000, np.int32), 1), "to 70000, whose range is unknown"),
     ("F", "0..255", tiff(RGB[..., :1].astype(np.float32), 1), r"lies in \d+..2\d\d; divide by its range"),
     ("F", "NaN", tiff(np.full((H, W, 1), np.nan, np.float32), 1), "contains NaN"),
-    ("RGB;16", "PIL, not decoded", PIL.Image.open(BytesIO(png(LEVELS[..., :3], 2))), "pass the file's"),
     ("RGBX;16", "TIFF", tiff(LEVELS, 2, {EXTRA: 0}), "kind RGBX;16 .*does not convert; save it with 8 bits"),
     ("RGBa;16", "TIFF", tiff(LEVELS, 2, {EXTRA: 1}), "kind RGBa;16 "),
     ("CMYK;16", "TIFF", tiff(LEVELS, 5), "kind CMYK;16 "),
@@ -159,6 +159,13 @@ def test_every_kind_is_tried() -> None:
     assert {case[0] for case in CASES} | {case[0] for case in REFUSED} == set(KINDS)
     refused = {kind for kind, entry in KINDS.items() if entry.result == "refused"}
     assert {case[0] for case in CASES} == set(KINDS) - refused
+
+
+def test_pil_image_of_16_bits_without_its_file() -> None:
+    picture = given(PIL.Image.open(BytesIO(png(of_bits(10, 3), 2))))
+    picture.file = None  # as where it is at another frame than the first
+    with pytest.raises(InputError, match="of which Pillow keeps the high 8; pass the file's path"):
+        rgb_into(np.empty((H, W, 3), np.uint8), picture, (0, 0, W, H))
 
 
 def test_mode_that_no_row_knows() -> None:

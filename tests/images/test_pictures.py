@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import sys
 import warnings
@@ -109,7 +110,8 @@ def test_jpeg_without_its_end_marker_is_whole_or_truncated(options: dict[str, An
     np.testing.assert_array_equal(read_image(turned[:-2]), read_image(file)[::-1, ::-1])
     assert file[-2:] == b"\xff\xd9"
     start = file.index(b"\xff\xda") + 14
-    for length in range(start, len(file) - 4, max(1, (len(file) - start) // 80)):
+    restarts = {place.start() + n for place in re.finditer(rb"\xff[\xd0-\xd7]", file[start:]) for n in (0, 1)}
+    for length in {*range(start, len(file) - 4, max(1, (len(file) - start) // 80)), *(start + n for n in restarts)}:
         assert "truncated" in refusal(file[:length])
 
 
@@ -233,6 +235,8 @@ def test_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pil_image_that_cannot_be_decoded() -> None:
     image = PIL.Image.open(io.BytesIO(saved(NOISE, "PNG")[:5000]))
     assert refusal(image).startswith("the PIL image is truncated")
+    jpeg = saved(PHOTO, "JPEG")
+    np.testing.assert_array_equal(read_image(PIL.Image.open(io.BytesIO(jpeg[:-2]))), read_image(jpeg))
     with PIL.Image.open(io.BytesIO(saved(PHOTO, "PNG"))) as image:
         pass
     assert refusal(image).startswith("the PIL image cannot be decoded")

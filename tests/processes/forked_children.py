@@ -112,7 +112,7 @@ def while_another_thread(work: Callable[[], object]) -> Callable[[], str]:
         thread = threading.Thread(target=repeat)
         thread.start()
         try:
-            return next((end for end in (ending(predict, end_here) for _ in range(6)) if end != "exit 0"), "exit 0")
+            return next((end for end in (ending(predict, end_here) for _ in range(3)) if end != "exit 0"), "exit 0")
         finally:
             stop.set()
             thread.join()

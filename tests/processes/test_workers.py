@@ -25,14 +25,19 @@ pytest_plugins = ("toy_fixtures",)
 FOLDER = Path(__file__).parent
 
 
-@pytest.mark.parametrize("what", ["multiprocessing", "data_loader"])
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_workers_predict_and_end(toy_bundle: Path, what: str, method: str) -> None:
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"this system has no start method {method}")
-    if (what, method) == ("data_loader", "forkserver"):
-        pytest.skip("takes longer and pickles as spawn does")
-    command = [sys.executable, str(FOLDER / "workers.py"), what, method, str(toy_bundle)]
+METHODS = multiprocessing.get_all_start_methods()
+
+
+@pytest.mark.parametrize(
+    ("what", "methods"),
+    [
+        *(("multiprocessing", [method]) for method in METHODS),
+        # In one process, because each imports torch.
+        ("data_loader", [method for method in METHODS if method != "forkserver"]),
+    ],
+)
+def test_workers_predict_and_end(toy_bundle: Path, what: str, methods: list[str]) -> None:
+    command = [sys.executable, str(FOLDER / "workers.py"), str(toy_bundle), what, *methods]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, _errors(result.stderr)) == (0, [])
 

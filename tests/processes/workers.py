@@ -1,4 +1,4 @@
-"""A model in workers of `multiprocessing` or torch's DataLoader, by one start method. Run by test_workers.py."""
+"""A model in workers of `multiprocessing` or torch's DataLoader, by start methods. Run by test_workers.py."""
 
 from __future__ import annotations
 
@@ -76,11 +76,12 @@ def check_data_loader(method: str, model: samrt.Model) -> None:
 
 
 if __name__ == "__main__":
-    what, start_method, bundle = sys.argv[1:]
+    bundle, what, *start_methods = sys.argv[1:]
     with samrt.load(bundle, threads=1) as loaded:
-        if what == "multiprocessing":
-            check_pool(start_method, loaded)
-            check_process(start_method, loaded)
-        else:
-            check_data_loader(start_method, loaded)
+        for start_method in start_methods:
+            if what == "data_loader":
+                check_data_loader(start_method, loaded)
+            else:
+                check_pool(start_method, loaded)
+                check_process(start_method, loaded)
         low_res(loaded, loaded.encode(IMAGES[0]))
