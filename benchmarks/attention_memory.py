@@ -7,7 +7,6 @@ tokens x tokens) are part of the scratch memory. The weights are random, because
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from report import add_output, write_report
 from torch import Tensor, nn
 
 from samrt.bundle.contract import Graph
@@ -200,7 +200,7 @@ def whole_encoders(flavour: Flavour) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, help="write the results here, as JSON")
+    add_output(parser)
     arguments = parser.parse_args()
     flavour = import_flavour("tensorrt_rtx")
     prepare_plugin(flavour, CAPABILITIES, Lines(print))
@@ -225,7 +225,7 @@ def main() -> None:
     for title in list(report["scratch_mb"])[1:]:
         print(title, report["scratch_mb"][title])
     if arguments.output:
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_report(arguments.output, report)
 
 
 if __name__ == "__main__":

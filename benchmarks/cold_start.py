@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from report import add_output, write_report
 from side_by_side import machine
 
 STEPS = ("import samrt", "load the bundle", "encode the image", "predict a mask")
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("image", type=Path)
     parser.add_argument("--python", default=sys.executable, help="the interpreter whose samrt is measured")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("-o", "--output", type=Path, help="write the results here, as JSON")
+    add_output(parser)
     arguments = parser.parse_args()
     # -I: not the samrt of the current folder.
     command = [arguments.python, "-I", "-c", PROGRAM, str(arguments.bundle), str(arguments.image)]
@@ -65,7 +66,7 @@ def main() -> None:
             "median_seconds_together": round(total, 4),
             "peak_rss_gib": round(peak, 3),
         }
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_report(arguments.output, report)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ Nothing runs, so no GPU is needed. The weights are random, because the builder d
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
+
+from report import add_output, write_report
 
 from samrt.engines.builder.engine import BuildOptions, build_engine
 from samrt.engines.flavours import import_flavour
@@ -34,7 +35,7 @@ TARGET = BuildOptions(compute_capabilities=("8.6",))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, help="write the results here, as JSON")
+    add_output(parser)
     arguments = parser.parse_args()
     from seeded import RELEASED_DECODER, vit_state
 
@@ -61,7 +62,7 @@ def main() -> None:
         "engines": figures,
     }
     if arguments.output:
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_report(arguments.output, report)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ result of the last call (all results are compared), and its peak of resident mem
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from report import add_output, write_report
 
 Call = Callable[[], NDArray[np.float32]]
 PACKAGES = ("samrt", "torch", "onnx", "onnxruntime", "openvino", "numpy", "opencv-python-headless", "segment-anything")
@@ -32,7 +32,7 @@ def main(script: str, contenders: Mapping[str, Callable[[Path], Call]], prepare:
     parser.add_argument("--rounds", type=int, default=5, help="calls of each contender after one warm-up (default 5)")
     parser.add_argument("--cache", type=Path, default=Path(script).parent / ".cache", help="where models are kept")
     parser.add_argument("--only", nargs="+", choices=contenders, default=list(contenders), help="some contenders only")
-    parser.add_argument("-o", "--output", type=Path, help="write the results here, as JSON")
+    add_output(parser)
     parser.add_argument("--worker", choices=contenders, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -44,7 +44,7 @@ def main(script: str, contenders: Mapping[str, Callable[[Path], Call]], prepare:
     _print(results)
     if arguments.output:
         report = {"benchmark": Path(script).stem, "machine": machine(), "contenders": results}
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_report(arguments.output, report)
         print(f"wrote {arguments.output}")
 
 

@@ -1,7 +1,7 @@
 """Reading a checkpoint without trusting it.
 
 A `.pth` file is a pickle, and unpickling can run any code its author wrote. torch's `weights_only` reader builds
-tensors and plain containers only; everything it refuses, samrt refuses.
+tensors and plain containers only, and the values of `bookkeeping.py` as nothing; everything else samrt refuses.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 import warnings
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,24 +20,10 @@ from torch import Tensor
 
 from samrt.errors import BundleError
 from samrt.files import sha256_of
-
-EXPECTED = (
-    "expected a PyTorch checkpoint (.pth): a dictionary of tensors, as torch.save(model.state_dict(), path) writes it"
-)
-
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
-# Left by DistributedDataParallel and torch.compile.
-_PREFIXES = ("module.", "_orig_mod.")
-
-_ZIP = b"PK\x03\x04"
-_PICKLE = b"\x80"  # torch.save before 1.6
-_OTHER_FILES = {
-    b"\xff\xd8\xff": "a JPEG image",
-    b"\x89PNG": "a PNG image",
-    b"\x1f\x8b": "a gzip archive: unpack it first",
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`",
-    b"<": "a web page, such as a failed download leaves behind: download the checkpoint again",
-}
+from samrt_export.bookkeeping import ALLOWED
+from samrt_export.file_kinds import EXPECTED, PICKLE, SAFETENSORS, ZIP, check_zip, kind_of
+from samrt_export.safetensors_file import read_safetensors
+from samrt_export.state import find, listed
 
 
 @dataclass(frozen=True)
@@ -46,31 +32,58 @@ class Checkpoint:
 
     `state` maps parameter names, without wrappers and prefixes, to CPU tensors. Those of floating point are float32 and
     finite; those of a zip checkpoint are mapped from the file, which has to stay in place while they are used.
-    `sha256` (hexadecimal) and `bytes` are those of the file.
+    `sha256` (hexadecimal) and `bytes` are those of the file. `root` is what stood before the names, and `left_out` is
+    what else the file holds, each as one name. `base` is what a fine-tuning was laid over; its `state` is
+    what was taken from it.
     """
 
     path: Path
     state: dict[str, Tensor]
     sha256: str
     bytes: int
+    root: str = ""
+    left_out: tuple[str, ...] = ()
+    base: Checkpoint | None = None
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a state dict that `torch.save` wrote, alone or under "model", "state_dict" or "model_state_dict".
+    """Read the tensors of a model from what `torch.save` wrote, or from a safetensors file.
 
-    No code of the file is run. Weights of other floating point types are converted to float32.
+    They may stand under any keys and behind any prefix that their names share; the optimizer and the like beside them
+    are left out. No code of the file is run. Weights of other floating point types are converted to float32.
 
     Raises:
-        BundleError: the file is missing, truncated, of another kind, asks to run code, holds no tensors or other things
-            among them, claims more data than it has, or holds weights that are not finite.
+        BundleError: the file is missing, truncated, of another kind, asks to run code, holds no tensors, other things
+            among them or several models, claims more data than it has, or holds weights that are not finite or not
+            plain numbers.
     """
     path = Path(path)
     try:
         size = _size_of(path)
-        state = _unwrapped(_content_of(path), path)
-        _check_sizes(state, size, path)
-        state = {name: _as_weight(name, tensor, path) for name, tensor in state.items()}
-        return Checkpoint(path, state, sha256_of(path), size)
+        content = _content_of(path)
+        if not isinstance(content, Mapping):
+            raise BundleError(f"{path} holds one object of type {type(content).__name__}; {EXPECTED}")
+        found = find(content)
+        if not found.state:
+            kind = "numpy arrays or settings: " if found.strange else ""
+            names = listed(found.strange or found.left_out) or "nothing"
+            raise BundleError(f"{path} holds no tensors, but {kind}{names}; {EXPECTED}")
+        if found.rivals:
+            raise BundleError(
+                f"{path} holds several models, under {listed((found.root, *found.rivals))}; save the state dict of the "
+                "one that you want"
+            )
+        if found.added:
+            raise BundleError(
+                f"{path} holds weights of LoRA or an adapter ({listed(found.added)}), which change layers while the "
+                "model runs, and samrt runs the layers alone; merge them into the model (peft: merge_and_unload) and "
+                "save its state dict"
+            )
+        for name, kind in found.strange.items():
+            raise BundleError(f"{path} holds {listed([name])}, {kind}, among its tensors; {EXPECTED}")
+        _check_sizes(found.state, size, path)
+        state = {name: _as_weight(name, tensor, path) for name, tensor in found.state.items()}
+        return Checkpoint(path, state, sha256_of(path), size, found.root, found.left_out)
     except OSError as error:
         raise BundleError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
 
@@ -89,36 +102,25 @@ def _size_of(path: Path) -> int:
 
 
 def _content_of(path: Path) -> Any:
-    with path.open("rb") as file:
-        head = file.read(64).lstrip()
-    if head.startswith(_ZIP):
-        _check_zip(path)
+    kind = kind_of(path)
+    if kind == ZIP:
+        try:
+            check_zip(path)
+        except BundleError:
+            raise
+        except Exception as error:  # a hostile file can make a reader fail in any way
+            raise _damaged(path, error) from error
         return _torch_load(path, mapped=True)
-    if head.startswith(_PICKLE):
+    if kind == PICKLE:
         return _torch_load(path, mapped=False)
-    kind = next((f" but {kind}" for start, kind in _OTHER_FILES.items() if head.startswith(start)), "")
-    raise BundleError(f"{path} is not a checkpoint{kind}; {EXPECTED}")
-
-
-def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except Exception as error:  # a hostile file can make a reader fail in any way
-        raise _damaged(path, error) from error
-    names = {entry.filename.rpartition("/")[2] for entry in entries}
-    if "constants.pkl" in names:
-        raise BundleError(f"{path} is a TorchScript program; {EXPECTED}")
-    if "data.pkl" not in names:
-        raise BundleError(f"{path} is a zip archive, but not one that torch.save wrote; {EXPECTED}")
-    # torch.save never compresses; a small file that unpacks to a huge one is an attack on this machine's memory.
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise BundleError(f"{path} is compressed, which torch.save never does; {EXPECTED}")
+    if kind == SAFETENSORS:
+        return read_safetensors(path)
+    raise BundleError(f"{path} is not a checkpoint{f' but {kind}' if kind else ''}; {EXPECTED}")
 
 
 def _torch_load(path: Path, mapped: bool) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(ALLOWED):
             # Notes on old protocols and storages; what matters is raised.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -128,6 +130,8 @@ def _torch_load(path: Path, mapped: bool) -> Any:
             f"from a checkpoint, so it was not loaded; {EXPECTED}. If you trust its author, load it with the code it "
             "came from and save the state dict"
         ) from error
+    except MemoryError as error:
+        raise BundleError(f"there is not enough memory to read {path}; free some, or use another machine") from error
     except Exception as error:  # as above
         raise _damaged(path, error) from error
 
@@ -146,32 +150,13 @@ def _refused(report: str) -> str:
     return "its pickle is not one of torch.save"
 
 
-def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, dict):
-        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), content)
-    if not isinstance(content, dict):
-        raise BundleError(f"{path} holds one object of type {type(content).__name__}; {EXPECTED}")
-    if not any(isinstance(value, Tensor) for value in content.values()):
-        keys = ", ".join(repr(str(key)[:80])[1:-1] for key in list(content)[:5]) or "nothing"
-        raise BundleError(
-            f"{path} holds no tensors, but {keys}; {EXPECTED}, alone or under one of {', '.join(_WRAPPERS)}"
-        )
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise BundleError(
-                f"{path} holds {repr(name)[:80]} of type {type(value).__name__} among its tensors; {EXPECTED}, "
-                f"alone or under one of {', '.join(_WRAPPERS)}"
-            )
-    state: dict[str, Tensor] = dict(content)
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
 def _check_sizes(state: dict[str, Tensor], size: int, path: Path) -> None:
     for name, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.device.type != "cpu":
-            raise BundleError(f"{name} in {path} is not a plain array of numbers; {EXPECTED}")
+        kind = _unusual(tensor)
+        if kind:
+            raise BundleError(
+                f"{listed([name])} in {path} is {kind}, not a plain array of real numbers; save the model as float32"
+            )
     # A view of one number can claim any shape, and reading it would fill this machine's memory.
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if claimed > size:
@@ -181,13 +166,26 @@ def _check_sizes(state: dict[str, Tensor], size: int, path: Path) -> None:
         )
 
 
+def _unusual(tensor: Tensor) -> str:
+    """What keeps a tensor from being plain numbers in memory; empty where nothing does."""
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        return f"a tensor of the kind {type(tensor).__name__}"
+    if tensor.is_quantized:
+        return f"quantised ({tensor.dtype})"
+    if tensor.is_complex():
+        return f"of complex numbers ({tensor.dtype})"
+    if tensor.device.type != "cpu":
+        return f"without values here (torch device {tensor.device})"
+    return "" if tensor.layout == torch.strided else f"stored sparsely ({tensor.layout})"
+
+
 def _as_weight(name: str, tensor: Tensor, path: Path) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
     weight = tensor.detach().float().contiguous()
     if not torch.isfinite(weight).all():
         raise BundleError(
-            f"{name} in {path} holds NaN or infinity: the file is damaged, or the training that wrote it diverged; "
-            "use another checkpoint"
+            f"{listed([name])} in {path} holds NaN or infinity: the file is damaged, or the training that wrote it "
+            "diverged; use another checkpoint"
         )
     return weight

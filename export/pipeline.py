@@ -16,7 +16,7 @@ from samrt.backends.session import open_session
 from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER
 from samrt.bundle.folder import check_replaceable, open_bundle
 from samrt.bundle.graph_check import PLUGIN_NAME
-from samrt.bundle.manifest import Form, Manifest, Source
+from samrt.bundle.manifest import Base, Form, Manifest, Source
 from samrt.bundle.precisions import PRECISIONS, Tolerance
 from samrt.engines.plugin import PLUGIN_LOWERING
 from samrt.engines.sets import ENGINES_FOLDER, is_engines_folder
@@ -24,11 +24,13 @@ from samrt.errors import ExportError, InputError, OutputError, Remedy, SamrtErro
 from samrt.files import replacing_folder
 from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, compare
-from samrt_export.checkpoint import read_checkpoint
+from samrt_export.checkpoint import Checkpoint, read_checkpoint
 from samrt_export.families import LoadedModel, load_model
+from samrt_export.fine_tuning import over_base
 from samrt_export.forms import describe, export_decoder, export_encoder, form_of, write_manifest
 from samrt_export.lowering import resolve
 from samrt_export.lowering.plugin import with_definition
+from samrt_export.state import listed
 from samrt_export.verify import check, checkpoint_reference, in_torch
 
 
@@ -55,15 +57,18 @@ def export(
     output: str | os.PathLike[str],
     options: ExportOptions | None = None,
     progress: Progress = SILENT,
+    base: str | os.PathLike[str] | None = None,
 ) -> Manifest:
     """Export a checkpoint to a bundle, compared with torch before it appears under its name.
 
     Args:
-        checkpoint: a .pth file of the SAM family.
+        checkpoint: a .pth or safetensors file of the SAM family.
         output: the bundle's folder. A folder that is there is replaced only when all went well, and only if it is empty
             or holds a bundle and nothing else.
         options: what to make of it; by default one form in fp32.
         progress: is told each step, in one line: `samrt.Lines(print)` prints it.
+        base: where `checkpoint` holds only a part of a model, such as a fine-tuned decoder: the checkpoint that it
+            began from, which gives the rest.
 
     Returns:
         What the bundle's manifest.json says.
@@ -80,8 +85,7 @@ def export(
     if output.suffix == ".zip":
         raise OutputError(f"cannot write {output}: a bundle is a folder; name it {output.with_suffix('').name}")
     check_replaceable(output, is_engines_folder)
-    progress.say(f"reading {checkpoint}")
-    read = read_checkpoint(checkpoint)
+    read = _read(checkpoint, base, progress)
 
     def load() -> LoadedModel:
         return load_model(read, options.model, options.image_size)
@@ -96,9 +100,11 @@ def export(
         f"recognised {loaded.family} {loaded.variant}: {parameters / 1e6:.1f} M parameters, "
         f"image size {loaded.image_size}, to {forms}"
     )
+    for note in loaded.notes:
+        progress.say(note)
     if (output / ENGINES_FOLDER).is_dir():
         progress.say("the engines in the replaced bundle are deleted, as they belong to its graphs; build them again")
-    source = Source(read.path.name, read.sha256, read.bytes, parameters)
+    source = Source(read.path.name, read.sha256, read.bytes, parameters, _base_of(read))
     with replacing_folder(output) as folder:
         try:
             manifest = _fill(folder, loaded, load, source, lowerings, progress)
@@ -109,8 +115,31 @@ def export(
                 f"torch failed: {error}",
                 Remedy("if memory ran out, choose a smaller {image_size}; else please report it"),
             ) from error
+        # Again: the work in between takes minutes.
+        check_replaceable(output, is_engines_folder)
     progress.say(f"wrote {output}")
     return manifest
+
+
+def _read(path: str | os.PathLike[str], base: str | os.PathLike[str] | None, progress: Progress) -> Checkpoint:
+    """The checkpoint, over its base if it has one."""
+    progress.say(f"reading {path}")
+    read = read_checkpoint(path)
+    if read.root or read.left_out:
+        beside = f"; left out: {listed(read.left_out)}" if read.left_out else ""
+        progress.say(f"found the model under {listed([read.root or 'the file itself'])}{beside}")
+    if base is None:
+        return read
+    progress.say(f"reading {base}")
+    read, notes = over_base(read, read_checkpoint(base))
+    for note in notes:
+        progress.say(note)
+    return read
+
+
+def _base_of(checkpoint: Checkpoint) -> Base | None:
+    base = checkpoint.base
+    return None if base is None else Base(base.path.name, base.sha256, base.bytes, len(base.state))
 
 
 def _listed(precisions: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from samrt.bundle.contract import Geometry
     from samrt.bundle.default import default_bundle
     from samrt.bundle.folder import Bundle, open_bundle
-    from samrt.decoding import DeviceLowResPrediction, LowResPrediction, Prediction
+    from samrt.coco import CocoWriter
+    from samrt.decoding import DeviceLowResPrediction, LowResPrediction, Prediction, RlePrediction
     from samrt.device.array import DeviceArray
     from samrt.device.session import DeviceOptions
     from samrt.embedding import Embedding
@@ -40,6 +41,7 @@ _HOMES = {
     "BuildRequest": "samrt.engines.builder.bundle",
     "Bundle": "samrt.bundle.folder",
     "Choice": "samrt.engines.selection",
+    "CocoWriter": "samrt.coco",
     "DeviceArray": "samrt.device.array",
     "DeviceLowResPrediction": "samrt.decoding",
     "DeviceOptions": "samrt.device.session",
@@ -49,6 +51,7 @@ _HOMES = {
     "LowResPrediction": "samrt.decoding",
     "Model": "samrt.model",
     "Prediction": "samrt.decoding",
+    "RlePrediction": "samrt.decoding",
     "Progress": "samrt.progress",
     "ResizeLongestSide": "samrt.geometry",
     "SamPredictor": "samrt.predictor",
@@ -68,6 +71,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Choice",
+    "CocoWriter",
     "DeviceArray",
     "DeviceLowResPrediction",
     "DeviceOptions",
@@ -84,6 +88,7 @@ __all__ = [
     "Reason",
     "Remedy",
     "ResizeLongestSide",
+    "RlePrediction",
     "SamPredictor",
     "SamrtError",
     "Scribble",

@@ -19,6 +19,7 @@ from samrt.errors import InputError
 from samrt.geometry import threshold_masks, upscale_masks
 from samrt.masks import ambiguous_masks, both, single_mask
 from samrt.prompts import Prompts, decoder_inputs
+from samrt.rle import encode
 
 LOGITS, SCORES = "low_res_masks", "iou_predictions"
 
@@ -43,6 +44,22 @@ class Prediction:
     """
 
     masks: NDArray[Any]
+    iou_predictions: NDArray[np.float32]
+    low_res_masks: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class RlePrediction:
+    """`Prediction` with masks as COCO run lengths, for many prompts or large images.
+
+    Attributes:
+        masks: a list of C, or of B lists of C, `{"size": [H, W], "counts": str}`; `pycocotools.mask.decode` and
+            `samrt.rle.decode` expand them to [H, W].
+        iou_predictions: as in `Prediction`.
+        low_res_masks: as in `Prediction`.
+    """
+
+    masks: list[Any]
     iou_predictions: NDArray[np.float32]
     low_res_masks: NDArray[np.float32]
 
@@ -87,6 +104,14 @@ class Decoder:
         if not prompts.batched:
             return Prediction(masks[0], scores[0], low_res[0])
         return Prediction(masks, scores, low_res)
+
+    def predict_rle(self, embedding: Embedding, prompts: Prompts, multimask_output: bool = True) -> RlePrediction:
+        """`predict` with masks as COCO run lengths: only one at a time is in memory at the size of the image."""
+        low_res, scores = self.answers(embedding, prompts, ambiguous_masks if multimask_output else single_mask)
+        masks = [[encode(self.full_size(embedding, mask)) for mask in of_prompt] for of_prompt in low_res]
+        if not prompts.batched:
+            return RlePrediction(masks[0], scores[0], low_res[0])
+        return RlePrediction(masks, scores, low_res)
 
     def low_res(self, embedding: Embedding, prompts: Prompts) -> LowResPrediction:
         """All masks of the decoder as they come."""

@@ -18,6 +18,7 @@ from samrt.errors import BundleError, InputError
 from samrt.files import replacing_file
 
 _FORMAT_VERSION = 2
+_MARK = b"samrt-embedding"
 # Before the name of a feature in a saved file.
 _FEATURE = "feature:"
 
@@ -82,14 +83,20 @@ class Embedding:
         """Whether the region is the whole image."""
         return self.region_size == self.original_size
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a NumPy .npz file (of the name given) that `load` reads.
 
+        Args:
+            path: the file. A saved embedding that is there is replaced.
+            overwrite: replace any other file too.
+
         Raises:
-            OutputError: it cannot be written; a file that was there is untouched.
+            OutputError: it cannot be written, or is another file; what was there is untouched.
         """
-        with replacing_file(path) as temporary, temporary.open("wb") as file:
+        with replacing_file(path, None if overwrite else _MARK) as temporary, temporary.open("wb") as file:
             content: dict[str, Any] = {
+                # The first, so that the file is known by its beginning.
+                "format": np.array(_MARK),
                 "format_version": np.int64(_FORMAT_VERSION),
                 "original_size": np.array(self.original_size, np.int64),
                 "input_size": np.array(self.input_size, np.int64),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from samrt.bundle.manifest import Manifest
 from samrt.bundle.precisions import PRECISIONS
 from samrt.embedding import Features, Region, check_region
 from samrt.errors import BackendError, InputError, Remedy
-from samrt.images import ImageSource, read_image
+from samrt.geometry import normalize_and_pad, resize_image
+from samrt.images import ImageSource, read_image, read_part
 
 
 def read_region(
@@ -21,21 +23,15 @@ def read_region(
 ) -> tuple[NDArray[np.uint8], Size, Region | None]:
     """The pixels of an image's region, uint8 [h, w, 3] RGB, the image's size (H, W), and the region as integers.
 
-    Of an array only the region is converted and checked: a small one of a large picture is cheap.
+    Only the region is converted, and of an array only the region is checked: a small one of a large picture is cheap.
 
     Raises:
         InputError: the image or the region cannot be used.
     """
-    if region is not None and isinstance(image, np.ndarray) and image.ndim in (2, 3):
-        size = (image.shape[0], image.shape[1])
-        x0, y0, x1, y1 = region = check_region(region, size)
-        return read_image(image[y0:y1, x0:x1], image_format), size, region
-    pixels = read_image(image, image_format)
-    size = (pixels.shape[0], pixels.shape[1])
     if region is None:
-        return pixels, size, None
-    x0, y0, x1, y1 = region = check_region(region, size)
-    return pixels[y0:y1, x0:x1], size, region
+        pixels = read_image(image, image_format)
+        return pixels, (pixels.shape[0], pixels.shape[1]), None
+    return read_part(image, image_format, lambda size: check_region(region, size))
 
 
 class Encoder:
@@ -63,6 +59,22 @@ class Encoder:
         if not all(np.isfinite(each).all() for each in features.values() if isinstance(each, np.ndarray)):
             raise not_finite("encoder", self._session.choice.form.precision)
         return features
+
+    def run_batch(self, images: Sequence[ImageSource], image_format: str) -> Iterator[tuple[Features, Size]]:
+        """Features of each image, and its size (H, W). As many images go through the engine at once as it takes.
+
+        Raises:
+            InputError: an image cannot be used.
+            BackendError: as `run`.
+        """
+        geometry = self._geometry
+        for start in range(0, len(images), self.images_per_call):
+            pixels = [read_image(image, image_format) for image in images[start : start + self.images_per_call]]
+            features = self.run(
+                np.concatenate([normalize_and_pad(resize_image(each, geometry), geometry) for each in pixels])
+            )
+            for index, each in enumerate(pixels):
+                yield {name: feature[index : index + 1] for name, feature in features.items()}, each.shape[:2]
 
     def check_resized(self, height: int, width: int) -> None:
         """Raises InputError unless an image resized for the encoder has this size."""

@@ -1,4 +1,8 @@
-"""Writing so that a crash or a full disk never leaves half a file or folder: beside the target, then renamed."""
+"""Writing so that a crash or a full disk never leaves half a file or folder: beside the target, then renamed.
+
+What a user names for an output may exist and be the user's own. samrt's files carry a mark near their beginning, by
+which they are known again: writers hand it in, and what is there without it stays. It is no signature.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from samrt.errors import OutputError
+from samrt.errors import OutputError, Remedy
 from samrt.exchange import exchange
+from samrt.processes import this_process
 
 _READ_SIZE = 1 << 20
+# Marks lie within so many bytes.
+_HEAD = 512
 # How often, and over which errors, the swap of two folders is tried again.
 _SWAPS = 20
 _RACES = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
@@ -35,39 +42,73 @@ def sha256_of_open(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def check_target(target: str | os.PathLike[str]) -> None:
+def check_target(target: str | os.PathLike[str], mark: bytes | None = None) -> None:
     """Find out before long work whether `replacing_file` can begin there.
 
     Raises:
-        OutputError: the folder is missing or not writable, or what is at `target` is not a regular file.
+        OutputError: the folder is missing or not writable, or what is at `target` is not a regular file or lacks the
+            mark.
     """
     with _reporting(target):
-        probe = _name_beside(_file_at(target))
+        file = _file_at(target)
+        check_mark(file, mark)
+        probe = _name_beside(file)
         probe.touch(exist_ok=False)
         probe.unlink()
 
 
+def check_mark(file: Path, mark: bytes | None) -> None:
+    """Find out whether a file may be replaced: it is not there, is empty, or has the mark near its beginning.
+
+    Args:
+        file: any path.
+        mark: what samrt's own files of this kind hold; None: whatever is there may be replaced.
+
+    Raises:
+        OutputError: samrt did not write the file, or it cannot be read.
+    """
+    if mark is None or not file.exists():
+        return
+    with _reporting(file), file.open("rb") as content:
+        head = content.read(_HEAD)
+    if head and mark not in head:
+        raise OutputError(
+            f"{file} exists, and samrt did not write it",
+            Remedy("choose another name, or replace it with {overwrite}", {"overwrite": True}),
+        )
+
+
 @contextmanager
-def replacing_file(target: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing_file(target: str | os.PathLike[str], mark: bytes | None = None) -> Iterator[Path]:
     """Yield a path beside `target` to write to; rename it onto `target` when the block succeeds.
 
     A symbolic link at `target` stays one: the file that it leads to is replaced.
 
+    Args:
+        target: the file.
+        mark: what a file that is there must hold near its beginning, if it is to be replaced (`check_mark`).
+
     Raises:
         OutputError: the folder is missing or not writable, the disk is full, or what is at `target` is not a regular
-            file. `target` keeps its old content.
+            file or lacks the mark. `target` keeps its old content.
     """
     with _reporting(target):
         file = _file_at(target)
+        check_mark(file, mark)
         temporary = _name_beside(file)
         # Not tempfile's: those are readable by their owner only, and the umask is unknown without changing it.
         temporary.touch(exist_ok=False)
+        process = this_process()
         try:
             yield temporary
+            _check_process(process, target)
             _sync(temporary)
+            # Again: the work in between may have been long.
+            check_mark(file, mark)
             temporary.replace(file)
         finally:
-            temporary.unlink(missing_ok=True)
+            if process == this_process():
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -87,14 +128,17 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
             raise OutputError(f"cannot write the folder {target}: a file of that name exists; choose another name")
         temporary = _name_beside(folder)
         temporary.mkdir()
+        process = this_process()
         try:
             yield temporary
+            _check_process(process, target)
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _sync(path)
             _swap_folder(temporary, folder)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if process == this_process():
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _swap_folder(fresh: Path, target: Path) -> None:
@@ -118,6 +162,13 @@ def _swap_folder(fresh: Path, target: Path) -> None:
         else:
             shutil.rmtree(old, ignore_errors=True)
             return
+
+
+def _check_process(process: tuple[int, int], target: str | os.PathLike[str]) -> None:
+    if process != this_process():
+        raise OutputError(
+            f"{target} was not written by this process, which was forked meanwhile; its parent goes on writing it"
+        )
 
 
 @contextmanager

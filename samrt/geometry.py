@@ -7,6 +7,7 @@ the *prompts'*, the same square with the side S = `Geometry.prompt_side`, in whi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from math import gcd
 from typing import Any, cast
@@ -181,8 +182,7 @@ def _resize(
 class Resize:
     """Resizing of images, points and boxes for a model, with the methods of Meta's `ResizeLongestSide`.
 
-    The `_torch` methods compute with the tensor they are given, so that samrt needs no torch. Meta's
-    `apply_image_torch` is absent: it needs torch's own interpolation, whose pixels differ from those of `apply_image`.
+    The `_torch` methods compute with the tensor they are given, so that samrt needs no torch.
     """
 
     def __init__(self, geometry: Geometry) -> None:
@@ -192,6 +192,15 @@ class Resize:
     def apply_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 [H, W, C] to uint8 [h, w, C], resized for the encoder."""
         return resize_image(image, self._geometry)
+
+    def apply_image_torch(self, image: Any) -> Any:
+        """Tensor float [B, C, H, W] to [B, C, h, w], resized for the encoder with torch's antialiased interpolation.
+
+        The pixels differ a little from those of `apply_image`, which models are trained on.
+        """
+        interpolate = sys.modules["torch"].nn.functional.interpolate
+        size = self._geometry.encoder_size(*image.shape[2:])
+        return interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
 
     def apply_coords(self, coords: ArrayLike, original_size: Size) -> NDArray[np.float64]:
         """[..., 2] (x, y) in pixels of the original image (H, W) to the prompts' frame."""

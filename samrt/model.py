@@ -6,10 +6,8 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samrt.backends.session import open_session
@@ -23,12 +21,13 @@ from samrt.device.session import DeviceOptions
 from samrt.embedding import WHOLE, Embedding, Region, check_region
 from samrt.encoding import Encoder, read_region
 from samrt.engines.selection import Choice, check_backend
-from samrt.errors import InputError
 from samrt.geometry import normalize_and_pad, resize_image
-from samrt.images import ImageSource, read_image
+from samrt.images import ImageSource
 from samrt.masks import ambiguous_masks, single_mask
-from samrt.prompts import Prompts, add_points, check_geometry, read_prompts, to_input_frame
-from samrt.scribble import Scribble, correct_logits, crop_scribble, scribble_points
+from samrt.pickling import Origin, PickledByPath
+from samrt.prompts import Prompts, fit_geometry, read_prompts, to_input_frame
+from samrt.sam_module import SamModule
+from samrt.scribble import Scribble, add_scribble, mask_prompt
 
 
 def load(
@@ -47,7 +46,8 @@ def load(
             this machine's GPU, else ONNX Runtime. `Model.choice` says what was chosen, and why not others.
         device_options: which GPU, whose stream, CUDA graphs or not; ignored by ONNX Runtime.
         precision: "fp32" or "fp16", of the bundle's forms; None: the best for the backend, which is fp32 on a CPU.
-        threads: that ONNX Runtime computes with; None: one per core. Ignored by the GPU backends.
+        threads: that ONNX Runtime computes with; None: one per core that this process may use,
+            as `samrt doctor` shows it. Ignored by the GPU backends.
 
     Raises:
         BundleError: the bundle is missing, damaged, tampered with, or contradicts itself.
@@ -65,7 +65,7 @@ def load(
     return Model(open_bundle(path), backend, device_options, precision=precision, threads=threads)
 
 
-class Model:
+class Model(SamModule, PickledByPath):
     """A loaded bundle. Its methods may be called from several threads; close it, or use it in a `with` block."""
 
     def __init__(
@@ -78,6 +78,8 @@ class Model:
         threads: int | None = None,
     ) -> None:
         self._bundle = bundle
+        self._origin = Origin(bundle.folder, bundle.manifest, backend, device_options, precision, threads)
+        self._gpu = (device_options or DeviceOptions()).device
         self._session = open_session(bundle, backend, device_options, precision=precision, threads=threads)
         self._encoder = Encoder(self._session, bundle.manifest)
         self._decoder = Decoder(self._session, bundle.manifest)
@@ -116,8 +118,9 @@ class Model:
         """Encode an image, the slow step that all prompts on it share.
 
         Args:
-            image: a path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], uint8 in 0..255 or
-                floating in 0..1.
+            image: a path, the bytes of an image file, a file opened in binary mode, a PIL image, or an array [H, W],
+                [H, W, 1], [H, W, 3] or [H, W, 4], uint8 in 0..255 or floating in 0..1. docs/images.md says what becomes
+                of each kind.
             image_format: the order of an array's channels: "RGB", "BGR", "RGBA", "BGRA" or "GREY".
             region: x0, y0, x1, y1, whole numbers in pixels of the image: only that part is seen, at the model's full
                 resolution. Prompts and masks stay in pixels of the whole image; prompts must lie in the region. What
@@ -181,25 +184,11 @@ class Model:
             InputError: an image cannot be used.
             BackendError: the encoder failed, or its result is not finite.
         """
-        geometry = self.geometry
-        at_once = self._encoder.images_per_call
-        embeddings: list[Embedding] = []
-        for start in range(0, len(images), at_once):
-            pixels = [read_image(image, image_format) for image in images[start : start + at_once]]
-            prepared = [normalize_and_pad(resize_image(each, geometry), geometry) for each in pixels]
-            features = self._encoder.run(np.concatenate(prepared))
-            embeddings += [
-                Embedding(
-                    {name: feature[i : i + 1] for name, feature in features.items()},
-                    each.shape[:2],
-                    geometry.input_size(*each.shape[:2]),
-                    self.manifest.model_id,
-                )
-                for i, each in enumerate(pixels)
-            ]
-        return embeddings
+        input_size, model_id = self.geometry.input_size, self.manifest.model_id
+        encoded = self._encoder.run_batch(images, image_format)
+        return [Embedding(features, size, input_size(*size), model_id) for features, size in encoded]
 
-    def predict(
+    def predict(  # noqa: PLR0913 - Meta's five prompts and switches without the image, and samrt's scribble and clip
         self,
         embedding: Embedding,
         point_coords: ArrayLike | None = None,
@@ -210,8 +199,13 @@ class Model:
         scribble: Scribble | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        clip: bool = False,
     ) -> Prediction:
         """Predict the masks of one prompt, or of a batch of B: all of its arrays then have a first axis B.
+
+        An empty list is no prompt of its kind. Points and boxes up to a pixel past the edge of the image, or of its
+        region, are moved onto the edge. The masks take B * C * H * W bytes, 2.4 GB for 100 boxes on 24 megapixels;
+        `decoder.predict_rle(embedding, prompts_for(embedding, ...))` returns them as run lengths.
 
         Args:
             embedding: what `encode` of this model, or of one from the same checkpoint, returned.
@@ -222,16 +216,15 @@ class Model:
             scribble: strokes, for one prompt; the decoder runs twice, see `samrt.scribble`.
             multimask_output: the masks of an ambiguous prompt, three for SAM, instead of one.
             return_logits: leave the masks unthresholded.
+            clip: cut boxes that reach further outside off at the edge, instead of refusing them.
 
         Raises:
             InputError: the prompt is empty, malformed or outside the image or the region that was encoded, or the
                 embedding is of another model.
             BackendError: the decoder failed, or its result is not finite.
         """
-        prompts = self.prompts_for(embedding, point_coords, point_labels, box, mask_input, scribble=scribble)
-        if scribble is not None:
-            scribble = crop_scribble(scribble, embedding.original_size, embedding.region)
-            prompts = replace(prompts, mask_input=self._mask_prompt(embedding, prompts, scribble, multimask_output))
+        given = point_coords, point_labels, box, mask_input
+        prompts = self.prompts_for(embedding, *given, scribble=scribble, clip=clip, multimask_output=multimask_output)
         return self.decoder.predict(embedding, prompts, multimask_output, return_logits)
 
     def check_prompts(
@@ -244,8 +237,11 @@ class Model:
         *,
         scribble: Scribble | None = None,
         region: Region | None = None,
+        clip: bool = False,
     ) -> Prompts:
         """Check the prompts of `predict` for an image of `original_size` (H, W), before the long work of encoding it.
+
+        Returns the prompts in pixels of the image, those a little past its edge moved onto it.
 
         Raises:
             InputError: a prompt is empty, malformed or outside the image or its `region`; or the region is none.
@@ -254,14 +250,8 @@ class Model:
         whole = (0, 0, original_size[1], original_size[0])
         region = whole if region is None else check_region(region, original_size)
         if scribble is not None:
-            if prompts.batched:
-                raise InputError("a scribble is one prompt and cannot join a batch; predict them one by one")
-            x0, y0, x1, y1 = region
-            cropped = crop_scribble(scribble, original_size, region)
-            coords, labels = scribble_points(cropped, (y1 - y0, x1 - x0))
-            prompts = add_points(prompts, coords + np.array([x0, y0]), labels)
-        check_geometry(prompts, original_size, region)
-        return prompts
+            prompts = add_scribble(prompts, scribble, original_size, region)
+        return fit_geometry(prompts, original_size, region, clip=clip)
 
     def prompts_for(
         self,
@@ -272,16 +262,27 @@ class Model:
         mask_input: ArrayLike | None = None,
         *,
         scribble: Scribble | None = None,
+        clip: bool = False,
+        multimask_output: bool = True,
     ) -> Prompts:
         """The prompts of `predict`, checked and moved to the prompts' frame, as `decoder` takes them.
 
+        A scribble becomes points and a mask prompt, for which the decoder runs once.
+
         Raises:
-            InputError: as `predict`.
+            InputError, BackendError: as `predict`.
         """
         self.decoder.check_embedding(embedding)
         given = point_coords, point_labels, box, mask_input
-        checked = self.check_prompts(embedding.original_size, *given, scribble=scribble, region=embedding.region)
-        return to_input_frame(checked, embedding)
+        checked = self.check_prompts(
+            embedding.original_size, *given, scribble=scribble, region=embedding.region, clip=clip
+        )
+        prompts = to_input_frame(checked, embedding)
+        if scribble is None:
+            return prompts
+        answers = self.decoder.answers(embedding, prompts, ambiguous_masks if multimask_output else single_mask)
+        side, threshold = self.geometry.prompt_side, self.manifest.masks.threshold
+        return replace(prompts, mask_input=mask_prompt(*answers, scribble, embedding, side, threshold=threshold))
 
     def predict_low_res(
         self,
@@ -332,23 +333,5 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _mask_prompt(
-        self, embedding: Embedding, prompts: Prompts, scribble: Scribble, multimask_output: bool
-    ) -> NDArray[np.float32]:
-        """The best mask for the points of the scribble, corrected under its strokes, [1, 1, L, L]."""
-        choose = ambiguous_masks if multimask_output else single_mask
-        low_res, scores = self.decoder.answers(embedding, prompts, choose)
-        corrected = correct_logits(
-            low_res[0, int(np.argmax(scores[0]))],
-            scribble,
-            embedding.region_size,
-            embedding.input_size,
-            self.geometry.prompt_side,
-            threshold=self.manifest.masks.threshold,
-        )
-        return corrected[None, None]

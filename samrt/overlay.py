@@ -6,9 +6,9 @@ drawing library's rounding: the opacity of an edge at distance d is `clip(d + 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,11 +16,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from samrt.errors import InputError
-from samrt.files import replacing_file
 from samrt.rle import bounding_box
 
 Colour = tuple[int, int, int]
 Picture = npt.NDArray[np.uint8]
+_Anchor = tuple[int, int, int, int, int]
 
 # Okabe and Ito's palette for all kinds of colour vision (jfly.uni-koeln.de/color), lightened for photographs and
 # without its black; neighbours in this order differ most.
@@ -37,6 +37,8 @@ _FOREGROUND: Colour = (0, 168, 84)
 _BACKGROUND: Colour = (222, 45, 38)
 _WHITE: Colour = (255, 255, 255)
 _DARK: Colour = (16, 18, 24)
+# Rows that are drawn at once, and how far the blur of what is not lit reaches.
+_STRIP, _BLUR_REACH = 256, 8
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Marks:
 
 def draw_overlay(
     image: Picture,
-    masks: npt.NDArray[np.bool_],
+    masks: npt.NDArray[np.bool_] | Sequence[npt.NDArray[np.bool_]],
     captions: Sequence[str] = (),
     prompts: Sequence[Marks] = (),
     region: tuple[int, int, int, int] | None = None,
@@ -67,7 +69,8 @@ def draw_overlay(
 
     Args:
         image: uint8 [H, W, 3] RGB.
-        masks: bool [M, H, W]. Mask i has the colour `PALETTE[i % len(PALETTE)]`; larger masks are drawn below smaller.
+        masks: bool [M, H, W], or a sequence of bool [H, W] whose items are asked for one at a time, twice each. Mask i
+            has the colour `PALETTE[i % len(PALETTE)]`; larger masks are drawn below smaller.
         captions: one short text per mask, or none. Left out where the image is too small to hold it.
         prompts: drawn on top. Prompt i has the colour of mask i.
         region: x0, y0, x1, y1, the part of the image that was seen; it is framed in white.
@@ -78,12 +81,18 @@ def draw_overlay(
     Raises:
         InputError: the shapes or dtypes do not fit.
     """
-    _check(image, masks, captions)
+    _check(image, captions, len(masks))
     scale = _scale_of(image)
+    lit, areas = np.zeros(image.shape[:2], np.bool_), []
+    for mask in masks:
+        lit |= _checked(mask, image)
+        areas.append(-np.count_nonzero(mask))
     canvas = image.astype(np.float32)
-    _dim(canvas, np.logical_or.reduce(masks, axis=0))
-    for index in np.argsort(-masks.sum(axis=(1, 2)), kind="stable"):
-        _draw_mask(canvas, masks[index], _colour(int(index)), scale)
+    _dim(canvas, lit)
+    anchors = [(0, 0, 0, 0, 0)] * len(masks)
+    for index in map(int, np.argsort(areas, kind="stable")):
+        anchors[index] = _anchor(mask := masks[index])
+        _draw_mask(canvas, mask, _colour(index), scale)
     if region is not None:
         _draw_box(canvas, np.array(region, np.float64), _WHITE, scale)
     for index, prompt in enumerate(prompts):
@@ -97,8 +106,11 @@ def draw_overlay(
             for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
                 taken.append(_draw_point(canvas, float(x), float(y), bool(label == 1), scale))
     for index, caption in enumerate(captions):
-        _draw_caption(canvas, caption, masks[index], _colour(index), taken)
-    return np.rint(canvas).astype(np.uint8)
+        _draw_caption(canvas, caption, anchors[index], _colour(index), taken)
+    picture = np.empty_like(image)
+    for strip in _strips(canvas):
+        picture[strip] = np.rint(canvas[strip])
+    return picture
 
 
 def join_panels(pictures: Sequence[Picture]) -> Picture:
@@ -118,18 +130,6 @@ def join_panels(pictures: Sequence[Picture]) -> Picture:
     return np.concatenate(parts, axis=axis)
 
 
-def write_png(path: str | Path, picture: Picture) -> None:
-    """Write a picture, uint8 [H, W, 3] RGB, as a PNG.
-
-    Raises:
-        OutputError: the file could not be written; what was there before is untouched.
-    """
-    # Level 2 takes a sixth of the time of the usual 6 for a tenth more bytes.
-    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 2])[1]
-    with replacing_file(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
-
-
 @dataclass(frozen=True)
 class _Rectangle:
     x0: float
@@ -141,14 +141,24 @@ class _Rectangle:
         return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
 
 
-def _check(image: Picture, masks: npt.NDArray[np.bool_], captions: Sequence[str]) -> None:
+def _check(image: Picture, captions: Sequence[str], masks: int) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise InputError(f"the image must be uint8 [H, W, 3] RGB, got {image.dtype} {list(image.shape)}")
-    if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
+    if captions and len(captions) != masks:
+        raise InputError(f"{len(captions)} captions for {masks} masks; give one per mask or none")
+
+
+def _checked(mask: npt.NDArray[np.bool_], image: Picture) -> npt.NDArray[np.bool_]:
+    if mask.dtype != np.bool_ or mask.shape != image.shape[:2]:
         height, width, _ = image.shape
-        raise InputError(f"the masks must be bool [M, {height}, {width}], got {masks.dtype} {list(masks.shape)}")
-    if captions and len(captions) != len(masks):
-        raise InputError(f"{len(captions)} captions for {len(masks)} masks; give one per mask or none")
+        raise InputError(f"the masks must be bool [M, {height}, {width}], one is {mask.dtype} {list(mask.shape)}")
+    return mask
+
+
+def _strips(picture: npt.NDArray[Any]) -> Iterator[slice]:
+    """Some rows at a time, because large photographs would need several more copies of themselves."""
+    for top in range(0, len(picture), _STRIP):
+        yield slice(top, top + _STRIP)
 
 
 def _colour(index: int) -> Colour:
@@ -168,13 +178,15 @@ def _scale_of(image: npt.NDArray[np.float32] | Picture) -> float:
 def _dim(canvas: npt.NDArray[np.float32], lit: npt.NDArray[np.bool_]) -> None:
     """Take light and colour from what is outside `lit`, in place."""
     luminance = np.array([0.299, 0.587, 0.114], np.float32)
-    amount = cv2.GaussianBlur((~lit).astype(np.float32), (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE)[..., None]
-    # In strips, because large photographs would need three more copies of themselves.
-    for top in range(0, len(canvas), 256):
-        strip = slice(top, top + 256)
+    for strip in _strips(canvas):
         part = canvas[strip]
+        # With the rows above and below that the blur reaches for.
+        first = max(0, strip.start - _BLUR_REACH)
+        dim = (~lit[first : strip.stop + _BLUR_REACH]).astype(np.float32)
+        dim = np.asarray(cv2.GaussianBlur(dim, (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE), np.float32)
+        amount = dim[strip.start - first :][: len(part), :, None]
         outside = 0.7 * (0.45 * part + 0.55 * (part @ luminance)[..., None])
-        part += amount[strip] * (outside - part)
+        part += amount * (outside - part)
 
 
 def _blend(region: npt.NDArray[np.float32], colour: Colour, opacity: npt.NDArray[np.float32]) -> None:
@@ -195,11 +207,12 @@ def _signed_distance(
         return None
     region = (slice(max(0, y - reach), y + height + reach), slice(max(0, x - reach), x + width + reach))
     cut = mask[region].astype(np.uint8)
-    inside = cv2.distanceTransform(cut, cv2.DIST_L2, cv2.DIST_MASK_5)
+    distance = np.asarray(cv2.distanceTransform(cut, cv2.DIST_L2, cv2.DIST_MASK_5), np.float32)
     outside = cv2.distanceTransform(1 - cut, cv2.DIST_L2, cv2.DIST_MASK_5)
-    # The edge runs half-way between the centres of an inner and an outer pixel.
-    distance = np.where(cut > 0, inside - 0.5, 0.5 - outside).clip(-reach, reach).astype(np.float32)
-    return region, distance
+    # The edge runs half-way between the centres of an inner and an outer pixel. In place: both are large.
+    distance -= np.float32(0.5)
+    np.subtract(np.float32(0.5), outside, out=distance, where=cut == 0)
+    return region, distance.clip(-reach, reach, out=distance)
 
 
 def _draw_mask(canvas: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], colour: Colour, scale: float) -> None:
@@ -207,13 +220,14 @@ def _draw_mask(canvas: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], col
     found = _signed_distance(mask, reach=int(np.ceil(line + rim + 2 + 2 * scale)))
     if found is None:
         return
-    region, distance = found
+    region, smooth = found
     # Smoothing the distance rounds off the pixel steps of the mask's edge.
-    smooth = cv2.GaussianBlur(distance, (0, 0), 0.6 + 0.3 * scale, borderType=cv2.BORDER_REPLICATE).astype(np.float32)
-    cut = canvas[region]
-    _blend(cut, colour, np.float32(0.36) * _edge(smooth))
-    _blend(cut, _DARK, np.float32(0.75) * _ring(smooth, line / 2 + rim))
-    _blend(cut, _lighter(colour), _ring(smooth, line / 2))
+    cv2.GaussianBlur(smooth, (0, 0), 0.6 + 0.3 * scale, dst=smooth, borderType=cv2.BORDER_REPLICATE)
+    for strip in _strips(smooth):
+        cut, distance = canvas[region][strip], smooth[strip]
+        _blend(cut, colour, np.float32(0.36) * _edge(distance))
+        _blend(cut, _DARK, np.float32(0.75) * _ring(distance, line / 2 + rim))
+        _blend(cut, _lighter(colour), _ring(distance, line / 2))
 
 
 def _ring(distance: npt.NDArray[np.float32], half_width: float) -> npt.NDArray[np.float32]:
@@ -225,9 +239,10 @@ def _draw_painted(canvas: npt.NDArray[np.float32], painted: npt.NDArray[np.bool_
     if found is None:
         return
     region, distance = found
-    cut = canvas[region]
-    _blend(cut, _FOREGROUND, np.float32(0.6) * _edge(distance))
-    _blend(cut, _WHITE, _ring(distance, max(0.5, 0.5 * scale)))
+    for strip in _strips(distance):
+        cut = canvas[region][strip]
+        _blend(cut, _FOREGROUND, np.float32(0.6) * _edge(distance[strip]))
+        _blend(cut, _WHITE, _ring(distance[strip], max(0.5, 0.5 * scale)))
 
 
 def _draw_box(canvas: npt.NDArray[np.float32], box: npt.NDArray[np.float64], colour: Colour, scale: float) -> None:
@@ -244,12 +259,8 @@ def _draw_box(canvas: npt.NDArray[np.float32], box: npt.NDArray[np.float64], col
             (slice(top + inner, bottom - inner), slice(left - outer, left + inner)),
             (slice(top + inner, bottom - inner), slice(right - inner, right + outer)),
         ):
-            strip = canvas[_not_negative(rows), _not_negative(columns)]
+            strip = canvas[tuple(slice(max(0, part.start), max(0, part.stop)) for part in (rows, columns))]
             strip += np.float32(opacity) * (np.asarray(paint, np.float32) - strip)
-
-
-def _not_negative(part: slice) -> slice:
-    return slice(max(0, part.start), max(0, part.stop))
 
 
 def _draw_point(canvas: npt.NDArray[np.float32], x: float, y: float, foreground: bool, scale: float) -> _Rectangle:
@@ -276,19 +287,25 @@ def _draw_point(canvas: npt.NDArray[np.float32], x: float, y: float, foreground:
     return _Rectangle(x - reach, y - reach, x + reach, y + reach)
 
 
+def _anchor(mask: npt.NDArray[np.bool_]) -> _Anchor:
+    """What of a mask places its caption: its box, x, y, width, height, and the middle of its highest row."""
+    x, y, width, height = bounding_box(mask)
+    top = x + int(np.median(np.flatnonzero(mask[y, x : x + width]))) if width else 0
+    return x, y, width, height, top
+
+
 def _draw_caption(
-    canvas: npt.NDArray[np.float32], caption: str, mask: npt.NDArray[np.bool_], colour: Colour, taken: list[_Rectangle]
+    canvas: npt.NDArray[np.float32], caption: str, anchor: _Anchor, colour: Colour, taken: list[_Rectangle]
 ) -> None:
     """Draw a caption at its mask where it hides no other and no point, and add its place to `taken`."""
     height, width, _ = canvas.shape
     scale = _scale_of(canvas)
     chip = _chip(caption, colour, max(11.0, 14 * scale))
     chip_height, chip_width, _ = chip.shape
-    x, y, mask_width, mask_height = bounding_box(mask)
+    x, y, mask_width, mask_height, top = anchor
     if mask_width == 0 or chip_height > height // 2 or chip_width > width // 2:
         return
     gap = round(5 * scale)
-    top = x + int(np.median(np.flatnonzero(mask[y, x : x + mask_width])))
     centre = top - chip_width // 2
     places = [
         (centre, y - chip_height - gap),

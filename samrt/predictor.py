@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,23 +15,29 @@ from samrt.embedding import Embedding
 from samrt.encoding import described
 from samrt.errors import InputError
 from samrt.geometry import Resize, ResizeLongestSide
-from samrt.images import read_image
+from samrt.images import ImageSource, read_image
 from samrt.model import Model
-from samrt.prompts import read_prompts, to_input_frame
+from samrt.prompts import Prompts, read_prompts, to_input_frame
+from samrt.tensors import is_tensor, to_numpy, to_tensor
+
+# Side of the frame of all of Meta's models, which code written for them may have as a number; and how far beyond a
+# smaller frame a prompt may lie, in sides, before it is taken for one in Meta's.
+_METAS_SIDE, _BEYOND = 1024, 1.05
 
 
 class SamPredictor:
     """Encode one image, then predict masks for many prompts, with the calls of `segment_anything.SamPredictor`.
 
-    Arrays are NumPy's. Torch tensors are taken too and answered with torch tensors on the CPU; samrt itself imports no
-    torch. As with Meta's class a prompt may be empty or lie outside the image; `Model.predict` is stricter. The whole
-    image is encoded; `Model.encode` takes a region.
+    Arrays are NumPy's. Torch tensors are taken too and answered with torch tensors on their device; samrt itself
+    imports no torch. As with Meta's class a prompt may be empty or lie outside the image; `Model.predict` is stricter.
+    The whole image is encoded; `Model.encode` takes a region.
 
     Attributes:
         model: what encodes and predicts.
         transform: the resizing for the model's input, with the methods of Meta's `ResizeLongestSide`.
         is_image_set: whether there is a current image. The next three describe it and may be set to an earlier one's.
-        features: its embedding, float32 [1, C, h, w]; a mapping of names where the model has several features.
+        features: its embedding, float32 [1, C, h, w]; a mapping of names where the model has several features. Torch
+            tensors where torch is loaded; else arrays, or a `DeviceArray` where a GPU made it.
         original_size: its (height, width).
         input_size: its (height, width) as resized for the model.
     """
@@ -44,13 +49,16 @@ class SamPredictor:
         self.features: Any = None
         self.original_size: Size | None = None
         self.input_size: Size | None = None
+        # What the decoder takes, and what of it `features` shows: a tensor on the GPU does not come back to the host.
+        self._made: Mapping[str, Any] = {}
+        self._shown: dict[str, Any] = {}
 
     @property
-    def device(self) -> str:
-        """Where tensors live."""
-        return "cpu"
+    def device(self) -> Any:
+        """Where tensors belong: `Model.device`."""
+        return self.model.device
 
-    def set_image(self, image: NDArray[Any], image_format: str = "RGB") -> None:
+    def set_image(self, image: ImageSource, image_format: str = "RGB") -> None:
         """Encode an image, [H, W, 3] in `image_format`; all else that `Model.encode` takes is taken too.
 
         Raises:
@@ -71,7 +79,7 @@ class SamPredictor:
         Raises:
             InputError: another shape, no pixels, NaN or infinity; the current image stays set.
         """
-        pixels = _to_numpy(transformed_image)
+        pixels = to_numpy(transformed_image)
         geometry = self.model.geometry
         side = geometry.encoder_side
         if (
@@ -91,8 +99,6 @@ class SamPredictor:
         height, width = original_image_size
         self.reset_image()
         self._set(self.model.encode_resized(pixels[0].transpose(1, 2, 0), (int(height), int(width))))
-        if _is_torch(transformed_image):
-            self.features = _each(lambda feature: _to_torch(np.asarray(feature)), self.features)
 
     def predict(
         self,
@@ -152,16 +158,16 @@ class SamPredictor:
             return_logits: leave the masks unthresholded.
 
         Returns:
-            masks [B, C, H, W], predicted IoU [B, C], low-res logits [B, C, L, L]: torch tensors if any argument, or
-            the image, was one, else arrays.
+            masks [B, C, H, W], predicted IoU [B, C], low-res logits [B, C, L, L]: torch tensors if any argument was
+            one, or if there was none and torch is loaded; else arrays.
 
         Raises:
             RuntimeError: no image is set.
-            InputError: the prompt is malformed.
+            InputError: the prompt is malformed, or was moved to the frame of a larger model.
         """
         embedding = self._embedding("mask prediction")
         given = point_coords, point_labels, boxes, mask_input
-        coords, labels, corners, masks = (None if each is None else _to_numpy(each) for each in given)
+        coords, labels, corners, masks = (None if each is None else to_numpy(each) for each in given)
         if coords is None:
             labels = None
         if corners is not None and corners.ndim == 3 and corners.shape[1:] == (1, 4):
@@ -173,44 +179,68 @@ class SamPredictor:
         prompts = read_prompts(coords, labels, corners, masks, self.model.geometry.low_res_side)
         if not prompts.batched and any(each is not None for each in given):
             raise InputError("predict_torch takes batches with a first axis B; use predict for one prompt")
+        self._check_frame(prompts)
         prompts = replace(prompts, batched=True)
         prediction = self.model.decoder.predict(embedding, prompts, multimask_output, return_logits)
         results = prediction.masks, prediction.iou_predictions, prediction.low_res_masks
-        if any(map(_is_torch, (*given, *self._by_name().values()))):
-            return _to_torch(results[0]), _to_torch(results[1]), _to_torch(results[2])
-        return results
+        tensors = [each for each in given if is_tensor(each)]
+        if not tensors and any(each is not None for each in given):
+            return results
+        masks_, scores, low_res = map(to_tensor, results)
+        if tensors:
+            device = tensors[0].device
+            return masks_.to(device), scores.to(device), low_res.to(device)
+        return masks_, scores, low_res
 
     def get_image_embedding(self) -> Any:
-        """The current image's embedding, as `features`: float32 [1, C, h, w]; a torch tensor if the image was one.
-
-        Where a GPU made it, it is a `DeviceArray`, which np.asarray and torch.from_dlpack take.
+        """The current image's embedding, as `features`.
 
         Raises:
             RuntimeError: no image is set.
         """
-        self._embedding("an embedding can be returned")
+        self._check_set("an embedding can be returned")
         return self.features
 
     def reset_image(self) -> None:
         """Forget the current image."""
         self.is_image_set = False
         self.features = self.original_size = self.input_size = None
+        self._made, self._shown = {}, {}
 
     def _set(self, embedding: Embedding) -> None:
-        features = dict(embedding.features)
-        self.features = features if len(features) > 1 else next(iter(features.values()))
+        self._made = embedding.features
+        self._shown = {name: to_tensor(feature) for name, feature in embedding.features.items()}
+        self.features = dict(self._shown) if len(self._shown) > 1 else next(iter(self._shown.values()))
         self.original_size = embedding.original_size
         self.input_size = embedding.input_size
         self.is_image_set = True
 
-    def _embedding(self, purpose: str) -> Embedding:
+    def _check_set(self, purpose: str) -> tuple[Size, Size]:
         if not self.is_image_set or self.original_size is None or self.input_size is None:
             raise RuntimeError(f"an image must be set with .set_image(...) before {purpose}")
-        features = {
-            name: feature if isinstance(feature, DeviceArray) else _to_numpy(feature)
-            for name, feature in self._by_name().items()
-        }
-        return Embedding(features, self.original_size, self.input_size, self.model.manifest.model_id)
+        return self.original_size, self.input_size
+
+    def _embedding(self, purpose: str) -> Embedding:
+        sizes = self._check_set(purpose)
+        features = {}
+        for name, feature in self._by_name().items():
+            if feature is self._shown.get(name):
+                features[name] = self._made[name]
+            else:
+                features[name] = feature if isinstance(feature, DeviceArray) else to_numpy(feature)
+        return Embedding(features, *sizes, self.model.manifest.model_id)
+
+    def _check_frame(self, prompts: Prompts) -> None:
+        """Refuse coordinates that only the frame of a larger model holds; what is a little outside may be meant."""
+        side = self.model.geometry.prompt_side
+        if side >= _METAS_SIDE:
+            return
+        for coords in (prompts.point_coords, prompts.boxes):
+            if coords is not None and coords.max(initial=0) > _BEYOND * side:
+                raise InputError(
+                    f"a coordinate is {coords.max():g}, and this model's frame has {side} pixels; move prompts there "
+                    f"with predictor.transform (Meta's models have {_METAS_SIDE}), and clip them to the image"
+                )
 
     def _by_name(self) -> dict[str, Any]:
         if isinstance(self.features, Mapping):
@@ -225,32 +255,8 @@ def _transform(model: Model) -> Resize:
     return Resize(geometry)
 
 
-def _each(function: Callable[[Any], Any], features: Any) -> Any:
-    if isinstance(features, Mapping):
-        return {name: function(feature) for name, feature in features.items()}
-    return function(features)
-
-
-def _is_torch(value: object) -> bool:
-    return type(value).__module__.partition(".")[0] == "torch"
-
-
-def _to_numpy(value: Any) -> NDArray[Any]:
-    if not _is_torch(value):
-        return np.asarray(value)
-    tensor = value.detach().cpu()
-    # The one number format of images and prompts that numpy lacks.
-    array: NDArray[Any] = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
-    return array
-
-
 def _bool_as_float(mask_input: Any) -> Any:
     """A bool mask, array or tensor, as float32 0 and 1, as torch converts it in Meta's class; all else as it is."""
     if str(getattr(mask_input, "dtype", "")) in ("bool", "torch.bool"):
-        return _to_numpy(mask_input).astype(np.float32)
+        return to_numpy(mask_input).astype(np.float32)
     return mask_input
-
-
-def _to_torch(array: NDArray[Any]) -> Any:
-    # Whoever handed in a tensor has torch imported.
-    return sys.modules["torch"].from_numpy(array)

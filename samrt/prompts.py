@@ -10,12 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from samrt.bundle.contract import Size
 from samrt.embedding import Embedding, Region
-from samrt.errors import InputError
+from samrt.errors import InputError, Remedy
 from samrt.geometry import scale_coords
 
 BACKGROUND, FOREGROUND, PADDING = 0, 1, -1
 # The decoder knows a box by its two corners.
 _BOX_CORNERS = (2, 3)
+# How many pixels past the edge a point or a box counts as on it. Detectors round, and count the last pixel or not.
+_PAST_EDGE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,7 @@ def read_prompts(
     mask_input: ArrayLike | None,
     low_res_size: int,
 ) -> Prompts:
-    """Check shapes, types and values; `check_geometry` checks where they lie.
+    """Check shapes, types and values; `fit_geometry` checks where they lie. An empty list is no prompt of its kind.
 
     Args:
         point_coords: [N, 2] or, for B prompts, [B, N, 2]; (x, y).
@@ -62,18 +64,17 @@ def read_prompts(
     Raises:
         InputError: the message says which argument is wrong and what it should be.
     """
-    if (point_coords is None) != (point_labels is None):
-        given, missing = ("point_labels", "point_coords") if point_coords is None else ("point_coords", "point_labels")
-        raise InputError(f"{given} without {missing}; give both: one label (1 foreground, 0 background) for each point")
     batched: dict[str, bool] = {}
-    coords = labels = boxes = masks = None
-    if point_coords is not None and point_labels is not None:
-        coords, batched["point_coords"] = _read("point_coords", point_coords, ("N", 2))
-        labels, batched["point_labels"] = _read("point_labels", point_labels, ("N",), kinds="fiub")
-    if box is not None:
-        boxes, batched["box"] = _read("box", box, (4,))
-    if mask_input is not None:
-        masks, batched["mask_input"] = _read("mask_input", mask_input, (1, low_res_size, low_res_size))
+    coords = _read("point_coords", point_coords, ("N", 2), batched)
+    labels = _read("point_labels", point_labels, ("N",), batched, kinds="fiub")
+    if coords is None and labels is not None and labels.size == 0:
+        labels = None
+        del batched["point_labels"]
+    boxes = _read("box", box, (4,), batched)
+    masks = _read("mask_input", mask_input, (1, low_res_size, low_res_size), batched)
+    if (coords is None) != (labels is None):
+        given, missing = ("point_labels", "point_coords") if coords is None else ("point_coords", "point_labels")
+        raise InputError(f"{given} without {missing}; give both: one label (1 foreground, 0 background) for each point")
     if len(set(batched.values())) > 1:
         kinds = ", ".join(f"{name} is {'a batch' if many else 'one prompt'}" for name, many in batched.items())
         raise InputError(f"one prompt and a batch are mixed: {kinds}; give all of them with a first axis B, or none")
@@ -107,8 +108,11 @@ def add_points(prompts: Prompts, coords: NDArray[np.float64], labels: NDArray[np
     return replace(prompts, point_coords=coords[None], point_labels=labels[None])
 
 
-def check_geometry(prompts: Prompts, original_size: Size, region: Region | None = None) -> None:
+def fit_geometry(prompts: Prompts, original_size: Size, region: Region | None = None, *, clip: bool = False) -> Prompts:
     """Check that there is something to find, and that it lies in the image of `original_size`, or in its `region`.
+
+    Points and boxes up to a pixel past the edge are moved onto it; with `clip`, boxes that reach further are too. A
+    point further out is none of a smaller object, as a box is, so it is refused.
 
     Raises:
         InputError: an empty prompt, a point or a box outside the image or the region, an inverted box or one without
@@ -122,26 +126,40 @@ def check_geometry(prompts: Prompts, original_size: Size, region: Region | None 
         inside = f"the region {x0},{y0},{x1},{y1} that was encoded"
     low, high = np.array([x0, y0]), np.array([x1, y1])
     used = np.zeros((prompts.count, 0), bool)
-    if prompts.point_coords is not None and prompts.point_labels is not None:
+    coords, boxes = prompts.point_coords, prompts.boxes
+    if coords is not None and prompts.point_labels is not None:
         used = prompts.point_labels != PADDING
-        within = ((prompts.point_coords >= low) & (prompts.point_coords <= high)).all(axis=2)
-        for x, y in prompts.point_coords[used & ~within][:1]:
+        for prompt, point in np.argwhere(used & past_edge(coords, low, high))[:1]:
+            x, y = coords[prompt, point]
             raise InputError(
-                f"the point ({x:g}, {y:g}) lies outside {inside}; give (x, y) in pixels of the original image"
+                f"the point ({x:g}, {y:g}){_index(prompts, prompt)} lies outside {inside}; give (x, y) in pixels of "
+                "the original image"
             )
-    if prompts.boxes is not None:
-        corners = prompts.boxes.reshape(-1, 2, 2)
-        within = ((corners >= low) & (corners <= high)).all(axis=(1, 2))
-        for box in prompts.boxes[~within][:1]:
-            raise InputError(f"the box {_listed(box)} reaches outside {inside}; clip it to that")
-        for box in prompts.boxes[(corners[:, 0] > corners[:, 1]).any(axis=1)][:1]:
-            raise InputError(f"the box {_listed(box)} is inverted; order it as x0, y0, x1, y1 with x0 < x1 and y0 < y1")
-        for box in prompts.boxes[(corners[:, 0] == corners[:, 1]).any(axis=1)][:1]:
-            raise InputError(f"the box {_listed(box)} has no area; give x0 < x1 and y0 < y1, or use a point instead")
+        coords = np.where(used[..., None], coords.clip(low, high), coords)
+    if boxes is not None:
+        corners = boxes.reshape(-1, 2, 2)
+        clipped = corners.clip(low, high)
+        far = np.zeros(corners.shape[:2], bool) if clip else past_edge(corners, low, high)
+        cut_off = Remedy("have it cut off there with {clip}", {"clip": True})
+        for wrong, problem, remedy in (
+            ((corners[:, 0] > corners[:, 1]), "is inverted; order it as x0, y0, x1, y1 with x0 < x1 and y0 < y1", None),
+            ((corners[:, 0] == corners[:, 1]), "has no area; give x0 < x1 and y0 < y1, or use a point instead", None),
+            ((clipped[:, 0] == clipped[:, 1]), f"lies outside {inside}; leave it out", None),
+            (far, f"reaches outside {inside}", cut_off),
+        ):
+            for index in np.flatnonzero(wrong.any(axis=1))[:1]:
+                raise InputError(f"the box {_listed(boxes[index])}{_index(prompts, index)} {problem}", remedy)
+        boxes = clipped.reshape(-1, 4)
     elif prompts.mask_input is None and not used.any(axis=1).all():
         raise InputError(
             "the prompt is empty, or one of the batch is; give each a point, a box, a mask_input or a scribble"
         )
+    return replace(prompts, point_coords=coords, boxes=boxes)
+
+
+def past_edge(coords: NDArray[np.float64], low: ArrayLike, high: ArrayLike) -> NDArray[np.bool_]:
+    """Which of the points [..., 2] lie more than a pixel outside `low` to `high`; the others count as on the edge."""
+    return np.asarray((abs(coords - np.clip(coords, low, high)) > _PAST_EDGE).any(axis=-1), np.bool_)
 
 
 def to_input_frame(prompts: Prompts, embedding: Embedding) -> Prompts:
@@ -185,17 +203,30 @@ def decoder_inputs(prompts: Prompts, low_res_size: int) -> dict[str, NDArray[Any
     }
 
 
-def _read(name: str, value: ArrayLike, shape: tuple[int | str, ...], kinds: str = "fiu") -> tuple[NDArray[Any], bool]:
-    """`value` with a batch axis, and whether it came with one; a string in `shape` stands for any length."""
+def _read(
+    name: str,
+    value: ArrayLike | None,
+    shape: tuple[int | str, ...],
+    batched: dict[str, bool],
+    kinds: str = "fiu",
+) -> NDArray[Any] | None:
+    """`value` with a batch axis; whether it came with one goes into `batched`. A string in `shape` is any length.
+
+    None for None, and for what is empty without being a batch: `[]`, `[[]]`, `np.zeros((0, 2))`.
+    """
+    if value is None:
+        return None
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         # Ragged lists, tensors on another device, ...
         raise InputError(f"{name} cannot be turned into a numpy array ({error}); pass numbers on the CPU") from error
+    if array.size == 0 and array.ndim <= len(shape):
+        return None
     if array.dtype.kind not in kinds:
         raise InputError(f"{name} must be numbers, not {array.dtype}; convert it with .astype(float)")
-    batched = array.ndim == len(shape) + 1
-    one = array.shape[1:] if batched else array.shape
+    batched[name] = array.ndim == len(shape) + 1
+    one = array.shape[1:] if batched[name] else array.shape
     fits = len(one) == len(shape) and all(isinstance(n, str) or n == m for n, m in zip(shape, one, strict=True))
     if not fits:
         written = ", ".join(map(str, shape))
@@ -205,11 +236,15 @@ def _read(name: str, value: ArrayLike, shape: tuple[int | str, ...], kinds: str 
         finite = np.isfinite(array.astype(np.float32)).all()
     if not finite:
         raise InputError(f"{name} contains NaN or infinity, or numbers too large for float32; remove those values")
-    return (array if batched else array[None]), batched
+    return array if batched[name] else array[None]
 
 
 def _plain(array: NDArray[Any], batched: dict[str, bool]) -> list[int]:
     return list(array.shape if batched["point_coords"] else array.shape[1:])
+
+
+def _index(prompts: Prompts, index: int) -> str:
+    return f" at index {index} of {prompts.count}" if prompts.batched else ""
 
 
 def _listed(box: NDArray[np.float64]) -> str:

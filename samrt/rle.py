@@ -8,8 +8,10 @@ compiler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -34,7 +36,7 @@ def encode(mask: npt.NDArray[np.bool_]) -> dict[str, object]:
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise InputError(f"a mask must be bool [H, W], got {mask.dtype} {list(mask.shape)}; threshold it first")
     height, width = mask.shape
-    flat = mask.ravel(order="F")
+    flat = _transposed(mask).reshape(-1)
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = np.concatenate([[0], changes, [flat.size]])
     runs = np.diff(edges)
@@ -58,15 +60,45 @@ def decode(rle: Mapping[str, object]) -> npt.NDArray[np.bool_]:
             its runs do not fill H x W pixels.
     """
     height, width = _size_of(rle)
-    runs = _from_string(rle.get("counts"))
-    if runs.size == 0 or runs.min() < 0 or runs.sum() != height * width:
-        raise InputError(
-            f"damaged RLE: its runs do not fill {height} x {width} pixels; write it again from the mask, "
-            'and check that "size" is [height, width]'
-        )
+    runs = _runs_of(rle, height, width)
     ones = np.zeros(runs.size, np.bool_)
     ones[1::2] = True
-    return np.ascontiguousarray(np.repeat(ones, runs).reshape(width, height).T)
+    return _transposed(np.repeat(ones, runs).reshape(width, height))
+
+
+class Expanded(Sequence[npt.NDArray[np.bool_]]):
+    """Compressed masks as a sequence of bool [H, W], each expanded when it is asked for."""
+
+    def __init__(self, rles: Sequence[Mapping[str, object]]) -> None:
+        self._rles = rles
+
+    def __len__(self) -> int:
+        return len(self._rles)
+
+    def __getitem__(self, index: Any) -> Any:
+        return decode(self._rles[index])
+
+
+def area_and_box(rle: Mapping[str, object]) -> tuple[int, tuple[int, int, int, int]]:
+    """The area of a compressed mask in pixels, and its `bounding_box`, without expanding it.
+
+    Args:
+        rle: as for `decode`.
+
+    Raises:
+        InputError: as `decode`.
+    """
+    height, width = _size_of(rle)
+    ends = np.cumsum(_runs_of(rle, height, width))
+    first, last = ends[0:-1:2], ends[1::2] - 1
+    first, last = first[last >= first], last[last >= first]
+    if first.size == 0:
+        return 0, (0, 0, 0, 0)
+    # A run that goes on in the next column holds the last row of one and the first row of the other.
+    wraps = bool((first // height < last // height).any())
+    top, bottom = (0, height - 1) if wraps else (int((first % height).min()), int((last % height).max()))
+    left, right = int(first[0] // height), int(last[-1] // height)
+    return int((last - first + 1).sum()), (left, top, right - left + 1, bottom - top + 1)
 
 
 def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -81,6 +113,13 @@ def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
         return 0, 0, 0, 0
     x, y = int(columns[0]), int(rows[0])
     return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1
+
+
+def _transposed(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """C-contiguous; OpenCV goes through blocks, which is ten times as fast as numpy on a large mask."""
+    if mask.size == 0 or mask.T.flags.c_contiguous:
+        return np.ascontiguousarray(mask.T)
+    return np.asarray(cv2.transpose(np.ascontiguousarray(mask).view(np.uint8))).view(np.bool_)
 
 
 def _to_string(runs: npt.NDArray[np.int64]) -> str:
@@ -120,6 +159,16 @@ def _from_string(counts: object) -> npt.NDArray[np.int64]:
     runs: npt.NDArray[np.int64] = numbers.copy()
     runs[1::2] = np.cumsum(numbers[1::2])
     runs[2::2] = np.cumsum(numbers[2::2])
+    return runs
+
+
+def _runs_of(rle: Mapping[str, object], height: int, width: int) -> npt.NDArray[np.int64]:
+    runs = _from_string(rle.get("counts"))
+    if runs.size == 0 or runs.min() < 0 or runs.sum() != height * width:
+        raise InputError(
+            f"damaged RLE: its runs do not fill {height} x {width} pixels; write it again from the mask, "
+            'and check that "size" is [height, width]'
+        )
     return runs
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samrt.bundle.contract import Size
-from samrt.embedding import Region
+from samrt.embedding import Embedding, Region
 from samrt.errors import InputError
-from samrt.prompts import BACKGROUND, FOREGROUND
+from samrt.prompts import BACKGROUND, FOREGROUND, Prompts, add_points, past_edge
 
 # How far from the threshold logits under a stroke are moved at least; the decoder's own are mostly 5 to 20 from it.
 STROKE_LOGIT = 10.0
@@ -82,8 +82,8 @@ def _within(drawn: Strokes | Paint, region: Region) -> Strokes | Paint | None:
     if isinstance(drawn, np.ndarray):
         inside = drawn[y0:y1, x0:x1]
         return inside if np.count_nonzero(inside) == np.count_nonzero(drawn) else None
-    outside = any(bool(((line < (x0, y0)) | (line > (x1, y1))).any()) for line in drawn)
-    return None if outside else tuple(line - (x0, y0) for line in drawn)
+    outside = any(past_edge(line, (x0, y0), (x1, y1)).any() for line in drawn)
+    return None if outside else tuple(line.clip((x0, y0), (x1, y1)) - (x0, y0) for line in drawn)
 
 
 def scribble_points(scribble: Scribble, original_size: Size) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
@@ -127,6 +127,40 @@ def correct_logits(
     np.maximum(logits, threshold + STROKE_LOGIT, out=corrected, where=cells[FOREGROUND] & ~contested)
     np.minimum(logits, threshold - STROKE_LOGIT, out=corrected, where=cells[BACKGROUND] & ~contested)
     return corrected
+
+
+def add_scribble(prompts: Prompts, scribble: Scribble, original_size: Size, region: Region) -> Prompts:
+    """The one prompt in `prompts` with points along the strokes within the region, in pixels of the original image.
+
+    Raises:
+        InputError: the prompts are a batch, or the scribble does not lie in the image or has no part in the region.
+    """
+    if prompts.batched:
+        raise InputError("a scribble is one prompt and cannot join a batch; predict them one by one")
+    x0, y0, x1, y1 = region
+    coords, labels = scribble_points(crop_scribble(scribble, original_size, region), (y1 - y0, x1 - x0))
+    return add_points(prompts, coords + np.array([x0, y0]), labels)
+
+
+def mask_prompt(
+    low_res: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    scribble: Scribble,
+    embedding: Embedding,
+    prompt_side: int,
+    *,
+    threshold: float,
+) -> NDArray[np.float32]:
+    """The best of one prompt's masks, [1, C, L, L] with scores [1, C], corrected under the strokes: [1, 1, L, L]."""
+    corrected = correct_logits(
+        low_res[0, int(np.argmax(scores[0]))],
+        crop_scribble(scribble, embedding.original_size, embedding.region),
+        embedding.region_size,
+        embedding.input_size,
+        prompt_side,
+        threshold=threshold,
+    )
+    return corrected[None, None]
 
 
 def _sides(scribble: Scribble, original_size: Size) -> list[tuple[int, Strokes | Paint]]:
@@ -189,7 +223,7 @@ def _check_inside(name: str, drawn: Strokes | Paint, original_size: Size) -> Non
             )
         return
     for line in drawn:
-        for x, y in line[((line < 0) | (line > (width, height))).any(axis=1)][:1]:
+        for x, y in line[past_edge(line, (0, 0), (width, height))][:1]:
             raise InputError(
                 f"the scribble's {name} leaves the image of {width}x{height} (width x height) at ({x:g}, {y:g}); "
                 "give (x, y) in pixels of the original image"

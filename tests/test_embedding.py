@@ -210,3 +210,15 @@ def test_whatever_the_parser_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_name_that_is_too_long() -> None:
     with pytest.raises(BundleError, match=r"no embedding at|File name too long"):
         Embedding.load("x" * 300)
+
+
+def test_only_embeddings_are_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, mine=np.zeros(3))
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="samrt did not write it"):
+        EMBEDDING.save(path)
+    assert path.read_bytes() == before
+    EMBEDDING.save(path, overwrite=True)
+    replace(EMBEDDING, model_id="new@64").save(path)
+    assert Embedding.load(path).model_id == "new@64"

@@ -46,6 +46,45 @@ def test_file_is_replaced_only_when_the_block_ends(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+MARK = b"written by samrt"
+
+
+@pytest.mark.parametrize("kept", [b"a ground truth", b"x" * 600 + MARK])
+def test_a_file_without_the_mark_stays(tmp_path: Path, kept: bytes) -> None:
+    (tmp_path / "a").write_bytes(kept)
+    (tmp_path / "link").symlink_to("a")
+    for name in ("a", "link"):
+        with pytest.raises(OutputError, match=r"exists, and samrt did not write it; .* with overwrite=True"):
+            check_target(tmp_path / name, MARK)
+        with pytest.raises(OutputError, match="samrt did not write it"), replacing_file(tmp_path / name, MARK):
+            pytest.fail("the work began")
+    assert (tmp_path / "a").read_bytes() == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link"]
+
+
+def test_files_with_the_mark_and_empty_ones_are_replaced(tmp_path: Path) -> None:
+    for before in (None, b"", b"{ " + MARK):
+        if before is not None:
+            (tmp_path / "a").write_bytes(before)
+        check_target(tmp_path / "a", MARK)
+        with replacing_file(tmp_path / "a", MARK) as temporary:
+            temporary.write_bytes(b"new")
+        assert (tmp_path / "a").read_bytes() == b"new"
+        (tmp_path / "a").unlink()
+
+
+def test_a_file_that_comes_while_the_work_goes_on_stays(tmp_path: Path) -> None:
+    def write() -> None:
+        with replacing_file(tmp_path / "a", MARK) as temporary:
+            temporary.write_bytes(b"new")
+            (tmp_path / "a").write_bytes(b"a ground truth")
+
+    with pytest.raises(OutputError, match="did not write it"):
+        write()
+    assert (tmp_path / "a").read_bytes() == b"a ground truth"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     with replacing_file(tmp_path / "out") as temporary:
         temporary.write_text("x")

@@ -26,6 +26,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "samrt_export": ("cli.export",),
     "torch": (),
     "onnx": (),
+    "onnxruntime": ("backends.importing",),
     "tensorrt": ("backends.tensorrt", "engines"),
     "tensorrt_rtx": ("backends.tensorrt", "engines"),
     "": (),

@@ -18,6 +18,7 @@ from samrt.bundle.contract import MaskOutputs, Normalization
 from samrt.errors import BackendError, InputError
 from samrt.geometry import normalize_and_pad, resize_image, upscale_masks
 from samrt.model import Model
+from samrt.rle import decode
 from samrt.scribble import STROKE_LOGIT, Scribble
 
 pytest_plugins = ("toy_fixtures",)
@@ -147,6 +148,28 @@ def test_batch_is_its_prompts_one_by_one(toy_model: Model, embedding: samrt.Embe
         np.testing.assert_allclose(batch.iou_predictions[index], one.iou_predictions, atol=1e-6)
 
 
+@pytest.mark.parametrize("multimask_output", [True, False])
+def test_run_lengths_are_those_of_the_masks(
+    toy_model: Model, embedding: samrt.Embedding, multimask_output: bool
+) -> None:
+    for given in ({"box": [BOX, [-3, 1, 95, 30]]}, {"box": BOX}, {"scribble": Scribble([[[5, 5], [9, 9]]])}):
+        prompts = toy_model.prompts_for(embedding, **given, clip=True, multimask_output=multimask_output)
+        found = toy_model.decoder.predict_rle(embedding, prompts, multimask_output)
+        expected = toy_model.predict(embedding, **given, clip=True, multimask_output=multimask_output)
+        np.testing.assert_array_equal(np.vectorize(decode, signature="()->(h,w)")(found.masks), expected.masks)
+        np.testing.assert_array_equal(found.iou_predictions, expected.iou_predictions)
+        np.testing.assert_array_equal(found.low_res_masks, expected.low_res_masks)
+
+
+def test_boxes_past_the_edge(toy_model: Model, embedding: samrt.Embedding) -> None:
+    height, width = IMAGE.shape[:2]
+    edge = toy_model.predict(embedding, box=[0, 0, width, height])
+    for box, clip in (([-0.5, 0, width + 0.9, height], False), ([-9, -9, width + 9, height + 9], True)):
+        np.testing.assert_array_equal(toy_model.predict(embedding, box=box, clip=clip).masks, edge.masks)
+    with pytest.raises(InputError, match=r"at index 1 of 2 reaches outside .* with clip=True"):
+        toy_model.predict(embedding, box=[BOX, [-9, 0, 5, 5]])
+
+
 def test_padding_evens_out_a_batch(toy_model: Model, embedding: samrt.Embedding) -> None:
     batch = toy_model.predict(embedding, [POINTS, [POINTS[0], [0, 0]]], [LABELS, [1, -1]])
     one = toy_model.predict(embedding, POINTS[:1], LABELS[:1])
@@ -213,14 +236,14 @@ def test_scribble_is_one_prompt(toy_model: Model, embedding: samrt.Embedding) ->
     with pytest.raises(InputError, match="one prompt and cannot join a batch"):
         toy_model.predict(embedding, box=[BOX], scribble=Scribble([[[5, 5]]]))
     with pytest.raises(InputError, match="leaves the image"):
-        toy_model.predict(embedding, scribble=Scribble([[[5, 41]]]))
+        toy_model.predict(embedding, scribble=Scribble([[[5, 42]]]))
 
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
         ({}, "prompt is empty"),
-        ({"point_coords": [[91, 5]], "point_labels": [1]}, "outside the image of 90x40"),
+        ({"point_coords": [[92, 5]], "point_labels": [1]}, "outside the image of 90x40"),
         ({"box": [5, 5, 5, 9]}, "no area"),
         ({"box": [9, 5, 5, 9]}, "inverted"),
         ({"point_coords": [[1, 1]], "point_labels": [7]}, "point_labels must be"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from samrt.errors import InputError, OutputError
-from samrt.overlay import PALETTE, Marks, draw_overlay, join_panels, write_png
+from samrt.errors import InputError
+from samrt.overlay import PALETTE, Marks, draw_overlay, join_panels
 
 
 def _photograph(height: int, width: int) -> np.ndarray:
@@ -49,6 +48,33 @@ def test_contour_lies_on_the_masks_edge_with_a_dark_rim_on_bright_ground() -> No
     row = picture[100, 30:70].sum(axis=-1)
     assert abs(int(row.argmin()) + 30 - 49) <= 1
     assert row.min() < 0.75 * row[0]
+
+
+def test_masks_are_asked_for_one_at_a_time() -> None:
+    class Masks(list[np.ndarray]):
+        asked = 0
+
+        def __getitem__(self, index: Any) -> Any:
+            self.asked += 1
+            return super().__getitem__(index)
+
+        def __iter__(self) -> Iterator[np.ndarray]:
+            return (self[index] for index in range(len(self)))
+
+    image = _photograph(300, 200)  # more than one strip
+    stack = np.stack([_rectangle(300, 200, slice(5, 290), slice(9, 90)), np.zeros((300, 200), bool)])
+    stack = np.concatenate([stack, np.random.default_rng(0).random((1, 300, 200)) > 0.5])
+    masks, captions = Masks(stack), ["0.10", "0.20", "0.30"]
+    np.testing.assert_array_equal(draw_overlay(image, masks, captions), draw_overlay(image, stack, captions))
+    assert masks.asked == 2 * len(masks)
+
+
+def test_strips_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, mask = _photograph(100, 70), np.random.default_rng(0).random((1, 100, 70)) > 0.5
+    marks = [Marks(painted=_rectangle(100, 70, slice(10, 90), slice(10, 20)))]
+    whole = draw_overlay(image, mask, prompts=marks)
+    monkeypatch.setattr("samrt.overlay._STRIP", 11)
+    np.testing.assert_array_equal(draw_overlay(image, mask, prompts=marks), whole)
 
 
 def test_smaller_mask_is_drawn_over_a_larger_one_whatever_their_order() -> None:
@@ -175,6 +201,7 @@ def test_panels_stand_side_by_side_and_panoramas_one_below_the_other() -> None:
         (np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), bool), (), "masks must be"),
         (np.zeros((4, 5, 3), np.uint8), np.zeros((1, 5, 4), bool), (), "masks must be"),
         (np.zeros((4, 5, 3), np.uint8), np.zeros((1, 4, 5), np.uint8), (), "masks must be"),
+        (np.zeros((4, 5, 3), np.uint8), [np.zeros((4, 5), bool), np.zeros((3, 5), bool)], (), r"one is bool \[3, 5\]"),
         (np.zeros((4, 5, 3), np.uint8), np.zeros((2, 4, 5), bool), ("a",), "1 captions for 2 masks"),
     ],
 )
@@ -183,27 +210,6 @@ def test_refuses_shapes_that_do_not_fit(
 ) -> None:
     with pytest.raises(InputError, match=message):
         draw_overlay(image, masks, captions)
-
-
-def test_writes_a_png_that_reads_back_the_same(tmp_path: Path) -> None:
-    picture = _photograph(13, 17)
-    write_png(tmp_path / "a.png", picture)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), picture)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_a_full_disk_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "a.png"
-    target.write_bytes(b"old")
-
-    def no_space(self: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", no_space)
-    with pytest.raises(OutputError, match="No space left"):
-        write_png(target, _photograph(3, 3))
-    assert target.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_a_region_is_framed_in_white() -> None:

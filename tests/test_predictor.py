@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,11 @@ def predictor(toy_model: Model) -> SamPredictor:
 
 @pytest.mark.parametrize("name", ["SamPredictor", "ResizeLongestSide"])
 def test_calls_are_metas(name: str) -> None:
-    """Every public method but one has Meta's argument names, in Meta's order, with Meta's defaults."""
+    """Every public method has Meta's argument names, in Meta's order, with Meta's defaults."""
     segment_anything()
     module = {"SamPredictor": "predictor", "ResizeLongestSide": "utils.transforms"}[name]
     theirs, ours = getattr(sys.modules[f"segment_anything.{module}"], name), getattr(samrt, name)
     methods = {key for key, value in vars(theirs).items() if callable(value) and not key.startswith("_")}
-    # It needs torch's interpolation, which samrt does not import; Meta's own is not what its model expects.
-    methods.discard("apply_image_torch")
     assert methods
     for method in [*methods, "__init__"]:
         expected = inspect.signature(getattr(theirs, method)).parameters.values()
@@ -88,7 +87,7 @@ def test_arguments_are_positional_as_metas(predictor: SamPredictor) -> None:
 
 def test_no_prompt_at_all_is_accepted(predictor: SamPredictor) -> None:
     _, scores, low_res = predictor.predict()
-    expected, expected_scores = toy_decoder(predictor.features, np.zeros((1, 0, 2)), np.zeros((1, 0)))
+    expected, expected_scores = toy_decoder(predictor.features.numpy(), np.zeros((1, 0, 2)), np.zeros((1, 0)))
     np.testing.assert_allclose(low_res, expected[0, 1:], atol=1e-4)
     np.testing.assert_allclose(scores, expected_scores[0, 1:], atol=1e-5)
     assert [each.shape for each in predictor.predict_torch(None, None)] == [(1, 3, *SIZE), (1, 3), (1, 3, 64, 64)]
@@ -98,7 +97,7 @@ def test_points_outside_and_inverted_boxes_are_accepted(predictor: SamPredictor)
     outside = np.array([[95.0, -10.0]])
     _, _, low_res = predictor.predict(outside, np.array([1]))
     tokens = np.array([[outside[0] * (64 / 90, 28 / 40), (0, 0)]])
-    expected, _ = toy_decoder(predictor.features, tokens, np.array([[1, -1]]))
+    expected, _ = toy_decoder(predictor.features.numpy(), tokens, np.array([[1, -1]]))
     np.testing.assert_allclose(low_res, expected[0, 1:], atol=1e-4)
     assert predictor.predict(box=BOX[[2, 3, 0, 1]])[0].shape == (3, *SIZE)
 
@@ -122,11 +121,14 @@ def test_state_of_a_set_image(predictor: SamPredictor, toy_model: Model) -> None
     assert predictor.transform.target_length == 64
     assert str(predictor.device) == "cpu"
     embedding = predictor.get_image_embedding()
-    assert (embedding.shape, embedding.dtype) == ((1, C, 16, 16), np.float32)
+    assert (tuple(embedding.shape), embedding.dtype) == ((1, C, 16, 16), torch.float32)
+    assert predictor.features is embedding
 
 
 def test_nothing_works_without_an_image(predictor: SamPredictor) -> None:
+    embedding = weakref.ref(predictor.features)
     predictor.reset_image()
+    assert embedding() is None
     assert not predictor.is_image_set
     assert predictor.features is None
     for call in (
@@ -220,8 +222,9 @@ def test_set_torch_image_is_set_image(predictor: SamPredictor, toy_model: Model,
     assert (other.original_size, other.input_size) == (SIZE, INPUT)
     np.testing.assert_array_equal(other.predict(POINTS, LABELS)[0], predictor.predict(POINTS, LABELS)[0])
     assert isinstance(other.predict_torch(None, None)[0], torch.Tensor)
-    other.set_torch_image(resized.transpose(2, 0, 1)[None], SIZE)
-    assert isinstance(other.features, np.ndarray)
+    expected = predictor.features
+    predictor.set_torch_image(resized.transpose(2, 0, 1)[None], SIZE)
+    assert torch.equal(predictor.features, expected)
 
 
 def test_set_torch_image_keeps_fractions(predictor: SamPredictor) -> None:
@@ -280,3 +283,61 @@ def test_bool_masks_are_zeros_and_ones(predictor: SamPredictor) -> None:
     boxes = torch.from_numpy(predictor.transform.apply_boxes(BOX, SIZE))
     found = predictor.predict_torch(None, None, boxes, torch.from_numpy(MASK[None] > 0))[2]
     np.testing.assert_array_equal(found[0].numpy(), expected)
+
+
+def test_features_are_tensors_where_torch_is_loaded(toy_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as without:
+        without.delitem(sys.modules, "torch")
+        plain = SamPredictor(toy_model)
+        plain.set_image(IMAGE)
+        assert isinstance(plain.get_image_embedding(), np.ndarray)
+        assert isinstance(plain.predict_torch(None, None)[0], np.ndarray)
+    predictor = SamPredictor(toy_model)
+    predictor.set_image(IMAGE)
+    assert isinstance(predictor.features, torch.Tensor)
+    np.testing.assert_array_equal(predictor.features.cpu().numpy(), plain.features)
+    assert isinstance(predictor.predict_torch(None, None)[0], torch.Tensor)
+
+
+def test_features_may_be_changed_in_place(predictor: SamPredictor) -> None:
+    expected = predictor.predict(POINTS, LABELS)[2]
+    predictor.features += 1
+    assert not np.array_equal(predictor.predict(POINTS, LABELS)[2], expected)
+    predictor.features = predictor.features - 1
+    np.testing.assert_allclose(predictor.predict(POINTS, LABELS)[2], expected, atol=1e-4)
+
+
+def test_features_of_another_shape_can_be_looked_at_but_not_predicted_with(predictor: SamPredictor) -> None:
+    predictor.features = predictor.features[0]
+    assert predictor.get_image_embedding().ndim == 3
+    with pytest.raises(InputError, match="the feature image_embeddings"):
+        predictor.predict(POINTS, LABELS)
+
+
+def test_apply_image_torch_resizes_with_torch(predictor: SamPredictor) -> None:
+    image = torch.from_numpy(IMAGE).permute(2, 0, 1)[None].float()
+    resized = predictor.transform.apply_image_torch(image)
+    expected = torch.nn.functional.interpolate(image, INPUT, mode="bilinear", align_corners=False, antialias=True)
+    assert torch.equal(resized, expected)
+    predictor.set_torch_image(resized, SIZE)
+    assert predictor.input_size == INPUT
+
+
+class Subclass(torch.Tensor):
+    """As torchvision's tensors are."""
+
+
+def test_subclasses_of_tensors_are_tensors(predictor: SamPredictor) -> None:
+    boxes = predictor.transform.apply_boxes_torch(torch.from_numpy(BOX[None]), SIZE)
+    found = predictor.predict_torch(None, None, boxes.as_subclass(Subclass))
+    assert all(isinstance(each, torch.Tensor) for each in found)
+
+
+def test_prompts_in_the_frame_of_metas_models_are_refused(predictor: SamPredictor) -> None:
+    metas = samrt.ResizeLongestSide(1024)
+    for kind in ("point_coords", "boxes"):
+        batch: dict[str, Any] = {"point_coords": None, "point_labels": None}
+        moved = metas.apply_coords(POINTS[None], SIZE) if kind == "point_coords" else metas.apply_boxes(BOX, SIZE)
+        batch |= {kind: moved} | ({"point_labels": LABELS[None]} if kind == "point_coords" else {})
+        with pytest.raises(InputError, match=r"this model's frame has 64 pixels.*Meta's models have 1024"):
+            predictor.predict_torch(**batch)

@@ -13,7 +13,7 @@ from oracle import segment_anything
 
 from samrt.embedding import Embedding
 from samrt.errors import InputError
-from samrt.prompts import Prompts, check_geometry, decoder_inputs, read_prompts, to_input_frame
+from samrt.prompts import Prompts, decoder_inputs, fit_geometry, read_prompts, to_input_frame
 
 L = 16
 POINTS = [[10.0, 20.0], [30.0, 5.0]]
@@ -111,6 +111,8 @@ def test_labels_may_be_bool_and_tensors_are_taken() -> None:
     [
         ({"point_coords": POINTS}, "point_coords without point_labels; give both"),
         ({"point_labels": LABELS}, "point_labels without point_coords; give both"),
+        ({"point_coords": POINTS, "point_labels": []}, "point_coords without point_labels; give both"),
+        ({"point_coords": [], "point_labels": LABELS}, "point_labels without point_coords; give both"),
         ({"point_coords": POINTS, "point_labels": [1]}, r"\[2, 2\] and point_labels \[1\] differ in count; give one"),
         ({"point_coords": [POINTS], "point_labels": [[1]]}, r"\[1, 2, 2\] and point_labels \[1, 1\] differ"),
         ({"point_coords": [1, 2], "point_labels": [1]}, r"point_coords must have the shape \[N, 2\] or \[B, N, 2\]"),
@@ -158,7 +160,7 @@ def test_malformed_prompts_are_refused(prompt: dict[str, Any], message: str) -> 
     ],
 )
 def test_geometry_within_the_image(prompt: dict[str, Any]) -> None:
-    check_geometry(_read(**prompt), SIZE)
+    fit_geometry(_read(**prompt), SIZE)
 
 
 @pytest.mark.parametrize(
@@ -168,12 +170,15 @@ def test_geometry_within_the_image(prompt: dict[str, Any]) -> None:
         ({"point_coords": np.zeros((0, 2)), "point_labels": np.zeros(0)}, "prompt is empty"),
         ({"point_coords": [[1, 1]], "point_labels": [-1]}, "prompt is empty"),
         ({"point_coords": [[[1, 1]], [[2, 2]]], "point_labels": [[1], [-1]]}, "or one of the batch is"),
-        ({"point_coords": [[1, 1], [64.5, 2]], "point_labels": [1, 1]}, r"\(64.5, 2\) lies outside the image of 64x48"),
-        ({"point_coords": [[1, 48.1]], "point_labels": [0]}, r"\(1, 48.1\) lies outside"),
-        ({"point_coords": [[-1, 3]], "point_labels": [1]}, "give .* in pixels of the original image"),
-        ({"box": [0, 0, 65, 48]}, r"box \[0, 0, 65, 48\] reaches outside .* clip it"),
-        ({"box": [-0.5, 0, 5, 5]}, "reaches outside"),
-        ({"box": [[1, 1, 9, 9], [1, 1, 9, 49]]}, r"box \[1, 1, 9, 49\] reaches outside"),
+        ({"point_coords": [[1, 1], [65.5, 2]], "point_labels": [1, 1]}, r"\(65.5, 2\) lies outside the image of 64x48"),
+        ({"point_coords": [[1, 49.1]], "point_labels": [0]}, r"the point \(1, 49.1\) lies outside"),
+        ({"point_coords": [[[1, 1]], [[-1.5, 3]]], "point_labels": [[1], [1]]}, r"\(-1.5, 3\) at index 1 of 2 lies"),
+        ({"point_coords": [[-2, 3]], "point_labels": [1]}, "give .* in pixels of the original image"),
+        ({"box": [0, 0, 66, 48]}, r"box \[0, 0, 66, 48\] reaches outside .*; have it cut off there with clip=True"),
+        ({"box": [-1.1, 0, 5, 5]}, "reaches outside"),
+        ({"box": [[1, 1, 9, 9], [1, 1, 9, 50]]}, r"box \[1, 1, 9, 50\] at index 1 of 2 reaches outside"),
+        ({"box": [64, 1, 64.5, 9]}, "lies outside the image .*; leave it out"),
+        ({"box": [70, 1, 80, 9]}, "lies outside the image .*; leave it out"),
         ({"box": [30, 6, 5, 40]}, r"box \[30, 6, 5, 40\] is inverted; order it"),
         ({"box": [5, 40, 30, 6]}, "is inverted"),
         ({"box": [5, 6, 5, 40]}, "has no area"),
@@ -183,7 +188,62 @@ def test_geometry_within_the_image(prompt: dict[str, Any]) -> None:
 )
 def test_geometry_that_is_refused(prompt: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check_geometry(_read(**prompt), SIZE)
+        fit_geometry(_read(**prompt), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("box", "clip", "expected"),
+    [
+        ([-1, -0.5, 65, 48.25], False, [0, 0, 64, 48]),
+        ([[1, 2, 3, 4], [5, 5, 64.0001, 9]], False, [[1, 2, 3, 4], [5, 5, 64, 9]]),
+        ([-30, 5, 200, 9], True, [0, 5, 64, 9]),
+        ([[1, 2, 3, 4], [-9, -9, 1, 1]], True, [[1, 2, 3, 4], [0, 0, 1, 1]]),
+    ],
+)
+def test_boxes_past_the_edge_are_cut_off_there(box: Any, clip: bool, expected: Any) -> None:
+    fitted = fit_geometry(_read(box=box), SIZE, clip=clip)
+    np.testing.assert_array_equal(fitted.boxes, np.reshape(expected, (-1, 4)))
+    assert fitted.batched == (np.ndim(box) == 2)
+    # The same, counted from a region's corner.
+    moved = fit_geometry(_read(box=np.add(box, [20, 10, 20, 10])), (100, 200), (20, 10, 84, 58), clip=clip)
+    np.testing.assert_array_equal(moved.boxes, np.reshape(np.add(expected, [20, 10, 20, 10]), (-1, 4)))
+
+
+def test_points_up_to_a_pixel_past_the_edge_lie_on_it() -> None:
+    points = [[-1, 5], [64.5, 48.5], [3, 4], [900, -900]]
+    fitted = fit_geometry(_read([points], [[1, 0, 1, -1]]), SIZE)
+    np.testing.assert_array_equal(fitted.point_coords, [[[0, 5], [64, 48], [3, 4], [900, -900]]])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ({"box": [-30, 5, -1, 9]}, "lies outside the image .*; leave it out"),
+        ({"box": [[1, 1, 2, 2], [64, 1, 99, 9]]}, r"at index 1 of 2 lies outside"),
+        ({"box": [70, 5, 60, 9]}, "is inverted"),
+        ({"point_coords": [[70, 5]], "point_labels": [1]}, "lies outside"),
+    ],
+)
+def test_clipping_leaves_refusals_where_nothing_is_left(prompt: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit_geometry(_read(**prompt), SIZE, clip=True)
+
+
+@pytest.mark.parametrize("empty", [[], [[]], (), np.zeros((0, 2)), torch.zeros(0, 2), np.zeros(0, object)])
+@pytest.mark.parametrize("labels", [None, [], [[]], np.zeros(0, np.int64)])
+def test_an_empty_list_is_no_prompt_of_its_kind(empty: Any, labels: Any) -> None:
+    for box in (BOX, [BOX] * 3):
+        prompts = _read(empty, labels, box)
+        assert (prompts.point_coords, prompts.point_labels, prompts.batched) == (None, None, box is not BOX)
+        np.testing.assert_array_equal(prompts.boxes, np.reshape(box, (-1, 4)))
+    with pytest.raises(InputError, match="prompt is empty"):
+        fit_geometry(_read(empty, labels), SIZE)
+
+
+def test_empty_boxes_and_masks_are_no_prompt_either() -> None:
+    prompts = _read(POINTS, LABELS, [], [])
+    assert (prompts.boxes, prompts.mask_input) == (None, None)
+    assert _read([[], []], [[], []], [BOX] * 2).point_coords is None
 
 
 def test_large_batches_share_the_memory_of_absent_masks() -> None:

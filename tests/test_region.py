@@ -82,7 +82,7 @@ def test_scribbles_are_moved_too(toy_model: Model, embedding: samrt.Embedding, p
     ("prompt", "message"),
     [
         ({"point_coords": [[5, 20]], "point_labels": [1]}, r"point \(5, 20\) lies outside the region 20,10,70,38"),
-        ({"box": [25, 12, 71, 20]}, "reaches outside the region 20,10,70,38 that was encoded"),
+        ({"box": [25, 12, 72, 20]}, "reaches outside the region 20,10,70,38 that was encoded"),
         ({"scribble": Scribble([[[25, 20], [75, 20]]])}, "foreground leaves the region 20,10,70,38"),
         ({"scribble": Scribble([[[25, 20]]], np.ones((40, 90), bool))}, "background leaves the region"),
         ({"box": [25, 12, 95, 20]}, "reaches outside the region"),

@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco
 
 from samrt.errors import InputError
-from samrt.rle import bounding_box, decode, encode
+from samrt.rle import Expanded, area_and_box, bounding_box, decode, encode
 
 # pycocotools' arrays do not know numpy 2's copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -111,3 +111,25 @@ def test_refuses_what_would_fill_one_pixel_by_luck(counts: str, error: str) -> N
     assert decode({"size": [1, 1], "counts": "1"}).sum() == 0
     with pytest.raises(InputError, match=error):
         decode({"size": [1, 1], "counts": counts})
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(7, 5), (1, 9), (9, 1), (40, 30)])
+def test_area_and_box_are_those_of_the_expanded_mask(shape: tuple[int, int], density: float) -> None:
+    for seed in range(5):
+        mask = np.random.default_rng(seed).random(shape) < density
+        assert area_and_box(encode(mask)) == (mask.sum(), bounding_box(mask))
+
+
+def test_area_and_box_of_runs_over_several_columns_and_of_none() -> None:
+    for part in (np.s_[2:, 1:2], np.s_[:, 1:4], np.s_[:2, :], np.s_[:0], np.s_[-1:, -1:]):
+        mask = np.zeros((6, 5), bool)
+        mask[part] = True
+        assert area_and_box(encode(mask)) == (mask.sum(), bounding_box(mask))
+    with pytest.raises(InputError, match="do not fill"):
+        area_and_box({"size": [2, 2], "counts": "5"})
+
+
+def test_expanded_masks_are_a_sequence() -> None:
+    masks = np.random.default_rng(0).random((3, 6, 5)) < 0.5
+    np.testing.assert_array_equal(np.stack(Expanded([encode(mask) for mask in masks])), masks)

@@ -200,8 +200,8 @@ def test_scribbles_that_are_refused(arguments: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("scribble", "message"),
     [
-        (Scribble([[[5, 5], [101, 5]]]), r"foreground leaves the image of 100x60 .* at \(101, 5\)"),
-        (Scribble([[[5, 5]]], [[[5, -1]]]), "background leaves the image"),
+        (Scribble([[[5, 5], [102, 5]]]), r"foreground leaves the image of 100x60 .* at \(102, 5\)"),
+        (Scribble([[[5, 5]]], [[[5, -2]]]), "background leaves the image"),
         (Scribble(np.ones((100, 60), bool)), "painted on 60x100, the image is 100x60"),
         (Scribble(_disc(30, 30, 5), _disc(30, 36, 5)), r"overlap, for example at \(3[1-5], \d+\); erase"),
     ],

@@ -50,7 +50,7 @@ def discs(count: int = 3) -> dict[str, list[Picture]]:
         for number, centre in enumerate([(30, 30), (80, 50), (0, 0)], start=1):
             cv2.circle(ids, centre, 18 + seed, number, -1)
         image[ids > 0] += np.uint8(150)
-        pictures.append(Picture(image, (ids,)))
+        pictures.append(Picture(tuple(cv2.imencode(".png", pixels)[1] for pixels in (image[:, :, ::-1], ids))))
     return {"discs": pictures}
 
 

@@ -1,10 +1,13 @@
-"""Pack the photographs and the decoder's weights for training on a machine without a network, in at most 60 MiB.
+"""Pack the photographs and a run's first weights for training on a machine without a network, in at most 60 MiB.
 
-    python -m training.carry DATA --decoder .cache/lite_medsam.pth -o .cache/carried
+    python -m training.carry DATA --decoder .cache/lite_medsam.pth -o .cache/carried    # for the recipe gpu
+    python -m training.carry DATA --start training/runs/trunk/model.pth -o .cache/carried    # for the recipe trunk_gpu
 
-Writes two files to FOLDER: packed.npz, the photographs as `training.pack` packs them but as smaller JPEGs; and
-decoder.pth, the part of LiteMedSAM's checkpoint that a run uses, in half precision. Prints their sizes. If they exceed
-60 MiB, nothing is written.
+Writes two files to FOLDER, and prints their sizes. If they exceed 60 MiB, nothing is written.
+
+- packed.npz: the photographs as `training.pack` packs them, but larger and as WebP
+- decoder.pth: the part of LiteMedSAM's checkpoint that a run uses, in half precision; or start.pth: all weights of a
+  model, in half precision
 """
 
 from __future__ import annotations
@@ -21,25 +24,34 @@ from torch import Tensor
 from samrt.errors import InputError, OutputError, SamrtError
 from samrt_export.checkpoint import read_checkpoint
 from training.model import TAKEN
-from training.pack import pack
+from training.pack import Encoding, pack
 from training.weights import write_weights
 
 LIMIT = 60 * 2**20
-# The photographs take 41 MiB at this quality, and 50 MiB at 82, the quality of `training.pack`; masks come on top.
-QUALITY = 76
+SIDE = 512  # pixels, the side of a recipe's last stage
+# With the masks 35 MiB, to which a whole model adds 20. For the same error WebP takes a quarter less than JPEG.
+QUALITY = 48
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="DATA", type=Path)
-    parser.add_argument("--decoder", type=Path, required=True, metavar="FILE.pth", help="LiteMedSAM's checkpoint")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--decoder", type=Path, metavar="FILE.pth", help="LiteMedSAM's checkpoint")
+    source.add_argument(
+        "--start", type=Path, metavar="FILE.pth", help="a run's model.pth, all of whose weights are taken"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
-        "--quality", type=int, default=QUALITY, help=f"quality of the JPEGs, 1 to 100 (default {QUALITY})"
+        "--quality", type=int, default=QUALITY, help=f"of the photographs, 1 to 100 (default {QUALITY})"
     )
     arguments = parser.parse_args()
     try:
-        sizes = carry(arguments.data, arguments.decoder, arguments.output, arguments.quality)
+        if arguments.decoder:
+            weights = "decoder.pth", decoder_of(arguments.decoder)
+        else:
+            weights = "start.pth", read_checkpoint(arguments.start).state
+        sizes = carry(arguments.data, weights, arguments.output, arguments.quality)
     except SamrtError as error:
         print(f"training.carry: {error}", file=sys.stderr)
         return 1
@@ -49,48 +61,52 @@ def main() -> int:
     return 0
 
 
-def carry(data: Path, decoder: Path, folder: Path, quality: int = QUALITY) -> dict[str, int]:
-    """Write both files into a folder; returns the size of each in bytes.
+def decoder_of(checkpoint: Path) -> dict[str, Tensor]:
+    """The part of LiteMedSAM's checkpoint that a run starts from.
 
     Raises:
-        InputError: as `pack`; there is no decoder; or both come to more than `LIMIT`, and nothing was written.
-        BundleError: the decoder's file is no checkpoint, or lacks what a run takes.
+        InputError: there is no such file.
+        BundleError: it is no checkpoint.
+    """
+    if not checkpoint.is_file():
+        raise InputError(f"there is no file {checkpoint}; download it with `python training/lite_medsam.py`")
+    state = read_checkpoint(checkpoint).state
+    return {name: tensor for name, tensor in state.items() if name.startswith(TAKEN)}
+
+
+def carry(
+    data: Path, weights: tuple[str, Mapping[str, Tensor]], folder: Path, quality: int = QUALITY
+) -> dict[str, int]:
+    """Write both files into a folder; returns the size of each in bytes.
+
+    Args:
+        weights: the name of their file and the weights.
+
+    Raises:
+        InputError: as `pack`; or both come to more than `LIMIT`, and nothing was written.
         OutputError: the folder cannot be written.
     """
-    if not decoder.is_file():
-        raise InputError(f"there is no file {decoder}; download it with `python training/lite_medsam.py`")
-    taken = taken_from(read_checkpoint(decoder).state)
+    name, state = weights
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             fresh = Path(temporary)
-            write_weights(taken, fresh / "decoder.pth")
-            pack(data, fresh / "packed.npz", _jpeg(quality))
+            write_weights(state, fresh / name)
+            pack(data, fresh / "packed.npz", Encoding(SIDE, ".webp", (cv2.IMWRITE_WEBP_QUALITY, quality)))
             sizes = {path.name: path.stat().st_size for path in sorted(fresh.iterdir())}
             if sum(sizes.values()) > LIMIT:
-                listed = ", ".join(f"{name} {_mib(size)}" for name, size in sizes.items())
+                listed = ", ".join(f"{each} {_mib(size)}" for each, size in sizes.items())
                 raise InputError(
                     f"{listed}: together more than {_mib(LIMIT)}, so nothing was written; give a --quality below "
                     f"{quality}, or DATA with fewer photographs"
                 )
-            for name in sizes:
-                (fresh / name).replace(folder / name)
+            for each in sizes:
+                (fresh / each).replace(folder / each)
     except SamrtError:
         raise
     except OSError as error:
         raise OutputError(f"cannot write into the folder {folder}: {error.strerror}; choose another place") from error
     return sizes
-
-
-def _jpeg(quality: int) -> tuple[int, ...]:
-    """Progressive, which decodes to the same pixels from 4 % fewer bytes."""
-    options = {cv2.IMWRITE_JPEG_QUALITY: quality, cv2.IMWRITE_JPEG_OPTIMIZE: 1, cv2.IMWRITE_JPEG_PROGRESSIVE: 1}
-    return tuple(number for pair in options.items() for number in pair)
-
-
-def taken_from(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of LiteMedSAM's state dict, what a run starts from."""
-    return {name: tensor for name, tensor in state.items() if name.startswith(TAKEN)}
 
 
 def _mib(size: int) -> str:

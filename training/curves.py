@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.overlay import PALETTE, write_png
+from samrt.overlay import PALETTE
+from samrt.png import write_png
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 420, 56
 _PANELS = {

@@ -39,18 +39,17 @@ def initial_state(
             where the recipe has a trunk.
         trunk: the released weights of the recipe's trunk (training.efficientnet), where it has one.
     """
-    side = recipe.stages[0].side
     torch.manual_seed(recipe.seed)
-    vit = recipe.encoder(side)
-    encoder = ConvViT(ConvVitConfig(recipe.trunk, vit)) if recipe.trunk else ImageEncoderViT(vit)
-    sam = Sam(encoder, recipe.decoder(side))
+    sam = _sam(recipe)
+    encoder = sam.image_encoder
+    assert isinstance(encoder, ConvViT | ImageEncoderViT)
     for module in encoder.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
     if isinstance(encoder, ImageEncoderViT):
         assert patches is not None
-        encoder.pos_embed.data = sine_positions(vit.grid, recipe.width)
+        encoder.pos_embed.data = sine_positions(encoder.pos_embed.shape[1], recipe.width)
         weight, bias = whitening(patches, recipe.width)
         encoder.patch_embed.proj.weight.data, encoder.patch_embed.proj.bias.data = weight, bias
     elif trunk is None:
@@ -63,6 +62,32 @@ def initial_state(
         raise BundleError(f"the checkpoint to take the decoder from lacks {lacking[0]} and {len(lacking) - 1} more")
     state.update({name: decoder[name] for name in state if name.startswith(TAKEN)})
     return state
+
+
+def given_state(recipe: Recipe, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All weights of a trained model as the state dict that a run starts from, at its first stage's side.
+
+    Raises:
+        BundleError: the model is of another network than the recipe's.
+    """
+    given = PromptableModel(state, recipe.stages[0].side).sam.state_dict()
+    with torch.device("meta"):
+        expected = _sam(recipe).state_dict()
+    # As in `initial_state`, the decoder's sizes are its own.
+    encoder = [name for name in expected if name.startswith("image_encoder.")]
+    if given.keys() != expected.keys() or any(given[name].shape != expected[name].shape for name in encoder):
+        raise BundleError(
+            "the weights to start from are of another network than this recipe's; give a model of its own"
+        )
+    return given
+
+
+def _sam(recipe: Recipe) -> Sam:
+    """A recipe's network at its first stage's side, with torch's own first weights."""
+    side = recipe.stages[0].side
+    vit = recipe.encoder(side)
+    encoder = ConvViT(ConvVitConfig(recipe.trunk, vit)) if recipe.trunk else ImageEncoderViT(vit)
+    return Sam(encoder, recipe.decoder(side))
 
 
 def sine_positions(grid: int, width: int) -> Tensor:

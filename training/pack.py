@@ -1,4 +1,4 @@
-"""Data sets to one file that fits everywhere: pictures made smaller, as JPEG, and their id maps as PNG.
+"""Data sets to one file that fits everywhere: photographs made smaller, as JPEG, and their id maps as PNG.
 
     python -m training.pack DATA -o .cache/packed.npz
 
@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -23,22 +24,44 @@ from samrt.errors import InputError, OutputError, SamrtError
 from samrt.files import check_target, replacing_file, sha256_of
 from samrt.geometry import resize_image
 
-SIDE = 448
-_FRAME = Geometry(SIDE, SIDE, SIDE // 4, Normalization("min_max"))  # only its resizing is used
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
+
+@dataclass(frozen=True)
+class Encoding:
+    """How photographs are made smaller: the longer side in pixels, a file suffix, and OpenCV's options for it."""
+
+    side: int
+    suffix: str
+    options: tuple[int, ...]
+
+
+JPEG = Encoding(448, ".jpg", (cv2.IMWRITE_JPEG_QUALITY, 82))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One annotated photograph.
+    """One annotated photograph, decoded when it is first used.
 
     Attributes:
-        image: uint8 [H, W, 3] RGB.
-        id_maps: uint8 [H, W] each, 0 unlabelled; one per annotator.
+        encoded: the bytes of the image's file and of each id map's.
     """
 
-    image: NDArray[np.uint8]
-    id_maps: tuple[NDArray[np.uint8], ...]
+    encoded: tuple[NDArray[np.uint8], ...]
+
+    @cached_property
+    def image(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3] RGB."""
+        return _rgb(self._decoded(0, cv2.IMREAD_COLOR))
+
+    @cached_property
+    def id_maps(self) -> tuple[NDArray[np.uint8], ...]:
+        """uint8 [H, W] each, 0 unlabelled; one per annotator."""
+        return tuple(self._decoded(index, cv2.IMREAD_UNCHANGED) for index in range(1, len(self.encoded)))
+
+    def _decoded(self, index: int, flags: int) -> NDArray[np.uint8]:
+        pixels = cv2.imdecode(self.encoded[index], flags)
+        if pixels is None:
+            raise InputError("a packed picture is damaged; create the file again with `python -m training.pack`")
+        return pixels  # type: ignore[return-value]
 
 
 def main() -> int:
@@ -57,11 +80,8 @@ def main() -> int:
     return 0
 
 
-def pack(data: Path, output: Path, jpeg: Sequence[int] = _JPEG) -> None:
+def pack(data: Path, output: Path, encoding: Encoding = JPEG) -> None:
     """Write the packed file; the same data gives the same bytes.
-
-    Args:
-        jpeg: OpenCV's options for the photographs.
 
     Raises:
         InputError: there is no data set, or a file of it is missing or damaged.
@@ -75,6 +95,8 @@ def pack(data: Path, output: Path, jpeg: Sequence[int] = _JPEG) -> None:
     indices = sorted(data.glob("*/index.json"))
     if not indices:
         raise InputError(f"there is no data set in {data}: none of its folders holds an index.json")
+    side = encoding.side
+    frame = Geometry(side, side, side // 4, Normalization("min_max"))  # only its resizing is used
     content: dict[str, NDArray[np.uint8]] = {}
     for index in indices:
         try:
@@ -83,11 +105,11 @@ def pack(data: Path, output: Path, jpeg: Sequence[int] = _JPEG) -> None:
             raise InputError(f"{index} does not list images with their masks ({error!r}); copy it again") from error
         for number, (file, masks) in enumerate(entries):
             key = f"{index.parent.name}/{number:05d}"
-            image = resize_image(_rgb(_read(index.parent / "images" / file, cv2.IMREAD_COLOR)), _FRAME)
-            content[f"{key}/image"] = _encoded(".jpg", image[:, :, ::-1], jpeg)
+            image = resize_image(_rgb(_read(index.parent / "images" / file, cv2.IMREAD_COLOR)), frame)
+            content[f"{key}/image"] = _encoded(encoding.suffix, image[:, :, ::-1], encoding.options)
             for annotator, name in enumerate(masks):
                 ids = _renumbered(_read(index.parent / "masks" / name, cv2.IMREAD_UNCHANGED))
-                height, width = resize_shape(*ids.shape, SIDE)
+                height, width = resize_shape(*ids.shape, side)
                 ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
                 content[f"{key}/ids{annotator}"] = _encoded(".png", ids, [cv2.IMWRITE_PNG_COMPRESSION, 9])
         print(f"{index.parent.name}: {len(entries)} images", file=sys.stderr)
@@ -96,7 +118,7 @@ def pack(data: Path, output: Path, jpeg: Sequence[int] = _JPEG) -> None:
 
 
 def unpack(path: Path) -> dict[str, list[Picture]]:
-    """Every picture of a packed file, decoded, by data set.
+    """Every picture of a packed file, by data set.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -107,14 +129,8 @@ def unpack(path: Path) -> dict[str, list[Picture]]:
     try:
         with np.load(path, allow_pickle=False) as content:
             for name, members in _grouped(content.files):
-                image, *maps = (content[member] for member in members)
-                pictures.setdefault(name, []).append(
-                    Picture(
-                        _rgb(cv2.imdecode(image, cv2.IMREAD_COLOR)),
-                        tuple(cv2.imdecode(ids, cv2.IMREAD_UNCHANGED) for ids in maps),
-                    )
-                )
-    except Exception as error:  # numpy and OpenCV raise anything for a damaged file
+                pictures.setdefault(name, []).append(Picture(tuple(content[member] for member in members)))
+    except Exception as error:  # numpy raises anything for a damaged file
         raise InputError(f"{path} is damaged ({error}); create it again with `python -m training.pack`") from error
     return pictures
 

@@ -34,16 +34,15 @@ from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families.vit_blocks import PIXEL_MEAN, PIXEL_STD
 from training.average import Average
 from training.curves import draw_curves
-from training.grouping import grouping_loss
 from training.inputs import check_inputs
 from training.log import Log
-from training.model import PromptableModel, initial_state
+from training.model import PromptableModel, given_state, initial_state
 from training.optimizer import optimizer_of
 from training.recipes import RECIPES, Recipe
 from training.rehearsal import plan, rehearse
-from training.rounds import Objects, run_rounds
 from training.samples import Batch, BatchMaker, Makers
 from training.schedule import LEAST_STEPS, BySteps, Schedule
+from training.step import Gradients
 from training.weights import write_weights
 
 _GRADIENT_LIMIT = 1.0
@@ -55,8 +54,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, metavar="PACKED.npz", help="what training.pack writes")
-    parser.add_argument("--decoder", type=Path, required=True, metavar="FILE.pth", help="the decoder's first weights")
+    parser.add_argument("--decoder", type=Path, metavar="FILE.pth", help="the decoder's first weights")
     parser.add_argument("--trunk", type=Path, metavar="FILE.pth", help="the trunk's first weights")
+    parser.add_argument("--start", type=Path, metavar="FILE.pth", help="all first weights, in place of these parts")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     parser.add_argument(
         "--processes", type=int, default=0, help="that make batches; with a GPU give one per core (default: one thread)"
@@ -93,10 +93,10 @@ class Run:
         self.make = BatchMaker(arguments.data, self.recipe)
         self.make.check()
         self.processes: int = arguments.processes
-        self.sources = {"data": sha256_of(arguments.data), "decoder": sha256_of(arguments.decoder)}
-        self.decoder, self.trunk = arguments.decoder, arguments.trunk
-        if self.recipe.trunk:
-            self.sources["trunk"] = sha256_of(self.trunk)
+        names = ("data", "decoder", "trunk", "start")
+        self.files: dict[str, Path] = {name: path for name in names if (path := getattr(arguments, name))}
+        self.sources = {name: sha256_of(path) for name, path in self.files.items()}
+        self.gradients = Gradients(self.device)
         self.compiles = not arguments.eager
         self.models: dict[int, PromptableModel] = {}  # by side, from a rehearsal
         try:
@@ -125,11 +125,7 @@ class Run:
     def _kept(self) -> dict[str, Any]:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
-            decoder = read_checkpoint(self.decoder).state
-            trunk = read_checkpoint(self.trunk).state if self.recipe.trunk else None
-            patches = None if self.recipe.trunk else _patches(self.make)
-            state = initial_state(self.recipe, decoder, patches, trunk)
-            return {"stage": 0, "step": 0, "state": state, "optimizer": None}
+            return {"stage": 0, "step": 0, "state": self._first_weights(), "optimizer": None}
         try:
             kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises any exception for a damaged file
@@ -142,12 +138,18 @@ class Run:
             was = kinds["clock" in kept]
             raise InputError(f"{path} comes from a run {was}; continue it {was}, choose another folder, or delete it")
         if kept["sources"] != self.sources or kept["recipe"] != asdict(self.recipe):
-            trunk = ", another trunk" if self.recipe.trunk else ""
             raise InputError(
-                f"{path} comes from other data, another decoder{trunk} or another recipe; choose "
-                "another folder, or delete it"
+                f"{path} comes from other data, other first weights or another recipe; choose another folder, or "
+                "delete it"
             )
         return kept
+
+    def _first_weights(self) -> dict[str, Tensor]:
+        weights = {name: read_checkpoint(path).state for name, path in self.files.items() if name != "data"}
+        if "start" in weights:
+            return given_state(self.recipe, weights["start"])
+        patches = None if self.recipe.trunk else _patches(self.make)
+        return initial_state(self.recipe, weights["decoder"], patches, weights.get("trunk"))
 
     def _made(self, makers: Makers, kept: dict[str, Any]) -> Iterator[tuple[int, Batch]]:
         """The batches for the stage that a checkpoint continues."""
@@ -244,17 +246,10 @@ class Run:
         for group in optimizer.param_groups:
             group["lr"] = rates[group["name"]] * factor
         generator = torch.Generator(self.device).manual_seed(hash((self.recipe.seed, index, step)) % 2**62)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            objects = encode_batch(model, batch, self.device)
-            if stage.task == "grouping":
-                figures = grouping_loss(objects, stage.side, stage.objects)
-            else:
-                figures = run_rounds(model, objects, batch.rounds, generator, stage)
-        optimizer.zero_grad(set_to_none=True)
-        figures["loss"].backward()
+        figures = self.gradients(model, batch, generator, stage)
         figures["gradient"] = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_LIMIT)
         # All values in one copy, because each copy from a GPU waits for it.
-        read = dict(zip(figures, torch.stack([value.detach() for value in figures.values()]).tolist(), strict=True))
+        read = dict(zip(figures, torch.stack([*figures.values()]).tolist(), strict=True))
         if not _not_finite(read):
             optimizer.step()
         return {"lr": rates["encoder"] * factor, **read}
@@ -304,25 +299,6 @@ def _best(kept: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """The weights' average, where a checkpoint has one."""
     best: Mapping[str, Tensor] = kept["average"] if "average" in kept else kept["state"]
     return best
-
-
-def encode_batch(model: PromptableModel, batch: Batch, device: torch.device) -> Objects:
-    """Encode each image once, and pair every object with its image's tokens."""
-    tokens = model.encode(*images_of(batch, device))
-    targets, points, boxes, boxed = (
-        torch.from_numpy(array).to(device).flatten(0, 1)
-        for array in (batch.targets, batch.points, batch.boxes, batch.boxed)
-    )
-    return Objects(tokens.repeat_interleave(batch.points.shape[1], 0), targets.float() / 255, points, boxes, boxed)
-
-
-def images_of(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The images, uint8 `[B, 3, S, S]`, and where they are not padding, bool `[B, 1, S, S]`."""
-    images = torch.from_numpy(batch.images).to(device)
-    line = torch.arange(images.shape[-1], device=device)
-    sizes = torch.from_numpy(batch.sizes).to(device)
-    valid = (line[None, :, None] < sizes[:, 0, None, None]) & (line < sizes[:, 1, None, None])
-    return images, valid[:, None]
 
 
 def _patches(make: BatchMaker) -> Tensor:

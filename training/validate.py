@@ -28,7 +28,7 @@ from training.pack import unpack
 from training.rounds import Objects, correction, first_prompts
 from training.samples import Batch, coverage, innermost, letterboxed, tight_box
 from training.scenes import scene
-from training.train import encode_batch
+from training.step import encode_batch
 
 HELD_OUT = 12  # photographs of each data set
 _OBJECTS, _SCENES, _TOGETHER, _SMALLEST = 8, 24, 4, 2e-4

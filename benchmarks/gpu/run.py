@@ -27,6 +27,9 @@ from phases import PLANS, Phase, allowed
 from samrt.errors import OutputError
 from samrt.files import check_target, replacing_file
 
+# By which a report is known, and may be replaced by one.
+_MARK = b'"benchmark": "gpu"'
+
 _HERE = Path(__file__).resolve().parent
 _TAIL = 2000  # characters of a phase's own output that go into the JSON when it failed
 _LEAST = 5  # seconds left below which no further phase is begun
@@ -60,9 +63,9 @@ def main() -> int:
     if out.is_dir():
         out /= f"{device.removeprefix('nvidia-')}-{arguments.plan}.json"
     try:
-        check_target(out)
+        check_target(out, _MARK)
     except OutputError as error:
-        print(f"{error}; nothing was measured.", file=sys.stderr)
+        print(f"{error.facts}; nothing was measured.", file=sys.stderr)
         return 1
     report: dict[str, Any] = {
         "benchmark": "gpu",
@@ -92,7 +95,7 @@ def _run_all(chosen: list[Phase], folder: Path, report: dict[str, Any], out: Pat
     def write(name: str, phase: dict[str, Any]) -> None:
         report["phases"][name] = phase
         report["seconds"] = round(time.monotonic() - began, 1)
-        with replacing_file(out) as fresh:
+        with replacing_file(out, _MARK) as fresh:
             fresh.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
     for index, phase in enumerate(chosen):

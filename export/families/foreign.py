@@ -9,7 +9,8 @@ _MARKERS = {
     "mask_decoder.hf_token.weight": "HQ-SAM",
     "image_encoder.trunk.patch_embed.proj.weight": "SAM 2",
     "detector.backbone.vision_backbone.trunk.patch_embed.proj.weight": "SAM 3",
-    "vision_encoder.patch_embed.projection.weight": "SAM in Hugging Face's naming (use Meta's original .pth file)",
+    "mask_decoder.hq_token.weight": "HQ-SAM in Hugging Face's naming",
+    "vision_encoder.backbone.patch_embed.projection.weight": "SAM 2 in Hugging Face's naming",
     "image_encoder.features.0.0.c.weight": "EdgeSAM",
     "layer1.0.conv1.weight": "ResNet",
 }

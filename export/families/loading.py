@@ -20,14 +20,13 @@ from samrt.bundle.contract import (
 from samrt.errors import BundleError
 from samrt_export.models.config import DecoderConfig
 from samrt_export.models.sam import DecoderGraph, EncoderGraph, Sam
+from samrt_export.state import listed
 
 State = Mapping[str, Tensor]
 # From a whole model and the number format inside to the module of one graph.
 GraphModule = Callable[[Sam, torch.dtype], nn.Module]
 SAM_MODULES: Mapping[str, GraphModule] = {IMAGE_ENCODER: EncoderGraph, MASK_DECODER: DecoderGraph}
 
-_NAMES_SHOWN = 4
-_NAME_LENGTH = 120
 # Of SAM's own decoder: the single mask and the ambiguous three.
 _MASK_TOKENS = 4
 
@@ -37,7 +36,8 @@ class LoadedModel:
     """A model ready to export.
 
     `sam` is float32, in evaluation mode and without gradients; `contract` is what its graphs take and return, and
-    `modules` are what computes them, by role.
+    `modules` are what computes them, by role. `notes` say, each in one line, what was not taken as the
+    file has it.
     """
 
     family: str
@@ -45,6 +45,7 @@ class LoadedModel:
     sam: Sam
     contract: Contract
     modules: Mapping[str, GraphModule] = field(default_factory=lambda: SAM_MODULES)
+    notes: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:
@@ -192,12 +193,4 @@ def _check_layout(expected: State, state: State, layout: str) -> None:
 
 
 def _listed(problem: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return f"{len(names)} {problem} ({', '.join(map(shown, names[:_NAMES_SHOWN]))}{more})"
-
-
-def shown(name: str) -> str:
-    """A name out of a file, fit for a terminal: short, and without control characters."""
-    return repr(name[:_NAME_LENGTH])[1:-1]
+    return f"{len(names)} {problem} ({listed(names)})" if names else ""

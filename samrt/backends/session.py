@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from samrt.engines.plugin import register_plugin
 from samrt.engines.selection import Choice, choose
 from samrt.engines.sets import EngineSet
 from samrt.errors import BundleError, InputError, Remedy, SamrtError
+from samrt.processes import ForkSafeLock
 
 # More are slower by far, and some thousands never start.
 _THREADS_PER_CORE = 8
@@ -55,13 +56,15 @@ class Session:
         self.choice = choice
         self.encoder = engines[IMAGE_ENCODER]
         self.decoder = engines[MASK_DECODER]
+        self.is_closed = False
         self._closing = closing
         # Of two threads that close, neither may destroy the stream while the other still waits for an engine.
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
 
     def close(self) -> None:
         """Give all memory back. May be called again, also from another thread: it returns when all is given back."""
-        with self._lock:
+        with self._lock.here():
+            self.is_closed = True
             self._closing.close()
 
     def __enter__(self) -> Session:
@@ -95,7 +98,7 @@ def open_session(
     if threads is not None and (not is_size(threads) or threads > most):
         raise InputError(
             f"threads must be a whole number from 1 to {most} on this machine, not {threads!r}",
-            Remedy("leave {threads} out to take one per core"),
+            Remedy("leave {threads} out to take one per usable core"),
         )
     choice = choose(bundle, backend, options.device, precision)
     for reason in choice.skipped:
@@ -112,7 +115,10 @@ def open_onnxruntime(bundle: Bundle, choice: Choice, threads: int | None = None)
 
     graphs = choice.form.graphs
     states = {bundle.path / name: state for name, state in bundle.states.items()}
-    return _open(choice, lambda role: OnnxRuntimeEngine(bundle.graph_file(graphs[role]), threads), states, ExitStack())
+    again = partial(bundle.compare_again, choice.form)
+    return _open(
+        choice, lambda role: OnnxRuntimeEngine(bundle.graph_file(graphs[role]), threads, again), states, ExitStack()
+    )
 
 
 def open_engines(choice: Choice, engines: EngineSet, options: DeviceOptions) -> Session:

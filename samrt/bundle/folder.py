@@ -11,7 +11,7 @@ from pathlib import Path
 from samrt.bundle.contract import Graph
 from samrt.bundle.file_state import FileState, hash_file
 from samrt.bundle.graph_check import check_graph
-from samrt.bundle.manifest import MANIFEST_NAME, Manifest, files_of_any_version
+from samrt.bundle.manifest import MANIFEST_NAME, Form, Manifest, files_of_any_version
 from samrt.errors import BundleError, OutputError, Remedy
 
 _MANIFEST_LIMIT = 1 << 20
@@ -27,11 +27,39 @@ class Bundle:
         path: its folder.
         manifest: the content of manifest.json.
         states: of each file, when it was compared.
+        folder: `path` in full, which holds after a change of the working folder.
     """
 
     path: Path
     manifest: Manifest
     states: Mapping[str, FileState] = field(repr=False, compare=False)
+    folder: Path = field(repr=False, compare=False)
+
+    def compare_again(self, form: Form) -> dict[Path, FileState]:
+        """States of the files of `form`, once each was found to have the content that it had: for a forked child.
+
+        Raises:
+            BundleError: one of them is gone, or has other content.
+        """
+        states = {}
+        for name in self.manifest.files_of(form):
+            path = self.folder / name
+            try:
+                states[path] = FileState.of(path)
+                if states[path] == self.states[name]:
+                    continue
+                sha256, states[path] = hash_file(path)
+            except OSError as error:
+                raise BundleError(
+                    f"cannot read {path} ({error.strerror}), and a process that was forked after the model was loaded "
+                    "opens it again; put the bundle back, or load the model after the fork"
+                ) from error
+            if sha256 != self.manifest.files[name].sha256:
+                raise BundleError(
+                    f"{path} has changed since the model was loaded, and a process that was forked after that opens "
+                    "it again; load the model after the fork"
+                )
+        return states
 
     def graph_file(self, graph: Graph) -> Path:
         """Where a graph of the manifest lies, once it was found to ask a runtime only for what bundles need.
@@ -161,7 +189,7 @@ def _verified(path: Path) -> Bundle:
                 )
     except OSError as error:
         raise BundleError(f"cannot read {error.filename or path}: {error.strerror}; check its permissions") from error
-    return Bundle(path, manifest, states)
+    return Bundle(path, manifest, states, path.absolute())
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -44,13 +44,24 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class Base:
+    """The checkpoint that a fine-tuning of a part was laid over; `tensors` counts those taken from it."""
+
+    name: str
+    sha256: str
+    bytes: int
+    tensors: int
+
+
+@dataclass(frozen=True)
 class Source:
-    """The checkpoint that a bundle was made from; `parameters` counts its numbers."""
+    """The checkpoint that a bundle was made from; `parameters` counts the model's numbers."""
 
     name: str
     sha256: str
     bytes: int
     parameters: int
+    base: Base | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +103,9 @@ class Manifest:
 
     @property
     def model_id(self) -> str:
-        """Equal for all bundles whose embeddings are interchangeable: one checkpoint at one input size."""
-        return f"{self.source.sha256[:16]}@{self.geometry.encoder_side}"
+        """Equal for all bundles whose embeddings are interchangeable: one checkpoint, and base, at one input size."""
+        base = f"+{self.source.base.sha256[:16]}" if self.source.base else ""
+        return f"{self.source.sha256[:16]}{base}@{self.geometry.encoder_side}"
 
     def form(self, *precisions: str) -> Form | None:
         """The first form in the first of the `precisions` that the bundle has, or None."""
@@ -112,6 +124,8 @@ class Manifest:
             BundleError: `from_json` would refuse the text.
         """
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        if self.source.base is None:
+            del content["source"]["base"]
         geometry = content["geometry"]
         geometry["normalization"] = {k: v for k, v in geometry["normalization"].items() if v is not None}
         text = json.dumps(content, indent=2) + "\n"
@@ -272,6 +286,16 @@ def _source(reader: JsonReader) -> Source:
         sha256=sha256_text(reader),
         bytes=reader.size("bytes"),
         parameters=reader.size("parameters"),
+        base=_base(reader.child("base")) if "base" in reader.names() else None,
+    )
+
+
+def _base(reader: JsonReader) -> Base:
+    return Base(
+        name=reader.text("name"),
+        sha256=sha256_text(reader),
+        bytes=reader.size("bytes"),
+        tensors=reader.size("tensors"),
     )
 
 

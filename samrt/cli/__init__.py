@@ -7,7 +7,6 @@ Only the module of the command that was asked for is imported, and it imports wh
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import io
 import os
@@ -15,7 +14,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from samrt.cli.memory import out_of_memory
+from samrt.cli.parser import Parser
 from samrt.cli.remedies import in_flags
+from samrt.cli.streams import discard, open_missing, settle, tell
 from samrt.errors import SamrtError
 
 _COMMANDS = {
@@ -63,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: 2 for wrong usage; 0 after --help and --version.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    open_missing()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names need not be valid text, nor fit the terminal's encoding; stderr escapes them the same way.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -70,49 +73,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             arguments = _parser(words).parse_args(words)
             status: int = arguments.run(arguments)
-        finally:
-            # Here, where a closed pipe is caught; also on the way out of --help.
-            sys.stdout.flush()
+        except SystemExit:
+            sys.stdout.flush()  # what --help and --version printed
+            raise
+        # Here, where a closed pipe is caught.
+        sys.stdout.flush()
         return status
     except BrokenPipeError:
-        _discard_stdout()
+        discard(sys.stdout)
         return _BROKEN_PIPE
     except KeyboardInterrupt:
-        print("samrt: interrupted", file=sys.stderr)
+        settle(sys.stdout)
+        tell("samrt: interrupted")
         return _INTERRUPTED
-    except SamrtError as error:
-        _print_error(error)
-        return _ERROR
-    except OSError as error:
-        # Nothing that samrt reads or writes itself, so most likely stdout, on a full disk.
-        _print_error(error)
-        _discard_stdout()
+    except Exception as error:
+        said = _said(error)
+        if said is None:
+            raise
+        settle(sys.stdout)
+        if os.environ.get("SAMRT_DEBUG"):
+            tell(traceback.format_exc().rstrip())
+        tell(f"samrt: error: {' '.join(said.splitlines())}")
         return _ERROR
 
 
-def _print_error(error: Exception) -> None:
-    """One line on stderr; called while the error is handled."""
-    if os.environ.get("SAMRT_DEBUG"):
-        traceback.print_exc()
-    said = in_flags(error.reason) if isinstance(error, SamrtError) else str(error)
-    print("samrt: error:", " ".join(said.splitlines()), file=sys.stderr)
+def _said(error: Exception) -> str | None:
+    """An error in one line; None if it is none that a user can do something about."""
+    exhausted = out_of_memory(error)
+    if exhausted is not None:
+        if isinstance(error, SamrtError) and error.remedy is not None:
+            return f"out of memory: {in_flags(error.reason)}"
+        return f"out of memory: {exhausted}; free memory, or use a smaller image or model, or fewer prompts"
+    if isinstance(error, SamrtError):
+        return in_flags(error.reason)
+    # Nothing that samrt reads or writes itself, so most likely stdout, on a full disk.
+    return str(error) if isinstance(error, OSError) else None
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="samrt",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="samrt", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show samrt's version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     # No option before the command takes a value, so the first other word is the command.
     chosen = next((word for word in words if not word.startswith("-")), None)
     for name, summary in _COMMANDS.items():
-        command = commands.add_parser(
-            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-        )
+        command = commands.add_parser(name, help=summary, allow_abbrev=False)
         if name == chosen:
             module = importlib.import_module(f"samrt.cli.{name}")
             command.description = module.DESCRIPTION
@@ -129,12 +134,3 @@ class _ShowVersion(argparse.Action):
 
         print(f"samrt {__version__}")
         parser.exit()
-
-
-def _discard_stdout() -> None:
-    """Let the interpreter's own flush of stdout at exit go nowhere instead of failing aloud."""
-    with contextlib.suppress(io.UnsupportedOperation):
-        stdout = sys.stdout.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stdout)
-        os.close(nowhere)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from samrt.bundle.precisions import PRECISIONS
+from samrt.cli.outputs import output_path
+from samrt.cli.parser import words
 from samrt.cli.terminal import Terminal
 
 DESCRIPTION = """\
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compute-capability",
         metavar="C[,C]",
         type=_capabilities,
+        action="accumulate",
         help="GPUs to build for, TensorRT-RTX only (default: the GPU of this machine; without one, all "
         "GPUs that this version of TensorRT-RTX knows, except 7.5)",
     )
@@ -69,8 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timing-cache",
         metavar="FILE",
-        type=Path,
+        type=output_path,
         help="file of kernel timings, which is used and extended; TensorRT only",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="make the timing cache anew where the file that is there is of another TensorRT or GPU, or is none",
     )
 
 
@@ -82,14 +90,16 @@ def run(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         precision=arguments.precision,
         limits=BuildLimits(arguments.max_batch, arguments.max_prompts, arguments.max_points),
-        options=BuildOptions(arguments.compute_capability, arguments.workspace, arguments.timing_cache),
+        options=BuildOptions(
+            arguments.compute_capability, arguments.workspace, arguments.timing_cache, arguments.overwrite
+        ),
     )
     build_bundle(arguments.bundle, request, Terminal(sys.stderr))
     return 0
 
 
 def _capabilities(text: str) -> tuple[str, ...]:
-    capabilities = tuple(text.split(","))
+    capabilities = words(text)
     if not all(re.fullmatch(r"\d+\.\d", capability) for capability in capabilities):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of compute capabilities such as 8.6,8.9")
     return capabilities

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from samrt.bundle.default import default_bundle
+from samrt.cli.outputs import output_path
+from samrt.cli.parser import words
 from samrt.errors import SamrtError
 
 DESCRIPTION = """\
@@ -46,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompts",
         metavar="P[,P]",
-        default="box,points:5",
+        type=words,
+        action="accumulate",
+        default=("box", "points:5"),
         help="box, point, or points:N, which reports 1, 2, 3, 5 and 9 points, up to N (default: box,points:5)",
     )
     parser.add_argument(
@@ -59,12 +63,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        type=Path,
+        type=output_path,
         help="the folder for the results (default: eval_BUNDLE_DATA, with the names of both)",
     )
     parser.add_argument("--limit", metavar="N", type=int, help="use only the first N images of each data set")
     parser.add_argument(
         "--restart", action="store_true", help="start again: delete the scores of these data sets that DIR holds"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files in DIR that have the results' names and were not written by samrt",
     )
     others = parser.add_argument_group("comparison of two models, with a paired bootstrap interval")
     others.add_argument("--compare", metavar="B", type=Path, help="a second bundle, evaluated on the same objects")
@@ -99,11 +108,12 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.bundle = arguments.bundle or default_bundle()
     folder = arguments.output or _default_folder(arguments.bundle, arguments.data)
     options = Options(
-        prompts=arguments.prompts,
+        prompts=",".join(arguments.prompts),
         images=arguments.images,
         masks=arguments.masks,
         limit=arguments.limit,
         restart=arguments.restart,
+        overwrite=arguments.overwrite,
     )
     other = None
     if arguments.compare is not None or arguments.compare_backend is not None:

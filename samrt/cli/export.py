@@ -7,6 +7,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from samrt.cli.outputs import output_path
+from samrt.cli.parser import words
 from samrt.cli.terminal import Terminal
 from samrt.errors import SamrtError
 
@@ -24,6 +26,7 @@ examples:
   samrt export sam_vit_b_01ec64.pth -o vit_b --precision fp32,fp16    for CPUs, and for `samrt build` on a GPU
   samrt export sam_vit_b_01ec64.pth -o vit_b --precision fp32,fp16 --lowering auto,plugin
                                          the same, with samrt's TensorRT plugin for attention
+  samrt export my_decoder.pth --base sam_vit_b_01ec64.pth -o mine     a fine-tuned decoder, the rest from SAM
 
 Needs torch, onnx and onnxscript: in a checkout of samrt, pip install '.[export]'
 """
@@ -35,15 +38,25 @@ _NEEDED = ("torch", "onnx", "onnxscript")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", type=Path, help="a .pth file with the weights of a model of the SAM family"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="a .pth or safetensors file with the weights of a model of the SAM family",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="BUNDLE",
-        type=Path,
+        type=output_path,
         required=True,
-        help="the folder of the bundle; an existing bundle is replaced",
+        help="the folder of the bundle; an existing bundle is replaced, a folder with anything else in it never",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="the checkpoint that CHECKPOINT began from, if CHECKPOINT holds only a part of a model, such as a "
+        "fine-tuned decoder; the other parts are taken from it",
     )
     parser.add_argument(
         "--model",
@@ -60,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lowering",
         metavar="L[,L]",
         type=_lowerings,
+        action="accumulate",
         default=("auto",),
         help=f"implementation of the encoder's attention: {', '.join(_LOWERINGS)}; give one for all precisions, or "
         "one for each (default: auto, chosen by model and precision)",
@@ -67,7 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         metavar="P[,P]",
-        default="fp32",
+        type=words,
+        action="accumulate",
+        default=("fp32",),
         help="precision of the graphs: fp32 for CPUs, fp16 for GPUs, or fp32,fp16 for both (default: fp32)",
     )
 
@@ -86,14 +102,14 @@ def run(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         image_size=arguments.image_size,
         lowering=arguments.lowering,
-        precisions=tuple(arguments.precision.split(",")),
+        precisions=arguments.precision,
     )
-    export(arguments.checkpoint, arguments.output, options, Terminal(sys.stderr))
+    export(arguments.checkpoint, arguments.output, options, Terminal(sys.stderr), arguments.base)
     return 0
 
 
 def _lowerings(text: str) -> tuple[str, ...]:
-    lowerings = tuple(text.split(","))
+    lowerings = words(text)
     if not set(lowerings) <= set(_LOWERINGS):
         raise argparse.ArgumentTypeError(f"{text!r} is not of {', '.join(_LOWERINGS)}")
     return lowerings

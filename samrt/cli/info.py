@@ -14,7 +14,7 @@ from samrt.cli.remedies import in_flags
 if TYPE_CHECKING:
     from samrt.bundle.contract import Tensor
     from samrt.bundle.folder import Bundle
-    from samrt.bundle.manifest import Manifest
+    from samrt.bundle.manifest import Base, Manifest
     from samrt.engines.manifest import EngineManifest
     from samrt.engines.selection import Machine
     from samrt.engines.sets import BrokenEngineSet, EngineSet
@@ -155,7 +155,17 @@ def _model_rows(bundle: Bundle) -> list[Row]:
         ("forms", ", ".join(form.name for form in manifest.forms)),
         ("checkpoint", f"{source.name}, {_size(source.bytes)}"),
         ("", f"SHA-256 {source.sha256}"),
+        *_base_rows(source.base),
         ("exported by", ", ".join(f"{name} {version}" for name, version in manifest.exporter.items())),
+    ]
+
+
+def _base_rows(base: Base | None) -> list[Row]:
+    if base is None:
+        return []
+    return [
+        ("base", f"{base.name}, {_size(base.bytes)}; {base.tensors} tensors are its own"),
+        ("", f"SHA-256 {base.sha256}"),
     ]
 
 

@@ -6,6 +6,7 @@ import time
 from typing import TextIO
 
 from samrt.cli.remedies import in_flags
+from samrt.cli.streams import discard
 from samrt.errors import Reason
 
 # Seconds between lines of a count where they stay, in a log; and on a terminal.
@@ -34,8 +35,7 @@ class Terminal:
         """Show a line that stays, with the seconds since the beginning; of a reason, its remedy in flags."""
         self.end_line()
         text = in_flags(line) if isinstance(line, Reason) else line
-        self._stream.write(f"[{time.monotonic() - self._began:6.1f} s] {text}\n")
-        self._stream.flush()
+        self._write(f"[{time.monotonic() - self._began:6.1f} s] {text}\n")
 
     def step(self, what: str, done: int, total: int) -> None:
         """Show a count and the time that is left, unless the last one was shown a moment ago."""
@@ -54,17 +54,24 @@ class Terminal:
         line = f"{what}: {done} of {total}{self._left(done, total, now)}"
         if self._terminal:
             # Clears what a longer line before left on the right.
-            self._stream.write(f"\r{line}\x1b[K")
+            self._write(f"\r{line}\x1b[K")
             self._line_open = True
         else:
-            self._stream.write(f"{line}\n")
-        self._stream.flush()
+            self._write(f"{line}\n")
 
     def end_line(self) -> None:
         """Let what comes next begin on a line of its own."""
         if self._line_open:
-            self._stream.write("\n")
+            self._write("\n")
             self._line_open = False
+
+    def _write(self, text: str) -> None:
+        # As `tell`: a closed pipe or a full disk under stderr must not stop the work.
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            discard(self._stream)
 
     def _left(self, done: int, total: int, now: float) -> str:
         made = done - self._before

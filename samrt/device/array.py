@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from samrt.device.driver import check, context_of_pointer, current_context, load_core, load_driver, primary_context
+from samrt.device.driver import (
+    check,
+    check_process,
+    context_of_pointer,
+    current_context,
+    load_core,
+    load_driver,
+    primary_context,
+)
 from samrt.device.memory import Memory
 from samrt.device.session import DeviceSession
 from samrt.errors import BackendError, InputError
@@ -123,10 +131,13 @@ class DeviceArray:
         """A copy on the host."""
         result = np.empty(self.shape, self.dtype)
         if self.nbytes:
-            driver = load_driver()
+            source, driver = self.ptr, load_driver()
             with primary_context(self.device):
-                check(driver.cuMemcpyDtoH(result.ctypes.data, self.ptr, self.nbytes), "a copy to the host")
+                check(driver.cuMemcpyDtoH(result.ctypes.data, source, self.nbytes), "a copy to the host")
         return result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise InputError("an array in GPU memory is not pickled or copied; copy it to the host with numpy() first")
 
     def close(self) -> None:
         """Give up the memory: it is freed when no slice and no DLPack export of it is left. May be called again.
@@ -138,14 +149,16 @@ class DeviceArray:
     def _held(self) -> Memory:
         if self._memory is None:
             raise BackendError("this array in GPU memory is closed; compute it again")
+        check_process(self._memory.process, "this array in GPU memory was made")
         return self._memory
 
     def _view(self) -> Any:
         core = load_core()
         utils = importlib.import_module("cuda.core.utils")
+        held = self._held()
         with primary_context(self.device):
             # The export owns the memory, not this array, which may be closed first.
-            buffer = core.Buffer.from_handle(self.ptr, self.nbytes, owner=self._held())
+            buffer = core.Buffer.from_handle(self.ptr, self.nbytes, owner=held)
         return utils.StridedMemoryView.from_buffer(buffer, self.shape, dtype=self.dtype, itemsize=self.dtype.itemsize)
 
 

@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from samrt.errors import BackendError, Remedy
+from samrt.processes import this_process
 
 _INSTALL = "pip install 'cuda-core[cu13]', on CUDA 12 (JetPack 6 among it) 'cuda-core[cu12]'"
+
+# What to do in a forked child.
+AFTER_FORK = "load the model after the fork, or start processes with multiprocessing's spawn or forkserver method"
 
 
 def load_driver() -> Any:
@@ -47,6 +51,15 @@ def check(result: tuple[Any, ...], what: str) -> Any:
     raise BackendError(f"CUDA: {what} failed with {name}", remedy_for(name))
 
 
+def check_process(process: tuple[int, int], what: str) -> None:
+    """Raises BackendError where `what` was made in another process, which this one was forked from."""
+    if process != this_process():
+        raise BackendError(
+            f"{what} before this process was forked, and CUDA does not work in a forked child",
+            Remedy(AFTER_FORK),
+        )
+
+
 def remedy_for(name: str) -> Remedy:
     """What to do about the CUDA error of that name."""
     if "OUT_OF_MEMORY" in name:
@@ -54,6 +67,8 @@ def remedy_for(name: str) -> Remedy:
             "close other models or programs on this GPU, or build the engines with a smaller {max_batch} or "
             "{max_prompts}"
         )
+    if "NOT_INITIALIZED" in name:
+        return Remedy(f"where CUDA was used before this process was forked, {AFTER_FORK}")
     if "NO_DEVICE" in name:
         return Remedy("check the GPU with nvidia-smi, and that CUDA_VISIBLE_DEVICES does not hide it")
     if "INSUFFICIENT_DRIVER" in name or "SYSTEM_DRIVER_MISMATCH" in name:

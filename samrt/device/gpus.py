@@ -40,6 +40,8 @@ def find_gpu(index: int) -> Gpu:
     try:
         check(driver.cuInit(0), "cuInit")
     except RuntimeError as error:  # BackendError, and what the bindings raise where libcuda is absent
+        if "NOT_INITIALIZED" in str(error):
+            raise
         raise BackendError(
             f"CUDA cannot start ({error})",
             Remedy("install an NVIDIA driver, or load with {backend}", {"backend": "onnxruntime"}),

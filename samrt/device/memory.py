@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,13 +12,17 @@ from numpy.typing import NDArray
 
 from samrt.device.driver import check, load_driver, primary_context
 from samrt.errors import BackendError
+from samrt.processes import finalize_here, this_process
 
 # cuMemAlloc's own alignment. An empty array gets that much, as TensorRT wants an address for it too.
 _SMALLEST = 256
 
 
 class Memory:
-    """A block of device or pinned host memory, freed once: by `close` or with the last reference."""
+    """A block of device or pinned host memory, freed once: by `close` or with the last reference.
+
+    A forked child frees nothing of its parent's, and cannot use it: `process` made it.
+    """
 
     def __init__(self, device: int, size: int, *, pinned: bool = False) -> None:
         self.device = device
@@ -31,9 +34,8 @@ class Memory:
                 self.ptr = int(check(driver.cuMemAllocHost(bytes_), f"allocating {bytes_:,} bytes of pinned memory"))
             else:
                 self.ptr = int(check(driver.cuMemAlloc(bytes_), f"allocating {bytes_:,} bytes of GPU memory"))
-        self._free = weakref.finalize(
-            self, _free, driver.cuMemFreeHost if pinned else driver.cuMemFree, device, self.ptr
-        )
+        self.process = this_process()
+        self._free = finalize_here(self, _free, driver.cuMemFreeHost if pinned else driver.cuMemFree, device, self.ptr)
 
     def host_view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Pinned memory from its start as an array. It must not be used after `close`."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from samrt.device.driver import check, load_core, load_driver, primary_context
+from samrt.device.driver import check, check_process, load_core, load_driver, primary_context
 from samrt.device.gpus import find_gpu
 from samrt.device.memory import Memory
 from samrt.device.streams import borrow_stream, new_stream
 from samrt.errors import BackendError
+from samrt.processes import ForkSafeLock, keep_while_alive, this_process
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class DeviceOptions:
 
 
 class DeviceSession:
-    """One stream on one GPU, and what is allocated there. `lock` is held by whoever puts work on the stream.
+    """One stream on one GPU, and what is allocated there.
 
     Close it, or use it in a `with` block, after the engines that run in it. Arrays that they returned may outlive it.
 
@@ -52,13 +53,26 @@ class DeviceSession:
         """
         self.options = options or DeviceOptions()
         self.gpu = find_gpu(self.options.device)
-        self.lock = threading.RLock()
+        self._process = this_process()
+        self._lock = ForkSafeLock()
         self._closed = False
         self._private: Any = None
         with self.current() as device:
             wanted = self.options.stream
             self._stream: Any = new_stream(device) if wanted is None else borrow_stream(wanted, self.gpu.index)
+        if wanted is None:
+            keep_while_alive(self, self._stream)
         self.stream = int(self._stream.handle)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held by whoever puts work on the stream."""
+        return self._lock.here()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child of the process that opened the session: nothing of it may be touched."""
+        return self._process != this_process()
 
     @contextmanager
     def current(self) -> Iterator[Any]:
@@ -73,10 +87,12 @@ class DeviceSession:
         if self._private is None:
             with self.current() as device:
                 self._private = new_stream(device)
+                keep_while_alive(self, self._private)
         return self._private
 
     def check_open(self) -> None:
-        """Raises BackendError where the session is closed."""
+        """Raises BackendError where the session is closed, or of the process that this one was forked from."""
+        check_process(self._process, "this model was loaded on a GPU")
         if self._closed:
             raise BackendError("this model is closed; load the bundle again")
 
@@ -116,7 +132,7 @@ class DeviceSession:
     def close(self) -> None:
         """Wait for the stream, then destroy it unless it is the caller's. May be called again."""
         with self.lock:
-            if self._closed:
+            if self._closed or self.is_inherited:
                 return
             self._closed = True
             with self.current():

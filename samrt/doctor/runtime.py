@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import re
 import sys
+from collections.abc import Callable
+from typing import Any
 
+from samrt.backends.importing import import_onnxruntime
 from samrt.bundle.default import default_bundle
 from samrt.bundle.folder import open_bundle
+from samrt.cpus import default_threads, limits
 from samrt.doctor.findings import Finding, install_extra, version_of
 from samrt.doctor.gpu import examine_gpu
 from samrt.errors import SamrtError
@@ -27,7 +30,7 @@ def examine() -> list[Finding]:
     return [
         Finding("Python", "ok", f"{platform.python_version()}, {sys.executable}"),
         Finding("platform", "ok", platform.platform()),
-        Finding("CPU", "ok", f"{_usable_cpus()} of {os.cpu_count()} cores usable"),
+        _cpu(),
         _needed("numpy", "numpy", "pip install numpy"),
         _needed("OpenCV", "cv2", "pip install --force-reinstall opencv-python-headless (the full build needs libGL)"),
         _needed("Pillow", "PIL", "pip install --force-reinstall pillow"),
@@ -45,14 +48,14 @@ def runtime_works(findings: list[Finding]) -> bool:
     return not any(finding.required and finding.status == "broken" for finding in findings)
 
 
-def _usable_cpus() -> int:
-    # Containers and taskset allow fewer than the machine has.
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def _cpu() -> Finding:
+    threads, reasons = default_threads(), ", ".join(limit.reason for limit in limits())
+    return Finding("CPU", "ok", f"ONNX Runtime uses {threads} thread{'s' if threads > 1 else ''} by default: {reasons}")
 
 
-def _needed(name: str, module: str, remedy: str) -> Finding:
+def _needed(name: str, module: str, remedy: str, load: Callable[[str], Any] = importlib.import_module) -> Finding:
     try:
-        version = importlib.import_module(module).__version__
+        version = load(module).__version__
     except Exception as error:
         # A damaged installation raises anything from ImportError to SystemError.
         return Finding(name, "broken", f"{type(error).__name__}: {error}", remedy, required=True)
@@ -61,10 +64,10 @@ def _needed(name: str, module: str, remedy: str) -> Finding:
 
 def _onnxruntime() -> Finding:
     name = "ONNX Runtime"
-    finding = _needed(name, "onnxruntime", "pip install --force-reinstall onnxruntime")
+    finding = _needed(name, "onnxruntime", "pip install --force-reinstall onnxruntime", lambda _: import_onnxruntime())
     if finding.status == "broken":
         return finding
-    providers = importlib.import_module("onnxruntime").get_available_providers()
+    providers = import_onnxruntime().get_available_providers()
     if "CPUExecutionProvider" not in providers:
         detail = f"{finding.detail}, without its CPU provider (has {', '.join(providers) or 'none'})"
         return Finding(name, "broken", detail, "pip install --force-reinstall onnxruntime", required=True)

@@ -7,13 +7,14 @@ import weakref
 from typing import Any
 
 from samrt.engines.flavours import Flavour
+from samrt.processes import ForkSafeLock
 
 # Far more than a build says; it bounds what an engine that runs for weeks can pile up.
 _KEPT = 1000
 # TensorRT goes on using the first logger of the process, so that one must outlive all others.
 _first: dict[str, Any] = {}
 _all: weakref.WeakSet[Any] = weakref.WeakSet()
-_all_lock = threading.Lock()
+_all_lock = ForkSafeLock()
 _of_this_thread = threading.local()
 
 
@@ -46,7 +47,7 @@ def collecting_logger(flavour: Flavour) -> Any:
 
     logger = CollectingLogger()
     _first.setdefault(flavour.name, logger)
-    with _all_lock:
+    with _all_lock.here():
         _all.add(logger)
     return logger
 
@@ -62,7 +63,7 @@ def log_error(message: str) -> None:
     For the logger of this thread; in a thread of TensorRT's own, for all.
     """
     logger = getattr(_of_this_thread, "logger", None)
-    with _all_lock:
+    with _all_lock.here():
         loggers = list(_all) if logger is None else [logger]
     for each in loggers:
         _keep_first(each.errors, message)

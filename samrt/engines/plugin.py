@@ -7,7 +7,6 @@ loaded before a plan is opened, and engine.json says which plans need it.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from samrt.engines.logger import log_error
 from samrt.engines.rtx_plugins import make_library_name_known, why_untried
 from samrt.errors import BackendError, Reason, Remedy
 from samrt.kernels.library import KERNELS_VERSION, PLUGIN_VARIABLE, Kernels, find_plugin_library, load_kernels
+from samrt.processes import ForkSafeLock
 from samrt.progress import Progress
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PLUGIN_NAMESPACE = ""
 HEAD_DIMS = (64, 80)
 OLDEST_CAPABILITY = (8, 0)  # of cmake/cuda_architectures.cmake
 
-_registering = threading.Lock()
+_registering = ForkSafeLock()
 
 # What `export` takes for a bundle whose engines have the plugin, with a form to compare them with; and for one that
 # needs no plugin.
@@ -150,7 +150,7 @@ def register_plugin(flavour: Flavour) -> None:
     Raises:
         BackendError: the library is missing or of another version, or TensorRT refuses it.
     """
-    with _registering:
+    with _registering.here():
         _register(flavour)
 
 

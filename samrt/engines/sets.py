@@ -15,7 +15,7 @@ from samrt.bundle.file_state import FileState, hash_file
 from samrt.bundle.precisions import PRECISIONS
 from samrt.engines.flavours import FLAVOURS
 from samrt.engines.manifest import ENGINE_MANIFEST_NAME, EngineManifest, engine_file_name
-from samrt.errors import BundleError, Reason
+from samrt.errors import BundleError, OutputError, Reason
 
 ENGINES_FOLDER = "engines"
 
@@ -79,6 +79,20 @@ def is_engines_folder(path: Path) -> bool:
     if path.name != ENGINES_FOLDER or path.is_symlink() or not path.is_dir():
         return False
     return all(_is_own(folder) for folder in path.iterdir())
+
+
+def check_replaceable_set(folder: Path) -> None:
+    """Find out whether a set may take the place of a folder: nothing is there, or a set and nothing else.
+
+    Raises:
+        OutputError: something else is there, or it cannot be read.
+    """
+    try:
+        if not folder.exists() or _is_own(folder):
+            return
+    except OSError as error:
+        raise OutputError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
+    raise OutputError(f"{folder} holds other things than engines, and would be replaced; move them elsewhere")
 
 
 def remove_leftovers(bundle: Path) -> None:

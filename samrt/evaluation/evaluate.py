@@ -15,17 +15,26 @@ from samrt.errors import InputError, OutputError
 from samrt.evaluation.baselines import disc_radius
 from samrt.evaluation.datasets import INDEX, Survey, fingerprint, open_data_sets, survey
 from samrt.evaluation.difference import paired_difference
-from samrt.evaluation.journal import ANOTHER_FOLDER, Journal, check_journal, read_records
+from samrt.evaluation.journal import ANOTHER_FOLDER, JOURNAL_MARK, Journal, check_journal, read_records
 from samrt.evaluation.protocol import DEFAULT_PROMPTS, PromptPlan, parse_prompts
 from samrt.evaluation.records import Record, evaluate_instances
-from samrt.evaluation.report import describe_left_out, markdown_report
-from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription, check_results, write_text
+from samrt.evaluation.report import REPORT_MARK, describe_left_out, markdown_report
+from samrt.evaluation.results import (
+    RESULTS_MARK,
+    DataSetSummary,
+    Evaluation,
+    ModelDescription,
+    check_results,
+    write_text,
+)
 from samrt.evaluation.sheet import choose_shown, draw_sheet
 from samrt.evaluation.summary import Row, Table, summarise, tabulate
 from samrt.evaluation.truths import DataSet, Item
+from samrt.files import check_mark
 from samrt.images import read_image
+from samrt.lock import folder_lock
 from samrt.model import Model, load
-from samrt.overlay import write_png
+from samrt.png import PNG_MARK, write_png
 from samrt.progress import SILENT, Progress
 
 _RESULTS, _REPORT = "results.json", "results.md"
@@ -52,6 +61,7 @@ class Options:
         masks: where the maps of a panoptic JSON file lie, if not in the folder of its name.
         limit: only the first so many images of each data set.
         restart: begin anew where the output folder holds another evaluation.
+        overwrite: replace files in the output folder that have the results' names and are not an evaluation's.
     """
 
     prompts: str = DEFAULT_PROMPTS
@@ -59,6 +69,7 @@ class Options:
     masks: str | os.PathLike[str] | None = None
     limit: int | None = None
     restart: bool = False
+    overwrite: bool = False
 
 
 def evaluate(
@@ -86,7 +97,8 @@ def evaluate(
         InputError: the data, a prompt or a journal in `output` cannot be used.
         BundleError: a bundle is missing or damaged.
         BackendError: a backend cannot be used, or failed.
-        OutputError: a file cannot be written, or `output` is no place for results. The images that were done are kept.
+        OutputError: a file cannot be written, `output` is no place for results, or another process evaluates into it.
+            The images that were done are kept.
     """
     options = options or Options()
     if options.limit is not None and options.limit < 1:
@@ -99,7 +111,10 @@ def evaluate(
     for each in contenders:
         _check_output(folder, Path(each.bundle))
     _check_apart(folder, data_sets)
-    check_results(folder / _RESULTS, [each.name for each in data_sets], restart=options.restart)
+    names = [each.name for each in data_sets]
+    check_results(folder / _RESULTS, names, restart=options.restart, overwrite=options.overwrite)
+    if not options.overwrite:
+        _check_marks(folder, data_sets, plan, restart=options.restart)
     # All that can be refused is refused before the first image, the second model's part too.
     runs = [_Run.prepare(each, folder, name) for each, name in zip(contenders, _JOURNALS, strict=False)]
     headers = [{"prompts": plan.names, "data_set": fingerprint(each)} for each in data_sets]
@@ -116,20 +131,22 @@ def evaluate(
     for summary, found in zip(summaries, surveys, strict=True):
         _tell(summary, found, progress)
     _make_folder(folder)
-    if options.restart:
-        _remove_results(folder, data_sets)
-    for run in runs:
-        with load(run.bundle, run.backend) as model:
-            for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
-                _make_folder(run.journal(data_set).parent)
-                with Journal(run.journal(data_set), run.header(header)) as journal:
-                    work = _Work(model, plan, summary.disc_radius)
-                    _fill(journal, data_set, work, run.title(data_set, len(runs)), progress)
-    evaluation = _results(runs, data_sets, summaries, plan)
-    write_text(folder / _RESULTS, evaluation.to_json())
-    pictures = list(_write_sheets(folder, runs[0], data_sets, plan, evaluation.rows))
-    write_text(folder / _REPORT, markdown_report(evaluation, pictures))
-    return evaluation
+    with folder_lock(folder, "evaluation"):
+        if options.restart:
+            _remove_results(folder, data_sets)
+        for run in runs:
+            with load(run.bundle, run.backend) as model:
+                for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
+                    _make_folder(run.journal(data_set).parent)
+                    with Journal(run.journal(data_set), run.header(header)) as journal:
+                        work = _Work(model, plan, summary.disc_radius)
+                        _fill(journal, data_set, work, run.title(data_set, len(runs)), progress)
+        evaluation = _results(runs, data_sets, summaries, plan)
+        marks = (None, None) if options.overwrite else (RESULTS_MARK, REPORT_MARK)
+        write_text(folder / _RESULTS, evaluation.to_json(), marks[0])
+        pictures = list(_write_sheets(folder, runs[0], data_sets, plan, evaluation.rows, options.overwrite))
+        write_text(folder / _REPORT, markdown_report(evaluation, pictures), marks[1])
+        return evaluation
 
 
 @dataclass(frozen=True)
@@ -187,6 +204,10 @@ class _Work:
 def _fill(journal: Journal, data_set: DataSet, work: _Work, title: str, progress: Progress) -> None:
     """Add what is missing to the journal."""
     total = len(data_set.items)
+    if journal.dropped:
+        progress.say(
+            f"{journal.path}: {journal.dropped} damaged lines were dropped, and their images are evaluated again"
+        )
     progress.step(title, len(journal.done), total)
     for item in data_set.items:
         if item.name not in journal.done:
@@ -203,6 +224,8 @@ def _summary(data_set: DataSet, found: Survey) -> DataSetSummary:
         median_area=found.median_area,
         disc_radius=disc_radius(found.median_area),
         left_out=found.left_out,
+        left_out_named=found.named,
+        notes=data_set.notes,
     )
 
 
@@ -210,6 +233,8 @@ def _tell(summary: DataSetSummary, found: Survey, progress: Progress) -> None:
     left_out = describe_left_out(summary)
     if left_out:
         progress.say(f"{summary.name}: left out {left_out}")
+    for note in summary.notes:
+        progress.say(f"{summary.name}: {note}")
     if found.turned:
         progress.say(
             f"{summary.name}: {found.turned} of {summary.images} images are rotated by their EXIF orientation; "
@@ -240,7 +265,7 @@ def _results(
 
 
 def _write_sheets(
-    folder: Path, run: _Run, data_sets: Sequence[DataSet], plan: PromptPlan, rows: Sequence[Row]
+    folder: Path, run: _Run, data_sets: Sequence[DataSet], plan: PromptPlan, rows: Sequence[Row], overwrite: bool
 ) -> Iterator[str]:
     """Write the pictures; yields their names in `folder`."""
     means = {(row.data_set, row.prompt): row.answer.miou for row in rows}
@@ -248,9 +273,23 @@ def _write_sheets(
         for prompt in plan.shown:
             chosen = choose_shown(partial(run.records, data_set), prompt)
             title = f"{data_set.name}, {prompt}: mIoU {means[data_set.name, prompt]:.3f}; white line: annotation"
-            name = f"{data_set.name}_{prompt.replace(':', '_')}.png"
-            write_png(folder / name, draw_sheet(data_set, prompt, chosen, title))
+            name = _sheet_name(data_set, prompt)
+            write_png(folder / name, draw_sheet(data_set, prompt, chosen, title), overwrite=overwrite)
             yield name
+
+
+def _sheet_name(data_set: DataSet, prompt: str) -> str:
+    return f"{data_set.name}_{prompt.replace(':', '_')}.png"
+
+
+def _check_marks(folder: Path, data_sets: Sequence[DataSet], plan: PromptPlan, *, restart: bool) -> None:
+    """Raises OutputError if a file that would be replaced is not an evaluation's; `check_results` has its own."""
+    check_mark(folder / _REPORT, REPORT_MARK)
+    for data_set in data_sets:
+        for prompt in plan.shown:
+            check_mark(folder / _sheet_name(data_set, prompt), PNG_MARK)
+        for name in _JOURNALS if restart else ():
+            check_mark(folder / data_set.name / name, JOURNAL_MARK)
 
 
 def _check_output(folder: Path, bundle: Path) -> None:

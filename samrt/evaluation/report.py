@@ -58,6 +58,10 @@ def differences_table(evaluation: Evaluation) -> str:
     )
 
 
+# By which a page is known again; not shown.
+REPORT_MARK = b"<!-- samrt-evaluation -->"
+
+
 def terminal_report(evaluation: Evaluation) -> str:
     """The tables alone."""
     parts = [scores_table(evaluation.rows)]
@@ -69,6 +73,7 @@ def terminal_report(evaluation: Evaluation) -> str:
 def markdown_report(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str:
     """The text of results.md; `pictures` are file names beside it."""
     parts = [
+        REPORT_MARK.decode(),
         f"# Evaluation of {evaluation.model.family} {evaluation.model.variant}",
         _model(evaluation.model),
         "\n".join(f"- {_data_set(each)}" for each in evaluation.data_sets),
@@ -93,10 +98,17 @@ def markdown_report(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str
 
 def describe_left_out(data_set: DataSetSummary) -> str:
     """What of a data set was not evaluated; empty if all was."""
-    reasons = [f"{count} {reason}" for reason, count in data_set.left_out.items()]
+    reasons = [
+        f"{count} {reason}" + (f" ({_first(names)})" if (names := data_set.left_out_named.get(reason)) else "")
+        for reason, count in data_set.left_out.items()
+    ]
     if data_set.images < data_set.available:
         reasons.append(f"{data_set.available - data_set.images} of {data_set.available} images (limit)")
     return ", ".join(reasons)
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"the first: {names[0]}"
 
 
 def _model(model: ModelDescription) -> str:

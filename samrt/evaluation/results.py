@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from samrt.bundle.folder import Bundle
 from samrt.engines.selection import Choice, source_hashes
 from samrt.errors import InputError, OutputError
 from samrt.evaluation.difference import CONFIDENCE, RESAMPLES, Difference
-from samrt.evaluation.journal import ANOTHER_FOLDER, RESTART
+from samrt.evaluation.journal import OVERWRITE, RESTART
 from samrt.evaluation.summary import Row
 from samrt.files import replacing_file
 
 FORMAT, FORMAT_VERSION = "samrt-evaluation", 1
+RESULTS_MARK = f'"format": "{FORMAT}"'.encode()
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class DataSetSummary:
         median_area: of the instances, in pixels.
         disc_radius: of the baseline beside points, in pixels.
         left_out: annotations that were not evaluated, by reason.
+        left_out_named: the first of those, by reason.
+        notes: lines about what was not taken as the data set's list says.
     """
 
     name: str
@@ -72,6 +75,8 @@ class DataSetSummary:
     median_area: float
     disc_radius: float
     left_out: dict[str, int]
+    left_out_named: dict[str, list[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Evaluation:
         return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **_rounded(content)}, indent=1) + "\n"
 
 
-def check_results(path: Path, data_sets: Collection[str], *, restart: bool) -> None:
+def check_results(path: Path, data_sets: Collection[str], *, restart: bool, overwrite: bool = False) -> None:
     """Find out before long work whether `path` may be replaced by the results of `data_sets`.
 
     Raises:
@@ -110,19 +115,21 @@ def check_results(path: Path, data_sets: Collection[str], *, restart: bool) -> N
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise OutputError(f"{path} was not written by an evaluation, and would be lost", ANOTHER_FOLDER)
+        if overwrite:
+            return
+        raise OutputError(f"{path} was not written by an evaluation, and would be lost", OVERWRITE)
     others = [name for name in _names(found) if name not in data_sets]
     if others and not restart:
         raise InputError(f"{path} holds results of {', '.join(others)}, which would be lost", RESTART)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file beside its target, then rename it.
+def write_text(path: Path, text: str, mark: bytes | None) -> None:
+    """Write a text file beside its target, then rename it; `mark` as for `replacing_file`.
 
     Raises:
         OutputError: it could not be written; what was there before is untouched.
     """
-    with replacing_file(path) as temporary:
+    with replacing_file(path, mark) as temporary:
         # Names of files need not be valid text.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 

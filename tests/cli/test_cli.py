@@ -133,8 +133,8 @@ def test_doctor_fails_with_the_remedy_where_the_runtime_is_broken(run: Run, monk
 def test_export_hands_the_options_on_and_shows_progress(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def export(checkpoint: Path, output: Path, options: object, progress: Progress) -> None:
-        calls.append((checkpoint, output, options))
+    def export(checkpoint: Path, output: Path, options: object, progress: Progress, base: Path | None) -> None:
+        calls.append((checkpoint, output, options, base))
         progress.say("tracing")
 
     pipeline = ModuleType("samrt_export.pipeline")
@@ -145,14 +145,14 @@ def test_export_hands_the_options_on_and_shows_progress(run: Run, monkeypatch: p
     assert (status, out) == (0, "")
     assert re.fullmatch(r"\[ +[\d.]+ s\] tracing\n", err)
     defaults = SimpleNamespace(model=None, image_size=None, lowering=("auto",), precisions=("fp32",))
-    assert calls.pop() == (Path("sam.pth"), Path("b"), defaults)
+    assert calls.pop() == (Path("sam.pth"), Path("b"), defaults, None)
 
     run(
         "export", "sam.pth", "-o", "b", "--model", "vit_b", "--image-size", "512",
-        "--lowering", "auto,plugin", "--precision", "fp32,fp16",
+        "--lowering", "auto,plugin", "--precision", "fp32,fp16", "--base", "whole.pth",
     )  # fmt: skip
     chosen = SimpleNamespace(model="vit_b", image_size=512, lowering=("auto", "plugin"), precisions=("fp32", "fp16"))
-    assert calls.pop()[2] == chosen
+    assert calls.pop()[2:] == (chosen, Path("whole.pth"))
 
 
 def test_export_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

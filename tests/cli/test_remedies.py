@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib
 import re
@@ -16,6 +15,7 @@ from PIL import Image
 
 import samrt
 from samrt.cli import _COMMANDS, main
+from samrt.cli.parser import Parser
 from samrt.cli.remedies import in_flags
 from samrt.errors import BackendError, Remedy
 
@@ -30,7 +30,7 @@ def flags() -> set[str]:
     """Every flag of every command, without those that argparse adds."""
     found: set[str] = set()
     for name in _COMMANDS:
-        parser = argparse.ArgumentParser(add_help=False)
+        parser = Parser(add_help=False)
         importlib.import_module(f"samrt.cli.{name}").add_arguments(parser)
         found |= set(parser._option_string_actions)
     return found
@@ -46,7 +46,8 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 def test_the_library_names_no_flag_and_no_command() -> None:
     known = flags()
     assert {"-o", "--precision", "--max-prompts", "--restart"} <= known
-    sources = [path for path in (ROOT / "samrt").rglob("*.py") if "cli" not in path.parts]
+    # Whoever runs another's program through samrt/compat has no Python of samrt's in reach, but a shell.
+    sources = [path for path in (ROOT / "samrt").rglob("*.py") if not {"cli", "compat"} & {*path.parts}]
     sources += (ROOT / "export").rglob("*.py")
     named = [
         f"{path.relative_to(ROOT)}:{line}: {word}"

@@ -22,7 +22,7 @@ from samrt.engines.manifest import platform_name
 from samrt.engines.profiles import BuildLimits
 from samrt.engines.selection import Choice
 from samrt.engines.sets import EngineSet, find_engine_sets
-from samrt.errors import BackendError
+from samrt.errors import BackendError, OutputError
 from samrt.progress import Lines
 
 pytest_plugins = ("tensorrt_fixtures", "toy_fixtures")
@@ -103,6 +103,16 @@ def test_the_same_set_is_replaced_and_others_stay(own_bundle: Path) -> None:
         (("8.6",), FULL.limits),
         (("8.9",), smaller.limits),
     ]
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_a_set_with_other_files_in_it_stays(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = own_bundle / "engines" / build_bundle(own_bundle, named("8.9")).name
+    (folder / "notes.txt").write_text("mine")
+    monkeypatch.setattr(building, "build_engine", lambda *_: pytest.fail("it was built first"))
+    with pytest.raises(OutputError, match="holds other things than engines"):
+        build_bundle(own_bundle, named("8.9"))
+    assert (folder / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.usefixtures("without_gpu")

@@ -6,6 +6,7 @@ nothing about stock TensorRT.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,8 +115,11 @@ def test_the_timing_cache_is_written_and_read(
     assert not any("timing cache" in line for line in lines)
 
     cache.write_bytes(b"of another version")
-    build_engine(flavour, path, shapes, options, Lines(lines.append))
-    assert given[2:] == [b"of another version", b""]
+    with pytest.raises(OutputError, match=r"of another TensorRT or GPU; .* or have it made anew with overwrite=True"):
+        build_engine(flavour, path, shapes, options, Lines(lines.append))
+    assert cache.read_bytes() == b"of another version"
+    build_engine(flavour, path, shapes, replace(options, overwrite=True), Lines(lines.append))
+    assert given[3:] == [b"of another version", b""]
     assert "damaged, or of another TensorRT or GPU; it was made anew" in lines[-1]
     assert cache.read_bytes() == first
 
@@ -129,7 +133,7 @@ def test_a_damaged_timing_cache_is_made_anew(stock: Flavour, toy_bundle: Path, t
         stock,
         toy_bundle / "encoder.onnx",
         toy_ranges("image_encoder"),
-        BuildOptions(timing_cache=cache),
+        BuildOptions(timing_cache=cache, overwrite=True),
         Lines(lines.append),
     )
     assert f"the timing cache {cache} is damaged" in lines[-1]

@@ -316,7 +316,7 @@ def test_batch_norm_statistics_are_required() -> None:
     [
         ("image_encoder.trunk.patch_embed.proj.weight", (112, 3, 7, 7), "SAM 2"),
         ("detector.backbone.vision_backbone.trunk.patch_embed.proj.weight", (1024, 3, 14, 14), "SAM 3"),
-        ("vision_encoder.patch_embed.projection.weight", (768, 3, 16, 16), "SAM in Hugging Face"),
+        ("vision_encoder.backbone.patch_embed.projection.weight", (96, 3, 7, 7), "SAM 2 in Hugging Face"),
         ("image_encoder.features.0.0.c.weight", (24, 3, 3, 3), "EdgeSAM"),
         ("image_encoder.patch_embed.seq.0.c.weight", (32, 3, 3, 3), "MobileSAM"),
         ("image_encoder.pos_embed", (1, 197, 192), "EfficientSAM"),

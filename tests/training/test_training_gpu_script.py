@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from training_fixtures import write_data_set, write_decoder
 
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import load_model
-from training.carry import carry
+from training.carry import carry, decoder_of
 from training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,17 +39,17 @@ fi
 
 
 @pytest.mark.parametrize(
-    ("status", "checkpoint", "seconds", "again"),
+    ("status", "checkpoint", "seconds", "again", "words"),
     [
-        (1, "yes", 200, True),
-        (134, "yes", 200, True),
-        (1, "yes", 80, False),
-        (1, "", 200, False),
-        (130, "yes", 200, False),
+        (1, "yes", 200, True, []),
+        (134, "yes", 200, True, ["trunk_gpu", "--eager"]),
+        (1, "yes", 80, False, []),
+        (1, "", 200, False, []),
+        (130, "yes", 200, False, []),
     ],
 )
 def test_a_run_that_fails_goes_on_uncompiled_where_there_is_time(
-    tmp_path: Path, status: int, checkpoint: str, seconds: int, again: bool
+    tmp_path: Path, status: int, checkpoint: str, seconds: int, again: bool, words: list[str]
 ) -> None:
     programs, run = tmp_path / "programs", tmp_path / "run"
     programs.mkdir()
@@ -60,7 +61,7 @@ def test_a_run_that_fails_goes_on_uncompiled_where_there_is_time(
     places = {"OUT": str(tmp_path / "out"), "RUN": str(run), "PYTHON": str(programs / "python")}
     path = f"{programs}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", str(SCRIPT), str(seconds)],
+        ["bash", str(SCRIPT), str(seconds), *words],
         env={**os.environ, **places, "PATH": path, "STATUS": str(status), "CHECKPOINT": checkpoint},
         capture_output=True,
         text=True,
@@ -68,17 +69,47 @@ def test_a_run_that_fails_goes_on_uncompiled_where_there_is_time(
     )
 
     first, *others = (run / "calls").read_text().splitlines()
-    assert first.startswith("-m training.train gpu ")
-    assert first.endswith(f" --seconds {seconds} --processes 15 --device cuda")
+    recipe, weights = ("trunk_gpu", "start") if words else ("gpu", "decoder")
+    assert first.startswith(f"-m training.train {recipe} --data .cache/carried/packed.npz --{weights} ")
+    options = " ".join([" --processes 15 --device cuda", *words[1:]])
+    assert first.endswith(f" --seconds {seconds}{options}")
     assert done.returncode == (0 if again else status)
     assert len(others) == again
     assert ("goes on from its last checkpoint" in done.stderr) == again
     for call in others:
-        assert call.endswith(" --processes 15 --device cuda --eager")
+        assert call.endswith(f"{options} --eager")
         left = re.search(r"--started (\S+) --seconds (\d+) ", call)
         assert left
         assert seconds - 60 < int(left[2]) < seconds
         assert float(left[1]) > float(re.search(r"--started (\S+) ", first)[1])  # type: ignore[index]
+
+
+def test_results_are_there_before_the_end_of_a_run_that_is_killed(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    (run / "log.jsonl").write_bytes(b"log")
+    (run / "model.pth").write_bytes(b"weights" * 4000)
+    stand_in = tmp_path / "python"
+    stand_in.write_text("#!/bin/sh\nexec sleep 15\n")
+    stand_in.chmod(0o755)
+    places = {"OUT": str(out), "RUN": str(run), "PYTHON": str(stand_in), "PART": "9K", "EVERY": "1"}
+    process = subprocess.Popen(["bash", str(SCRIPT), "50"], env={**os.environ, **places}, start_new_session=True)
+    try:
+        until = time.monotonic() + 14
+        came: dict[str, bytes] = {}
+        while (came.get("model.pth"), came.get("log.jsonl")) != (
+            b"weights" * 4000,
+            b"log",
+        ) and time.monotonic() < until:
+            time.sleep(0.1)
+            parts = sorted(out.glob("model.pth.part*"))
+            came = {"model.pth": b"".join(part.read_bytes() for part in parts if part.exists())}
+            came |= {path.name: path.read_bytes() for path in out.glob("log.jsonl")}
+        assert process.poll() is None
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert came == {"model.pth": b"weights" * 4000, "log.jsonl": b"log"}
 
 
 @pytest.mark.skipif(GPU, reason="would train on the GPU that is here")
@@ -86,7 +117,8 @@ def test_a_dry_run_ends_in_time_with_a_decayed_model(tmp_path: Path) -> None:
     discs = write_data_set(tmp_path / "data") / "discs"
     for name, _ in RECIPES["gpu"].sources:
         shutil.copytree(discs, tmp_path / "data" / name)
-    carry(tmp_path / "data", write_decoder(tmp_path / "decoder.pth"), tmp_path / "carried")
+    weights = "decoder.pth", decoder_of(write_decoder(tmp_path / "decoder.pth"))
+    carry(tmp_path / "data", weights, tmp_path / "carried")
     out = tmp_path / "out"
     places = {"OUT": str(out), "CARRIED": str(tmp_path / "carried"), "RUN": str(tmp_path / "run"), "PART": "4M"}
 

@@ -19,9 +19,9 @@ from samrt_export.families.sam import build
 from samrt_export.families.vit_blocks import PIXEL_MEAN, PIXEL_STD
 from samrt_export.models.sam import DecoderGraph, EncoderGraph
 from training.attention import train_fused
-from training.model import PromptableModel, initial_state, whitening
+from training.model import PromptableModel, given_state, initial_state, whitening
 from training.samples import make_batch
-from training.train import encode_batch
+from training.step import encode_batch
 
 
 def _some_patches() -> torch.Tensor:
@@ -189,3 +189,15 @@ def test_by_blocks_all_that_are_alike_share_one_compilation_of_both_passes(monke
         torch.autograd.grad(tokens.square().mean(), model.sam.image_encoder.pos_embed) for tokens in (found, expected)
     ]
     torch.testing.assert_close(*gradients)
+
+
+def test_a_run_starts_from_all_weights_of_a_model_of_its_own() -> None:
+    state = initial_state(TINY, decoder_state(), _some_patches())
+    trained = PromptableModel(state, 64).sam.state_dict()
+
+    given = given_state(TINY, trained)
+
+    assert {name: tensor.shape for name, tensor in given.items()} == {name: t.shape for name, t in state.items()}
+    assert all(torch.equal(given[name], trained[name]) for name in given if "pos" not in name)
+    with pytest.raises(BundleError, match="another network"):
+        given_state(replace(TINY, depth=3), trained)

@@ -13,7 +13,7 @@ import pytest
 from training_fixtures import TINY, discs, write_data_set
 
 from samrt.errors import InputError
-from training.pack import SIDE, pack, unpack
+from training.pack import JPEG, Picture, pack, unpack
 from training.samples import Batch, BatchMaker, Makers, _box, _point, make_batch
 
 
@@ -87,12 +87,13 @@ def test_packed_data_comes_back_and_has_the_same_bytes_each_time(tmp_path: Path)
     pictures = unpack(tmp_path / "a.npz")["discs"]
 
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    width, height = JPEG.side, JPEG.side * 3 // 4
     for found, original in zip(pictures, discs()["discs"], strict=True):
-        assert found.image.shape == (SIDE * 3 // 4, SIDE, 3)
+        assert found.image.shape == (height, width, 3)
         assert found.id_maps[0].shape == found.image.shape[:2]
         # The ids are numbered anew, by size.
         for old in (1, 2, 3):
-            large = cv2.resize(original.id_maps[0], (SIDE, SIDE * 3 // 4), interpolation=cv2.INTER_NEAREST_EXACT)
+            large = cv2.resize(original.id_maps[0], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
             assert len(np.unique(found.id_maps[0][large == old])) == 1
 
 
@@ -118,6 +119,11 @@ def test_damaged_packed_data_is_one_clear_error(tmp_path: Path, damage: str) -> 
 
     with pytest.raises(InputError, match=r"training\.pack"):
         unpack(path)
+
+
+def test_a_damaged_picture_is_told_when_it_is_decoded() -> None:
+    with pytest.raises(InputError, match=r"training\.pack"):
+        _ = Picture((np.zeros(9, np.uint8),)).image
 
 
 def test_a_data_set_with_a_missing_picture_is_not_packed(tmp_path: Path) -> None:

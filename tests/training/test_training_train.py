@@ -14,7 +14,7 @@ from training_fixtures import TINY, train_tiny
 
 from samrt_export.checkpoint import read_checkpoint
 from samrt_export.families import load_model
-from training import schedule, train
+from training import schedule, step, train
 from training.efficientnet import trunk_state
 from training.recipes import RECIPES, Stage
 
@@ -75,7 +75,7 @@ def test_other_data_than_the_checkpoint_was_made_from_is_refused(
     torch.save({"other": torch.zeros(1)}, tmp_path / "decoder.pth")
 
     assert train_tiny(monkeypatch, *words) == 1
-    assert "other data, another decoder or another recipe" in capsys.readouterr().err
+    assert "other data, other first weights or another recipe" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_told(
@@ -94,7 +94,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_checkpoint(
     words = [*inputs, "-o", str(tmp_path / "run")]
     assert train_tiny(monkeypatch, *words, "--stop-after", "1e-9") == 3
     kept = (tmp_path / "run" / "checkpoint.pt").read_bytes()
-    monkeypatch.setattr(train, "grouping_loss", lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)})
+    monkeypatch.setattr(step, "grouping_loss", lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)})
 
     assert train_tiny(monkeypatch, *words) == 1
     assert "learning rate" in capsys.readouterr().err
@@ -139,7 +139,7 @@ def test_a_trunk_is_trained_from_its_coarser_stages_on(
 
     torch.save({**released_trunk(), "other": torch.zeros(1)}, tmp_path / "trunk.pth")
     assert train_tiny(monkeypatch, *words) == 1
-    assert "another trunk or another recipe" in capsys.readouterr().err
+    assert "other first weights or another recipe" in capsys.readouterr().err
 
 
 def test_a_recipe_with_a_trunk_asks_for_its_weights(
@@ -201,6 +201,23 @@ def test_a_missing_file_is_told_with_where_to_get_it(
     assert train_tiny(monkeypatch, *inputs, option, "absent", "-o", str(tmp_path / "run")) == 1
     assert remedy in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_it_starts_from_all_weights_of_another_run(
+    tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--start", str(tmp_path / "whole" / "model.pth")]
+    assert train_tiny(monkeypatch, *inputs, "-o", str(tmp_path / "whole")) == 0
+    assert train_tiny(monkeypatch, *inputs, *given, "-o", str(tmp_path / "run")) == 1
+    assert "leave --decoder and --trunk out" in capsys.readouterr().err
+    still = [replace(stage, encoder_lr=0.0, decoder_lr=0.0) for stage in TINY.stages]
+    monkeypatch.setitem(RECIPES, "tiny", replace(TINY, stages=tuple(still)))
+    words = [word for word in inputs if "decoder" not in word]
+    assert train_tiny(monkeypatch, *words, *given, "-o", str(tmp_path / "run")) == 0
+
+    weights, again = (torch.load(tmp_path / name / "model.pth") for name in ("whole", "run"))
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items() if "pos" not in name)
+    assert "start_sha256" in json.loads((tmp_path / "run" / "model.json").read_text())
 
 
 def test_a_foreign_checkpoint_is_told(

@@ -10,6 +10,7 @@ from typing import Any
 
 from samrt.device.gpus import Gpu
 from samrt.files import replacing_file, sha256_of
+from samrt.processes import keep_while_alive
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class JitCache:
         """Make the cache, fill it from its file and give it to the config of the context to be."""
         device = re.sub(r"[^a-z0-9]+", "-", f"{gpu.name} {gpu.compute_capability}".lower()).strip("-")
         self._cache = runtime_config.create_runtime_cache()
+        keep_while_alive(self, self._cache)
         self._saved = b""
         self._saved_once = False
         self._path: Path | None = None

@@ -21,6 +21,7 @@ from samrt.device.memory import Memory
 from samrt.device.session import DeviceSession
 from samrt.engines.flavours import Flavour
 from samrt.errors import BackendError, InputError
+from samrt.processes import keep_while_alive
 
 _log = logging.getLogger(__name__)
 
@@ -74,10 +75,12 @@ class TensorRtEngine:
             session.check_open()
             with session.current():
                 self._runtime, self._engine = deserialize(plan, flavour)
+                self._kept = [keep_while_alive(self, each) for each in (self._runtime, self._engine)]
                 try:
                     with backend_errors(flavour, f"cannot set up {plan.name}") as errors:
                         self._describe(graph)
                         self._context = self._first_context(plan, sha256, errors)
+                        self._kept.append(keep_while_alive(self, self._context))
                         self._allocate()
                 except BaseException:
                     self.close()
@@ -127,7 +130,7 @@ class TensorRtEngine:
     def close(self) -> None:
         """Give back the engine and all memory, but not the outputs handed out. May be called again."""
         with self._session.lock:
-            if self._engine is None:
+            if self._engine is None or self._session.is_inherited:
                 return
             with self._session.current():
                 try:
@@ -140,6 +143,8 @@ class TensorRtEngine:
                     self._context = self._jit = None
                     self._engine = None
                     self._runtime = None
+                    while self._kept:
+                        self._kept.pop()()
                     if self._activations is not None:
                         self._activations.close()
                     self._buffers.close()
@@ -264,6 +269,7 @@ class TensorRtEngine:
             _log.warning("CUDA graphs are %s", self.cuda_graphs)
             self._graphs.close()
             return None
+        keep_while_alive(graph, context)
         captured = Captured(graph, context, _output_shapes(context, self.outputs))
         self._graphs.put(key, captured)
         return captured

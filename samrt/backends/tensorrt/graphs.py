@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any
 from samrt.device.driver import check, load_driver, primary_context
 from samrt.device.session import DeviceSession
 from samrt.errors import BackendError
+from samrt.processes import finalize_here
 
 # Enough for somebody who adds points one by one. Each graph holds a context, whose activations all of them share.
 _GRAPHS = 32
@@ -74,7 +74,7 @@ class ExecutableGraph:
     def __init__(self, driver: Any, handle: Any, device: int) -> None:
         self._driver = driver
         self._handle = handle
-        self._destroy = weakref.finalize(self, _destroy, driver, handle, device)
+        self._destroy = finalize_here(self, _destroy, driver, handle, device)
 
     def launch(self, stream: int) -> None:
         """Put the graph's work on a stream of the device whose context is current."""

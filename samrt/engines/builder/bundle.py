@@ -33,7 +33,7 @@ from samrt.engines.manifest import (
 from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, RequiredPlugin, prepare_plugin
 from samrt.engines.profiles import BuildLimits, ranges
 from samrt.engines.selection import Choice, source_hashes
-from samrt.engines.sets import ENGINES_FOLDER, EngineSet, remove_leftovers
+from samrt.engines.sets import ENGINES_FOLDER, EngineSet, check_replaceable_set, remove_leftovers
 from samrt.errors import BackendError, InputError, OutputError, Remedy
 from samrt.files import check_target, replacing_folder, sha256_of
 from samrt.progress import SILENT, Progress
@@ -97,6 +97,8 @@ def build_bundle(
     flavour = import_flavour(_choose_flavour(request.backend))
     engines = bundle.path / ENGINES_FOLDER
     _make_writable(engines)  # before minutes of building
+    for folder in engines.glob(f"{flavour.name}-{flavour.version}-*-{form.name}"):
+        check_replaceable_set(folder)
     remove_leftovers(bundle.path)
     plugin = _plugin(form, flavour, request.options, progress)
     progress.say(f"building {form.name} engines with {flavour.title}")
@@ -136,6 +138,7 @@ def build_bundle(
             built_set = EngineSet(folder, manifest)
             manifest = replace(manifest, verification=_verify(bundle, form, standard, built_set, gpu.index))
         (folder / ENGINE_MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        check_replaceable_set(engines / draft.name)
     progress.say(f"wrote {engines / manifest.name}")
     return manifest
 

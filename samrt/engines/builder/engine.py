@@ -18,7 +18,7 @@ from samrt.engines.builder.targets import Targets, choose_targets, set_targets
 from samrt.engines.flavours import Flavour
 from samrt.engines.logger import collecting_logger, log_here
 from samrt.engines.profiles import Range
-from samrt.errors import BackendError, BundleError, InputError, Remedy
+from samrt.errors import BackendError, BundleError, InputError, OutputError, Remedy
 from samrt.files import check_target, replacing_file
 from samrt.progress import Progress
 
@@ -44,6 +44,7 @@ class BuildOptions:
         workspace_mib: the most working memory, in MiB, that a layer may ask for; None for TensorRT's own limit.
         timing_cache: a file of stock TensorRT's measurements of kernels, read if it is there and written anew, which
             shorten the next build.
+        overwrite: make the timing cache anew where the file that is there is none that this TensorRT and GPU take.
 
     Raises:
         InputError: the workspace is less than 1 MiB, more than 1 TiB, or not a whole number.
@@ -52,6 +53,7 @@ class BuildOptions:
     compute_capabilities: tuple[str, ...] | None = None
     workspace_mib: int | None = None
     timing_cache: str | os.PathLike[str] | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.compute_capabilities, str):
@@ -192,6 +194,14 @@ class _Build:
         taken = cache is not None and config.set_timing_cache(cache, False)
         if taken and len(self.logger.errors) + len(self.logger.warnings) == before:
             return []
+        if path.exists() and path.stat().st_size and not self.options.overwrite:
+            self.logger.errors.clear()
+            raise OutputError(
+                f"{path} is no timing cache, is damaged, or is of another TensorRT or GPU",
+                Remedy(
+                    "name another file with {timing_cache}, or have it made anew with {overwrite}", {"overwrite": True}
+                ),
+            )
         if not taken:
             config.set_timing_cache(config.create_timing_cache(b""), False)
         # Told here, and no reason of a failure that may follow.

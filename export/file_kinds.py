@@ -1,0 +1,103 @@
+"""What a file is by its first bytes, whatever its name: a checkpoint, or something that is taken for one."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+from samrt.errors import BundleError
+
+EXPECTED = (
+    "expected a PyTorch checkpoint (.pth): a dictionary of tensors, as torch.save(model.state_dict(), path) writes it; "
+    "or a safetensors file"
+)
+
+ZIP, PICKLE, SAFETENSORS = "zip", "pickle", "safetensors"
+
+_FILES = {
+    b"PK\x03\x04": ZIP,
+    b"\x80": PICKLE,  # torch.save before 1.6
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+    b"\x1f\x8b": "a gzip archive: unpack it first",
+    b"BZh": "a bzip2 archive: unpack it first",
+    b"\xfd7zXZ": "an xz archive: unpack it first",
+    b"7z\xbc\xaf": "a 7z archive: unpack it first",
+    b"Rar!": "a RAR archive: unpack it first",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive: unpack it first",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`",
+    b"<": "a web page, such as a failed download leaves behind: download the checkpoint again",
+    b"\x89HDF": "an HDF5 file, as Keras writes it: convert its weights to a PyTorch state dict",
+    b"GGUF": "a GGUF file, whose weights are quantised: use the PyTorch checkpoint that it was made from",
+    b"\x93NUMPY": "a numpy array: save the model's state dict",
+    b"ftrt": "a TensorRT engine: export the checkpoint that it was built from",
+}
+_ONNX = re.compile(rb"\x08[\x03-\x10](\x12|\x1a|\x3a|\x42)")
+_INDEX = re.compile(rb'"weight_map"\s*:')
+_SPREAD = re.compile(rb"ctorch\.distributed\.(_?tensor|_shard|device_mesh)\b")
+# The pickle of a checkpoint has names and shapes only; the numbers lie beside it.
+_LONGEST_PICKLE = 1 << 26
+_HEAD = 1024
+# The format's own bound.
+_LONGEST_HEADER = 100_000_000
+# The two places where a tar archive says that it is one, in every variant.
+_TAR = slice(257, 262)
+
+
+def kind_of(path: Path) -> str:
+    """`ZIP`, `PICKLE` or `SAFETENSORS`; else what the file is instead and what to do, or nothing if that is unknown."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head[_TAR] == b"ustar":
+        return "a tar archive: unpack it first (torch.save of 2016 wrote such files: load one with torch, save it anew)"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER:
+        return SAFETENSORS
+    if _ONNX.match(head):
+        return "an ONNX graph: give the checkpoint that it was exported from"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"{"):
+        return _kind_of_json(text)
+    return next((kind for start, kind in _FILES.items() if text.startswith(start)), "")
+
+
+def check_zip(path: Path) -> None:
+    """Refuse an archive that `torch.save` did not write.
+
+    Raises:
+        BundleError: it is of something else, or compressed.
+        Exception: of any kind, where it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        spread = any(_is_spread(archive, entry) for entry in entries if entry.filename.endswith("/data.pkl"))
+    if spread:
+        raise BundleError(
+            f"{path} holds tensors that are spread over several processes (DTensor); gather them before saving: "
+            "torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True"
+        )
+    names = {entry.filename.rpartition("/")[2] for entry in entries}
+    if "constants.pkl" in names:
+        raise BundleError(f"{path} is a TorchScript program; {EXPECTED}")
+    if "data.pkl" not in names:
+        inside = next((name for name in sorted(names) if name.endswith((".pth", ".pt", ".safetensors", ".ckpt"))), None)
+        what = f"and holds {inside[:80]!r}: unpack it first" if inside else "but not one that torch.save wrote"
+        raise BundleError(f"{path} is a zip archive, {what}; {EXPECTED}")
+    # torch.save never compresses; a small file that unpacks to a huge one is an attack on this machine's memory.
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise BundleError(f"{path} is compressed, which torch.save never does; {EXPECTED}")
+
+
+def _is_spread(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+    """Whether a pickle names tensors of which each process has a part; torch makes none without the processes."""
+    with archive.open(entry) as file:
+        return _SPREAD.search(file.read(_LONGEST_PICKLE)) is not None
+
+
+def _kind_of_json(head: bytes) -> str:
+    if _INDEX.search(head) or b'"total_size"' in head:
+        return (
+            "the index of a checkpoint in several files: load them with the library that wrote them, and save one "
+            "state dict"
+        )
+    return "JSON text, such as a configuration or a server's error: give the file of the weights"

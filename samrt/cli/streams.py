@@ -1,0 +1,55 @@
+"""The standard streams, where one of them is closed, full, or read by nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import TextIO
+
+
+def open_missing() -> None:
+    """Put the null device in place of each standard stream that is closed.
+
+    Otherwise Python has None there, and the next file that is opened gets the stream's number, and with it whatever a
+    library prints.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
+
+
+def is_closed(stream: TextIO) -> bool:
+    """Whether `open_missing` put the null device there."""
+    return getattr(stream, "name", None) == os.devnull
+
+
+def tell(text: str) -> None:
+    """Write a line to stderr. What cannot be told must not stop the work, nor change the exit status."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
+
+
+def settle(stream: TextIO) -> None:
+    """Flush a stream on the way out of an error, which counts for more than one of the stream."""
+    try:
+        stream.flush()
+    except OSError:
+        discard(stream)
+
+
+def discard(stream: TextIO) -> None:
+    """Let what is in a stream, and what comes, go nowhere, so that the interpreter's own flush at exit cannot fail."""
+    with contextlib.suppress(io.UnsupportedOperation):
+        number = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
