@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from samrt.errors import InputError
 from samrt.images.kinds import check_unit, rgb_into, unit_to_uint8
 from samrt.images.orientation import Box, as_stored, stored_box
-from samrt.images.picture import Picture, given, open_picture, reporting
+from samrt.images.picture import PIL_IMAGE, Picture, given, open_picture, reporting
 from samrt.images.sources import FileSource, is_file_source
 
 ImageSource = FileSource | PIL.Image.Image | NDArray[Any]
@@ -65,9 +65,8 @@ def read_part(
         with reporting("the image array"):
             return _from_array(image[y0:y1, x0:x1], image_format), size, box
     if isinstance(source, PIL.Image.Image):
-        picture = given(source)
-        with reporting(picture.name):
-            return _from_picture(picture, choose)
+        with reporting(PIL_IMAGE):
+            return _from_picture(given(source), choose)
     if is_file_source(source):
         with open_picture(source) as picture:
             return _from_picture(picture, choose)

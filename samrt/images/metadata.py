@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 
 # The entry of an item of an AVIF, by its version: the number and the protection of the item come before its type.
 _AVIF_EXIF = re.compile(rb"(infe(?:\x02.{3}.{4}|\x03.{3}.{6}))Exif", re.DOTALL)
@@ -21,17 +22,23 @@ def bare_avif(data: bytes) -> bytes:
     return _AVIF_EXIF.sub(rb"\1skip", data)
 
 
-def bare_png(data: bytes) -> tuple[bytes, bytes]:
-    """A PNG's chunks that hold the pixels, and its EXIF data."""
-    kept, exif, place = [data[:8]], b"", 8
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The name of each chunk of a PNG, and where the chunk begins and ends."""
+    place = 8
     while place + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)
-        name, end = data[place + 4 : place + 8], place + 12 + length
+        yield data[place + 4 : place + 8], place, place + 12 + length
+        place += 12 + length
+
+
+def bare_png(data: bytes) -> tuple[bytes, bytes]:
+    """A PNG's chunks that hold the pixels, and its EXIF data."""
+    kept, exif = [data[:8]], b""
+    for name, start, end in png_chunks(data):
         if name in _PNG_PIXELS:
-            kept.append(data[place:end])
+            kept.append(data[start:end])
         elif name == b"eXIf":
-            exif = data[place + 8 : end - 4]
-        place = end
+            exif = data[start + 8 : end - 4]
     return b"".join(kept), exif
 
 
