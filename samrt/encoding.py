@@ -58,7 +58,8 @@ class Encoder:
         # What stays on the device is not fetched for this: a NaN in it is one in the masks.
         if not all(np.isfinite(each).all() for each in features.values() if isinstance(each, np.ndarray)):
             raise not_finite("encoder", self._session.choice.form.precision)
-        return features
+        # ONNX Runtime keeps all memory of a session, 700 MB and more, as long as an array in it is in use.
+        return {name: each.copy() if isinstance(each, np.ndarray) else each for name, each in features.items()}
 
     def run_batch(self, images: Sequence[ImageSource], image_format: str) -> Iterator[tuple[Features, Size]]:
         """Features of each image, and its size (H, W). As many images go through the engine at once as it takes.

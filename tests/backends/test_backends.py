@@ -69,6 +69,15 @@ def test_failing_run(toy_bundle: Path, inputs: dict[str, Any]) -> None:
 def test_file_that_is_no_graph(own_bundle: Path) -> None:
     (own_bundle / "decoder.onnx").write_bytes(b"not a graph")
     rewrite_manifest(own_bundle)
+    with pytest.raises(BundleError, match=r"decoder.onnx is not an ONNX graph.*export the checkpoint again"):
+        open_onnxruntime(own_bundle)
+
+
+def test_graph_that_onnx_runtime_refuses(own_bundle: Path) -> None:
+    model = onnx.load(str(own_bundle / "decoder.onnx"))
+    model.graph.node[0].input[0] = "absent"
+    onnx.save_model(model, str(own_bundle / "decoder.onnx"))
+    rewrite_manifest(own_bundle)
     with pytest.raises(BackendError, match=r"cannot load .*decoder.onnx.*export the checkpoint again"):
         open_onnxruntime(own_bundle)
 
