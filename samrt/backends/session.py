@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER, ROLES, Graph, Tensor
 from samrt.bundle.file_state import FileState, check_unchanged
 from samrt.bundle.folder import Bundle
@@ -111,10 +112,8 @@ def open_session(
 
 def open_onnxruntime(bundle: Bundle, choice: Choice, threads: int | None = None) -> Session:
     """The session of `choice.form` in ONNX Runtime; raises as `open_session`."""
-    from samrt.backends.onnxruntime import OnnxRuntimeEngine
-
     graphs = choice.form.graphs
-    states = {bundle.path / name: state for name, state in bundle.states.items()}
+    states = {bundle.folder / name: state for name, state in bundle.states.items()}
     again = partial(bundle.compare_again, choice.form)
     return _open(
         choice, lambda role: OnnxRuntimeEngine(bundle.graph_file(graphs[role]), threads, again), states, ExitStack()
