@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import TextIO
 
 
@@ -44,6 +45,25 @@ def settle(stream: TextIO) -> None:
         stream.flush()
     except OSError:
         discard(stream)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep off stderr what C libraries print there of a picture (libtiff, libpng): the error has what matters.
+
+    Python's own stderr goes nowhere too, so nothing is to be told in the block.
+    """
+    if os.environ.get("SAMRT_DEBUG"):
+        yield
+        return
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def discard(stream: TextIO) -> None:

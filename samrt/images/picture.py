@@ -57,6 +57,8 @@ MAX_PIXELS = 2**28
 # large too are measured by that.
 _MOST_PER_BYTE, _LARGE = 10_000, 2**24
 
+# The formats that keep pixels as they were, and what of TIFF does not. Others may have been written with losses.
+_LOSSLESS, _LOSSY_TIFF = ("PNG", "TIFF", "BMP", "GIF", "PPM"), ("jpeg", "tiff_jpeg", "webp")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 # What Pillow's plugins raise while they read what comes before or after the pixels.
 _ODD = (SyntaxError, IndexError, TypeError, KeyError, EOFError, ValueError, AssertionError, struct.error, zlib.error)
@@ -99,6 +101,11 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """(H, W) as the picture is to be seen."""
         return seen_size(self.image, self.orientation)
+
+    @property
+    def lossless(self) -> bool:
+        """Whether its format keeps pixels as they were."""
+        return self.image.format in _LOSSLESS and self.image.info.get("compression") not in _LOSSY_TIFF
 
     def load(self) -> PIL.Image.Image:
         """Decode it, once. Errors are those of Pillow; `reporting` translates them."""
