@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -112,12 +112,17 @@ def replacing_file(target: str | os.PathLike[str], mark: bytes | None = None) ->
 
 
 @contextmanager
-def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing_folder(target: str | os.PathLike[str], check: Callable[[Path], None] = lambda _: None) -> Iterator[Path]:
     """Yield an empty folder beside `target` to fill; rename it to `target` when the block succeeds.
 
     A folder that is already at `target`, or where a link there leads, exchanges its name with the new one and is
     deleted with all that is in it. Where the system cannot exchange names, it is moved aside first, so one of the two
     is always whole.
+
+    Args:
+        target: the folder.
+        check: is called with the old folder, under another name, before it is deleted. What it raises brings the old
+            folder back: a file that came into it at the last moment is not lost.
 
     Raises:
         OutputError: as `replacing_file`; also when `target` exists and is not a folder.
@@ -135,26 +140,35 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _sync(path)
-            _swap_folder(temporary, folder)
+            _swap_folder(temporary, folder, check)
         finally:
             if process == this_process():
                 shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _swap_folder(fresh: Path, target: Path) -> None:
+def _swap_folder(fresh: Path, target: Path, check: Callable[[Path], None]) -> None:
     for attempt in range(_SWAPS):
         if target.is_dir() and exchange(fresh, target):
+            # Only now does nobody find it by its name to put a file in.
+            try:
+                check(fresh)
+            except BaseException:
+                if not exchange(fresh, target):
+                    fresh.rename(_name_beside(target))  # or it would be deleted with what was not finished
+                raise
             shutil.rmtree(fresh, ignore_errors=True)
             return
         old = _name_beside(target)
         try:
             if target.exists():
                 target.rename(old)
+                check(old)
             fresh.rename(target)
         except BaseException as error:
             with suppress(OSError):
                 old.rename(target)
-            if target.exists():
+            if old.exists():
+                check(old)
                 shutil.rmtree(old, ignore_errors=True)
             # Somebody else replaced the same folder in the same moment; whoever comes last wins.
             if not isinstance(error, OSError) or error.errno not in _RACES or attempt == _SWAPS - 1:

@@ -174,6 +174,31 @@ def test_interrupt_between_the_two_renames_restores_the_old_folder(
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("exchanging", [True, False])
+def test_a_file_that_comes_into_the_old_folder_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanging: bool
+) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "known").write_text("old")
+    if not exchanging:
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
+
+    def check(old: Path) -> None:
+        assert old != target
+        if os.listdir(old) != ["known"]:
+            raise OutputError("mine")
+
+    with pytest.raises(OutputError, match="mine"), replacing_folder(target, check):
+        (target / "late").write_text("mine")
+    assert sorted(os.listdir(target)) == ["known", "late"]
+    assert list(tmp_path.iterdir()) == [target]
+    (target / "late").unlink()
+    with replacing_folder(target, check) as fresh:
+        (fresh / "new").touch()
+    assert os.listdir(target) == ["new"]
+
+
 def test_folder_does_not_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(OutputError, match="a file of that name exists"), replacing_folder(tmp_path / "taken"):

@@ -162,14 +162,13 @@ class Manifest:
         return manifest
 
 
-def files_of_any_version(text: bytes) -> list[str]:
-    """The names of a bundle's files, from the manifest of this or any other format version.
+def files_of_any_version(text: bytes) -> dict[str, FileEntry]:
+    """A bundle's files, from the manifest of this or an older format version.
 
     Raises:
         BundleError: the text is not a bundle's manifest.
     """
-    root = _root(text)
-    return [plain_name(name) for name in root.child("files").names()]
+    return {plain_name(name): file_entry(reader) for name, reader in _root(text).children("files")}
 
 
 def _root(text: str | bytes) -> JsonReader:
