@@ -16,7 +16,7 @@ from samrt.bundle.default import default_bundle
 from samrt.cli.outputs import STDOUT, output_path, output_path_or_stdout
 from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, parse_region, read_prompt_arguments
 from samrt.cli.remedies import in_flags
-from samrt.cli.streams import is_closed, tell
+from samrt.cli.streams import is_closed, show, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -193,7 +193,7 @@ def run(arguments: argparse.Namespace) -> int:
     prompts = read_prompt_arguments(arguments)
     several = len(arguments.images) > 1
     writer = coco.CocoWriter(arguments.category)
-    say = tell if outputs.json == STDOUT else print
+    say = tell if outputs.json == STDOUT else show
     started = time.perf_counter()
     running = {"precision": arguments.precision, "threads": arguments.threads}
     work = _Work(arguments, prompts)
