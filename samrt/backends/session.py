@@ -23,6 +23,7 @@ from samrt.engines.selection import Choice, choose
 from samrt.engines.sets import EngineSet
 from samrt.errors import BundleError, InputError, Remedy, SamrtError
 from samrt.processes import ForkSafeLock
+from samrt.visible import visible
 
 # More are slower by far, and some thousands never start.
 _THREADS_PER_CORE = 8
@@ -104,7 +105,7 @@ def open_session(
     choice = choose(bundle, backend, options.device, precision)
     for reason in choice.skipped:
         _logger.info("skipped %s", reason)
-    _logger.info("running %s with %s", bundle.path, choice)
+    _logger.info("running %s with %s", bundle.path, visible(str(choice)))
     if choice.engines is None:
         return open_onnxruntime(bundle, choice, threads)
     return open_engines(choice, choice.engines, options)
