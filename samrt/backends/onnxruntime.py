@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.backends.importing import import_onnxruntime
+from samrt.backends.interruptible import interruptible
 from samrt.bundle.contract import Tensor
 from samrt.bundle.file_state import FileState, check_unchanged
 from samrt.cpus import default_threads
@@ -77,10 +78,13 @@ class OnnxRuntimeEngine:
         """
         session = self._session_here()
         names = [tensor.name for tensor in self.outputs]
+        arrays = {name: np.asarray(array) for name, array in inputs.items()}
+        options = import_onnxruntime().RunOptions()
         try:
-            return dict(
-                zip(names, session.run(names, {name: np.asarray(array) for name, array in inputs.items()}), strict=True)
+            results = interruptible(
+                lambda: session.run(names, arrays, options), lambda: setattr(options, "terminate", True)
             )
+            return dict(zip(names, results, strict=True))
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed: {error}; check the free memory and the inputs") from error
 
@@ -127,17 +131,28 @@ def _open_session(path: Path, threads: int | None) -> Any:
             f"ONNX Runtime cannot be imported ({error}); install it with `pip install onnxruntime`"
         ) from error
     try:
-        # What of ONNX Runtime is the process's own is locked while a session is made.
-        with no_fork_meanwhile():
-            return onnxruntime.InferenceSession(
-                str(path),
-                _session_options(threads),
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=_SLOWER_FUSIONS,
-                enable_fallback=0,  # it prints, and opens the same again
-            )
+        options = _session_options(threads)
+
+        def load() -> Any:
+            # What of ONNX Runtime is the process's own is locked while a session is made.
+            with no_fork_meanwhile():
+                return onnxruntime.InferenceSession(
+                    str(path),
+                    options,
+                    providers=["CPUExecutionProvider"],
+                    disabled_optimizers=_SLOWER_FUSIONS,
+                    enable_fallback=0,  # it prints, and opens the same again
+                )
+
+        return interruptible(load, lambda: _cancel_loading(options))
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         raise BackendError(f"ONNX Runtime cannot load {path}: {error}; export the checkpoint again") from error
+
+
+def _cancel_loading(options: Any) -> None:
+    # ONNX Runtime has it since 1.21.
+    if hasattr(options, "set_load_cancellation_flag"):
+        options.set_load_cancellation_flag(True)
 
 
 def _session_options(threads: int | None) -> Any:

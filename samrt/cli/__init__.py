@@ -89,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         settle(sys.stdout)
         tell("samrt: interrupted")
+        _end_where_a_call_is_left()
         return _INTERRUPTED
     except Exception as error:
         said = _said(error)
@@ -100,6 +101,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 tell(line)
         tell(f"samrt: error: {said}")
         return _ERROR
+
+
+def _end_where_a_call_is_left() -> None:
+    """End the process at once where a call into C still computes: it would crash as its library's memory goes."""
+    module = sys.modules.get("samrt.backends.interruptible")
+    if module is not None and module.is_call_left():
+        os._exit(_INTERRUPTED)
 
 
 def _said(error: Exception) -> str | None:
