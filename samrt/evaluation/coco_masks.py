@@ -17,6 +17,8 @@ from samrt.rle import decode
 _REMEDY = "download the annotations again"
 # pycocotools holds coordinates in 32 bits, five times as fine, and crashes beyond: far from any picture.
 _FARTHEST = 2**20
+# It takes some 40 bytes for each pixel along an outline. A hundred times around the largest photograph is shorter.
+_LONGEST_OUTLINE = 2**23
 
 
 class UnusableAnnotationError(InputError):
@@ -102,5 +104,11 @@ def _draw_polygons(polygons: list[Any], size: Size, what: str) -> Mask:
     areas = [[float(n) for n in polygon] for polygon in polygons if len(polygon) >= 6]
     if not areas:
         return np.zeros(size, np.bool_)
+    for area in areas:
+        corners = np.array(area).reshape(-1, 2)
+        if np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum() > _LONGEST_OUTLINE:
+            raise UnusableAnnotationError(
+                f"{what} has a polygon whose outline is longer than {_LONGEST_OUTLINE:,} pixels; {_REMEDY}"
+            )
     mask: Mask = pycocotools.decode(pycocotools.merge(pycocotools.frPyObjects(areas, *size))).astype(np.bool_)
     return mask

@@ -298,3 +298,10 @@ def test_a_panoptic_map_that_is_a_jpeg_is_refused(panoptic: Path, tmp_path: Path
 
     with pytest.raises(InputError, match=r"a\.png is a JPEG file"):
         truths_of(panoptic)
+
+
+def test_an_outline_longer_than_any_picture_needs_is_refused() -> None:
+    # pycocotools ends the process over this one.
+    zigzag = [n for y in range(400) for n in (2**20 if y % 2 else -(2**20), y % 7)]
+    with pytest.raises(InputError, match="outline is longer than"):
+        segmentation_mask([zigzag], (HEIGHT, WIDTH), "annotation 1")
