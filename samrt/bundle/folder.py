@@ -25,7 +25,7 @@ class Bundle:
     """A bundle whose files all have the size and the hash that its manifest declares.
 
     Attributes:
-        path: its folder.
+        path: its folder, as it was named.
         manifest: the content of manifest.json.
         states: of each file, when it was compared.
         folder: `path` in full, which holds after a change of the working folder.
@@ -83,7 +83,7 @@ class Bundle:
         """
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no file {name!r}; it has {', '.join(self.manifest.files)}")
-        return self.path / name
+        return self.folder / name
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:

@@ -96,8 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         settle(sys.stdout)
         if os.environ.get("SAMRT_DEBUG"):
-            tell(traceback.format_exc().rstrip())
-        tell(f"samrt: error: {' '.join(said.splitlines())}")
+            for line in traceback.format_exc().rstrip().split("\n"):
+                tell(line)
+        tell(f"samrt: error: {said}")
         return _ERROR
 
 

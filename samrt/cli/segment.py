@@ -15,7 +15,7 @@ from samrt.bundle.default import default_bundle
 from samrt.cli.outputs import STDIN, STDOUT, output_path, output_path_or_stdout, png_path, segment_outputs
 from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, parse_region, read_prompt_arguments
 from samrt.cli.remedies import in_flags
-from samrt.cli.streams import is_closed, quiet, tell
+from samrt.cli.streams import is_closed, quiet, show, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,7 +186,7 @@ def run(arguments: argparse.Namespace) -> int:
     image, prompts = _read_inputs(arguments)
     several = len(arguments.images) > 1
     writer = coco.CocoWriter(arguments.category)
-    say = tell if outputs.json == STDOUT else print
+    say = tell if outputs.json == STDOUT else show
     started = time.perf_counter()
     running = {"precision": arguments.precision, "threads": arguments.threads}
     work = _Work(arguments, prompts)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from samrt.visible import visible
+
 
 def open_missing() -> None:
     """Put the null device in place of each standard stream that is closed.
@@ -30,10 +32,15 @@ def is_closed(stream: TextIO) -> bool:
     return getattr(stream, "name", None) == os.devnull
 
 
+def show(text: str = "") -> None:
+    """Write a line to stdout."""
+    print(visible(text))
+
+
 def tell(text: str) -> None:
     """Write a line to stderr. What cannot be told must not stop the work, nor change the exit status."""
     try:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{visible(text)}\n")
         sys.stderr.flush()
     except OSError:
         discard(sys.stderr)

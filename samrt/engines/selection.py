@@ -87,7 +87,7 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0, precision: st
         )
     skipped: list[Reason] = []
     if backend != "onnxruntime":
-        found = find_engine_sets(bundle.path)
+        found = find_engine_sets(bundle.folder)
         whole = [each for each in found if isinstance(each, EngineSet) and backend in ("auto", each.manifest.backend)]
         # Looking for a GPU takes a moment, so only where there is an engine to run on it.
         if whole:

@@ -121,7 +121,7 @@ def _from_array(image: NDArray[Any], image_format: str) -> NDArray[np.uint8]:
     # Alpha is not looked at.
     image = image[:, :, 2::-1] if image_format in ("BGR", "BGRA") and image.shape[2] > 1 else image[:, :, :3]
     if image.dtype != np.uint8:
-        check_unit("this one", float(image.min()), float(image.max()))
+        check_unit("the array", float(image.min()), float(image.max()))
         result = np.empty((*image.shape[:2], 3), np.uint8)
         rows = max(1, 2**22 // image.shape[1])
         for top in range(0, len(image), rows):

@@ -1,4 +1,4 @@
-"""Files that end early, which their decoders do not report: are all pixels there?"""
+"""Files that end early or have gaps, which their decoders do not report: are all pixels there?"""
 
 from __future__ import annotations
 
@@ -46,6 +46,18 @@ def lacks_rows(image: PIL.Image.Image, data: bytes) -> bool:
                 missing -= len(inflated)
                 packed = inflate.unconsumed_tail
     return missing > 0
+
+
+def lacks_tiles(image: PIL.Image.Image) -> bool:
+    """Whether the strips or tiles of a TIFF that is not decoded yet leave a part of it out, which Pillow leaves 0."""
+    tags = getattr(image, "tag_v2", {})
+    tiles = getattr(image, "tile", [])
+    if not tags or not tiles:
+        return False
+    # Uncompressed, each channel may lie by itself.
+    layers = len(image.getbands()) if tags.get(284) == 2 and tiles[0][0] == "raw" else 1
+    covered = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles)
+    return bool(covered < tags[256] * tags[257] * layers)
 
 
 def complete_jpeg(data: bytes) -> PIL.Image.Image | None:

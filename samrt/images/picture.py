@@ -26,9 +26,9 @@ from PIL import (  # noqa: F401  each registers its format
 )
 
 from samrt.errors import InputError
-from samrt.images.complete import complete_jpeg, lacks_rows
+from samrt.images.complete import complete_jpeg, lacks_rows, lacks_tiles
 from samrt.images.foreign import what_it_is
-from samrt.images.metadata import bare_avif, bare_jpeg, bare_png
+from samrt.images.metadata import bare_avif, bare_jpeg, bare_png, bits_of_jpeg2000
 from samrt.images.orientation import orientation_of, seen_size
 from samrt.images.sources import FileSource, name_of, open_source, unreadable
 
@@ -159,7 +159,7 @@ def open_picture(source: FileSource) -> Iterator[Picture]:
                 image = _identify(file, name)
         with image:
             _check_size(name, image, file)
-            yield Picture(name, image, _kind(image), file)
+            yield Picture(name, image, _kind(image, file), file)
 
 
 def given(image: PIL.Image.Image) -> Picture:
@@ -177,7 +177,7 @@ def given(image: PIL.Image.Image) -> Picture:
         file.seek(0)
         content = io.BytesIO(file.read())
         file.seek(place)
-    return Picture(PIL_IMAGE, image, _kind(image), content, as_it_is=True)
+    return Picture(PIL_IMAGE, image, _kind(image, content), content, as_it_is=True)
 
 
 @contextmanager
@@ -248,6 +248,8 @@ def _identify(file: IO[bytes], name: str) -> PIL.Image.Image:
 
 def _decode(image: PIL.Image.Image) -> None:
     tags = getattr(image, "tag_v2", None)
+    if lacks_tiles(image):
+        raise EOFError("strips or tiles of it are missing")
     if tags is not None and getattr(image, "tile", None):
         # With its own memory, a TIFF is not held against Pillow's limit.
         image.im = PIL.Image.new(image.mode, (tags[256], tags[257])).im
@@ -306,8 +308,11 @@ def _check_size(name: str, image: PIL.Image.Image, file: IO[bytes]) -> None:
         )
 
 
-def _kind(image: PIL.Image.Image) -> str:
-    """The mode, with ";16" where Pillow's decoder says that it will keep the high 8 of 16 bits."""
+def _kind(image: PIL.Image.Image, file: IO[bytes] | None) -> str:
+    """The mode, with ";16" where Pillow's decoder will keep the high 8 of 16 bits."""
+    if image.format == "JPEG2000" and file is not None and not image.mode.startswith("I"):
+        file.seek(0)
+        return f"{image.mode};16" if bits_of_jpeg2000(file.read()) == 16 else image.mode
     for tile in getattr(image, "tile", ()):
         arguments = tile[3]
         raw = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""

@@ -1,4 +1,4 @@
-"""PNGs whose pixel data end in good order before the last row."""
+"""PNGs whose pixel data end in good order before the last row, and TIFFs that lack strips."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from written_files import chunk
+from written_files import chunk, tiff
 
 from samrt.errors import InputError
 from samrt.images import read_image
@@ -33,3 +33,15 @@ def test_rows_that_are_missing(kind: str, level: int) -> None:
     for without in (1, 2):
         with pytest.raises(InputError, match=r"is truncated: .*its pixel data end before the last row"):
             read_image(png(kind, without, level))
+
+
+@pytest.mark.parametrize("tags", [{278: 2}, {284: 2}, {278: 2, 284: 2}])
+def test_strips_that_are_missing(tags: dict[int, int]) -> None:
+    # One strip holds all, and the tags say that each has two rows, or one channel.
+    with pytest.raises(InputError, match=r"is truncated: .*strips or tiles of it are missing"):
+        read_image(tiff(np.full((5, 4, 3), 200, np.uint8), 2, tags))
+
+
+def test_channels_by_themselves() -> None:
+    pixels = np.full((5, 4, 1), 200, np.uint8)
+    np.testing.assert_array_equal(read_image(tiff(pixels, 1, {284: 2})), np.full((5, 4, 3), 200))
