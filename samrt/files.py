@@ -25,6 +25,8 @@ _READ_SIZE = 1 << 20
 _HEAD = 512
 # How often, and over which errors, the swap of two folders is tried again.
 _SWAPS = 20
+# As Linux follows in one path.
+_LINKS = 40
 _RACES = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -82,7 +84,8 @@ def check_mark(file: Path, mark: bytes | None) -> None:
 def replacing_file(target: str | os.PathLike[str], mark: bytes | None = None) -> Iterator[Path]:
     """Yield a path beside `target` to write to; rename it onto `target` when the block succeeds.
 
-    A symbolic link at `target` stays one: the file that it leads to is replaced.
+    A symbolic link at `target` stays one: the file that it leads to is replaced. One that another user made, and that
+    is not root's, is refused.
 
     Args:
         target: the file.
@@ -205,7 +208,24 @@ def _follow(target: str | os.PathLike[str]) -> Path:
         raise OutputError(f"cannot write {target}: that is a folder without a name of its own; name what to write")
     if not Path(target).parent.is_dir():
         raise OutputError(f"cannot write {target}: the folder {Path(target).parent} does not exist; create it first")
+    _check_links(Path(target))
     return Path(os.path.realpath(target))
+
+
+def _check_links(target: Path) -> None:
+    """Refuse a link that somebody else put in the place of an output, as any user can in a folder such as /tmp.
+
+    Those of the user and of the system's administrator are followed: whoever owns a link chose where it leads. A chain
+    of links is looked at as far as it goes.
+    """
+    if not hasattr(os, "geteuid"):  # Windows: a link needs a privilege there
+        return
+    for _ in range(_LINKS):
+        if not target.is_symlink():
+            return
+        if target.lstat().st_uid not in (0, os.geteuid()):
+            raise OutputError(f"{target} is a link that another user made; remove it, or choose another name")
+        target = target.parent / os.readlink(target)
 
 
 def _file_at(target: str | os.PathLike[str]) -> Path:

@@ -222,6 +222,30 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert (tmp_path / "there" / "folder" / "fresh").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="links have no owner there")
+@pytest.mark.parametrize("chain", [False, True])
+def test_links_of_other_users_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chain: bool) -> None:
+    (tmp_path / "kept").write_text("old")
+    planted = tmp_path / "planted"
+    planted.symlink_to("kept")
+    target = planted
+    if chain:
+        target = tmp_path / "own"
+        target.symlink_to("planted")
+    lstat = Path.lstat
+
+    def of_another(path: Path) -> os.stat_result:
+        found = list(lstat(path))
+        found[4] = os.geteuid() + 1 if path == planted else os.geteuid()
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "lstat", of_another)
+    for replacing in (replacing_file, replacing_folder):
+        with pytest.raises(OutputError, match="planted is a link that another user made"), replacing(target):
+            pass
+    assert (tmp_path / "kept").read_text() == "old"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system there")
 def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")

@@ -22,7 +22,7 @@ from samrt.bundle.contract import (
     Normalization,
     Tensor,
 )
-from samrt.bundle.json_reader import JsonReader, is_number, is_size, is_whole
+from samrt.bundle.json_reader import JsonReader, is_number, is_size, is_whole, parse
 from samrt.bundle.precisions import PRECISIONS
 from samrt.errors import BundleError
 
@@ -172,11 +172,7 @@ def files_of_any_version(text: bytes) -> dict[str, FileEntry]:
 
 
 def _root(text: str | bytes) -> JsonReader:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{MANIFEST_NAME} is not JSON ({error}); export the bundle again") from error
-    root = JsonReader(data, "the manifest", _REMEDY)
+    root = JsonReader(parse(text, MANIFEST_NAME, _REMEDY), "the manifest", _REMEDY)
     if root.value("format", str) != FORMAT:
         raise BundleError(f'{MANIFEST_NAME} is not of a samrt bundle: its "format" is not "{FORMAT}"')
     return root

@@ -107,7 +107,7 @@ def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet | BrokenEngineSet, Reas
         if isinstance(engines, BrokenEngineSet):
             yield engines, engines.problem
             continue
-        machine = machine or this_machine()
+        machine = machine or this_machine(run_named=False)
         try:
             for name in engines.manifest.engines:
                 engines.verified(name)

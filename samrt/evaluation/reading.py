@@ -42,11 +42,13 @@ def read_json(path: Path, remedy: str) -> JsonReader:
 
 @contextmanager
 def as_input_errors() -> Iterator[None]:
-    """`JsonReader` knows bundles' errors; a data set is input."""
+    """`JsonReader` knows bundles' errors; a data set is input. JSON may be nested to any depth."""
     try:
         yield
     except BundleError as error:
         raise InputError(error.facts, error.remedy) from error
+    except RecursionError as error:
+        raise InputError("the data set's JSON is nested deeper than any annotation; make it anew") from error
 
 
 @dataclass(frozen=True)
