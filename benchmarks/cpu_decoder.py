@@ -14,6 +14,8 @@ import models
 import numpy as np
 import side_by_side
 
+from samrt.backends.importing import import_onnxruntime
+
 HEIGHT, WIDTH = 1500, 2250
 POINT = (700.0, 900.0)
 
@@ -33,7 +35,7 @@ def samrt_bundle(cache: Path, three: bool) -> side_by_side.Call:
 
 
 def meta_onnxruntime(cache: Path, three: bool) -> side_by_side.Call:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     path = cache / (models.META_DECODER if three else models.META_DECODER_SINGLE)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

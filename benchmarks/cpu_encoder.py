@@ -4,6 +4,7 @@ Runtime and OpenVINO. All in float32 on all cores; the weights are seeded, not t
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import models
 import numpy as np
 import side_by_side
+
+from samrt.backends.importing import import_onnxruntime
 
 
 def samrt_bundle(cache: Path) -> side_by_side.Call:
@@ -36,7 +39,7 @@ def meta_torch(cache: Path) -> side_by_side.Call:
 
 
 def meta_onnxruntime(cache: Path, memory_pattern: bool = True) -> side_by_side.Call:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.enable_mem_pattern = memory_pattern
@@ -48,6 +51,8 @@ def meta_onnxruntime(cache: Path, memory_pattern: bool = True) -> side_by_side.C
 
 
 def meta_openvino(cache: Path) -> side_by_side.Call:
+    # It sends events when OpenVINO is imported, which imports as well without it.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
 
     # The hint keeps it in float32 on CPUs where it would choose bfloat16.

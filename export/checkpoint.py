@@ -65,7 +65,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             raise BundleError(f"{path} holds one object of type {type(content).__name__}; {EXPECTED}")
         found = find(content)
         if not found.state:
-            raise BundleError(f"{path} holds no tensors, but {listed(found.left_out) or 'nothing'}; {EXPECTED}")
+            kind = "numpy arrays or settings: " if found.strange else ""
+            names = listed(found.strange or found.left_out) or "nothing"
+            raise BundleError(f"{path} holds no tensors, but {kind}{names}; {EXPECTED}")
         if found.rivals:
             raise BundleError(
                 f"{path} holds several models, under {listed((found.root, *found.rivals))}; save the state dict of the "
@@ -78,7 +80,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                 "save its state dict"
             )
         for name, kind in found.strange.items():
-            raise BundleError(f"{path} holds {listed([name])} of type {kind} among its tensors; {EXPECTED}")
+            raise BundleError(f"{path} holds {listed([name])}, {kind}, among its tensors; {EXPECTED}")
         _check_sizes(found.state, size, path)
         state = {name: _as_weight(name, tensor, path) for name, tensor in found.state.items()}
         return Checkpoint(path, state, sha256_of(path), size, found.root, found.left_out)

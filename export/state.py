@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from samrt_export.bookkeeping import Bookkeeping
+
 # The modules of a SAM, in Meta's names and in Hugging Face's. What stands before them is no part of the model.
 _PARTS = ("image_encoder", "prompt_encoder", "mask_decoder", "vision_encoder", "shared_image_embedding")
 _ENCODERS = ("image_encoder", "vision_encoder")
@@ -56,7 +58,8 @@ def find(content: Mapping[Any, Any]) -> Found:
     leaves = dict(_leaves(content, (), set()))
     roots = {path: _root_of(_split(path)) for path, value in leaves.items() if isinstance(value, Tensor)}
     if not roots:
-        return Found({}, "", tuple(map(".".join, leaves)))
+        kinds = {".".join(path): _kind(value) for path, value in leaves.items() if isinstance(value, Bookkeeping)}
+        return Found({}, "", tuple(map(".".join, leaves)), strange=kinds)
     parts: dict[Path, set[str]] = {}
     for path, each in roots.items():
         if each is not None:
@@ -73,7 +76,7 @@ def find(content: Mapping[Any, Any]) -> Found:
         if own and roots.get(path) in (None, root) and isinstance(value, Tensor) and not _is_copy(own[:1]):
             state.setdefault(".".join(own), value)
         elif len(own) > 1 and own[0] in _PARTS:
-            strange[".".join(own)] = type(value).__name__
+            strange[".".join(own)] = _kind(value)
         else:
             left_out.append(_departure(segments, root))
     return Found(
@@ -91,6 +94,10 @@ def listed(names: Iterable[str]) -> str:
     names = list(names)
     shown = ", ".join(repr(name[:_LONGEST])[1:-1] for name in names[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _kind(value: object) -> str:
+    return "a numpy array or setting" if isinstance(value, Bookkeeping) else f"of type {type(value).__name__}"
 
 
 def _leaves(content: Mapping[Any, Any], path: Path, seen: set[int]) -> Iterator[tuple[Path, Any]]:

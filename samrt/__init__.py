@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from samrt.bundle.contract import Geometry
     from samrt.bundle.default import default_bundle
     from samrt.bundle.folder import Bundle, open_bundle
+    from samrt.coco import CocoWriter
     from samrt.decoding import DeviceLowResPrediction, LowResPrediction, Prediction, RlePrediction
     from samrt.device.array import DeviceArray
     from samrt.device.session import DeviceOptions
@@ -40,6 +41,7 @@ _HOMES = {
     "BuildRequest": "samrt.engines.builder.bundle",
     "Bundle": "samrt.bundle.folder",
     "Choice": "samrt.engines.selection",
+    "CocoWriter": "samrt.coco",
     "DeviceArray": "samrt.device.array",
     "DeviceLowResPrediction": "samrt.decoding",
     "DeviceOptions": "samrt.device.session",
@@ -69,6 +71,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Choice",
+    "CocoWriter",
     "DeviceArray",
     "DeviceLowResPrediction",
     "DeviceOptions",

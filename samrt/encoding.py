@@ -15,7 +15,7 @@ from samrt.bundle.precisions import PRECISIONS
 from samrt.embedding import Features, Region, check_region
 from samrt.errors import BackendError, InputError, Remedy
 from samrt.geometry import normalize_and_pad, resize_image
-from samrt.images import ImageSource, read_image
+from samrt.images import ImageSource, read_image, read_part
 
 
 def read_region(
@@ -23,21 +23,15 @@ def read_region(
 ) -> tuple[NDArray[np.uint8], Size, Region | None]:
     """The pixels of an image's region, uint8 [h, w, 3] RGB, the image's size (H, W), and the region as integers.
 
-    Of an array only the region is converted and checked: a small one of a large picture is cheap.
+    Only the region is converted, and of an array only the region is checked: a small one of a large picture is cheap.
 
     Raises:
         InputError: the image or the region cannot be used.
     """
-    if region is not None and isinstance(image, np.ndarray) and image.ndim in (2, 3):
-        size = (image.shape[0], image.shape[1])
-        x0, y0, x1, y1 = region = check_region(region, size)
-        return read_image(image[y0:y1, x0:x1], image_format), size, region
-    pixels = read_image(image, image_format)
-    size = (pixels.shape[0], pixels.shape[1])
     if region is None:
-        return pixels, size, None
-    x0, y0, x1, y1 = region = check_region(region, size)
-    return pixels[y0:y1, x0:x1], size, region
+        pixels = read_image(image, image_format)
+        return pixels, (pixels.shape[0], pixels.shape[1]), None
+    return read_part(image, image_format, lambda size: check_region(region, size))
 
 
 class Encoder:

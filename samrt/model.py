@@ -118,8 +118,9 @@ class Model(SamModule, PickledByPath):
         """Encode an image, the slow step that all prompts on it share.
 
         Args:
-            image: a path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], uint8 in 0..255 or
-                floating in 0..1.
+            image: a path, the bytes of an image file, a file opened in binary mode, a PIL image, or an array [H, W],
+                [H, W, 1], [H, W, 3] or [H, W, 4], uint8 in 0..255 or floating in 0..1. docs/images.md says what becomes
+                of each kind.
             image_format: the order of an array's channels: "RGB", "BGR", "RGBA", "BGRA" or "GREY".
             region: x0, y0, x1, y1, whole numbers in pixels of the image: only that part is seen, at the model's full
                 resolution. Prompts and masks stay in pixels of the whole image; prompts must lie in the region. What

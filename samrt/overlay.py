@@ -37,7 +37,6 @@ _FOREGROUND: Colour = (0, 168, 84)
 _BACKGROUND: Colour = (222, 45, 38)
 _WHITE: Colour = (255, 255, 255)
 _DARK: Colour = (16, 18, 24)
-
 # Rows that are drawn at once, and how far the blur of what is not lit reaches.
 _STRIP, _BLUR_REACH = 256, 8
 

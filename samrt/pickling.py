@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from samrt.bundle.folder import open_bundle
 from samrt.bundle.manifest import Manifest
-from samrt.errors import BackendError, BundleError, InputError, Remedy
+from samrt.errors import BackendError, BundleError, InputError
 
 if TYPE_CHECKING:
     from samrt.backends.session import Session
@@ -39,8 +39,8 @@ class PickledByPath:
         options = self._origin.device_options
         if options is not None and options.stream is not None:
             raise InputError(
-                "a model on a CUDA stream of the caller's cannot be pickled: the stream belongs to this process",
-                Remedy("load it without {stream}, or load the bundle in the other process"),
+                "a model on a CUDA stream of the caller's cannot be pickled: the stream belongs to this process; load "
+                "it without DeviceOptions.stream, or load the bundle in the other process"
             )
         return _load_again, (type(self), self._origin)
 

@@ -15,7 +15,7 @@ from samrt.embedding import Embedding
 from samrt.encoding import described
 from samrt.errors import InputError
 from samrt.geometry import Resize, ResizeLongestSide
-from samrt.images import read_image
+from samrt.images import ImageSource, read_image
 from samrt.model import Model
 from samrt.prompts import Prompts, read_prompts, to_input_frame
 from samrt.tensors import is_tensor, to_numpy, to_tensor
@@ -58,7 +58,7 @@ class SamPredictor:
         """Where tensors belong: `Model.device`."""
         return self.model.device
 
-    def set_image(self, image: NDArray[Any], image_format: str = "RGB") -> None:
+    def set_image(self, image: ImageSource, image_format: str = "RGB") -> None:
         """Encode an image, [H, W, 3] in `image_format`; all else that `Model.encode` takes is taken too.
 
         Raises:

@@ -14,6 +14,8 @@ from absent import absent
 _REPOSITORY = Path(__file__).resolve().parent.parent
 # After everything else: its modules have plain names.
 sys.path.append(str(_REPOSITORY / "benchmarks" / "gpu"))
+# Tests import ONNX Runtime by themselves, before samrt turns its telemetry off.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _FETCHED = _REPOSITORY / ".cache" / "lite_medsam.pth"  # where `make test` puts it
 
 

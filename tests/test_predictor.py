@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,9 @@ def test_state_of_a_set_image(predictor: SamPredictor, toy_model: Model) -> None
 
 
 def test_nothing_works_without_an_image(predictor: SamPredictor) -> None:
+    embedding = weakref.ref(predictor.features)
     predictor.reset_image()
+    assert embedding() is None
     assert not predictor.is_image_set
     assert predictor.features is None
     for call in (

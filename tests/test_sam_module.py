@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_bundle import toy_encoder
+from toy_bundle import rewrite_manifest, toy_encoder
 
 import samrt
 from samrt.device.session import DeviceOptions
@@ -106,8 +106,9 @@ def test_device_is_where_torch_can_put_tensors(
     assert (toy_model.device, on_gpu.device) == ("cpu", "cuda:1")
 
 
-def test_attributes_of_metas_sam(toy_model: Model) -> None:
-    assert toy_model.mask_threshold == toy_model.manifest.masks.threshold == 0.0
+def test_attributes_of_metas_sam(toy_model: Model, own_bundle: Path) -> None:
+    rewrite_manifest(own_bundle, masks=replace(toy_model.manifest.masks, threshold=0.5))
+    assert (toy_model.mask_threshold, samrt.load(own_bundle).mask_threshold) == (0.0, 0.5)
     assert toy_model.image_encoder.img_size == toy_model.image_size == 64
     assert toy_model.image_format == "RGB"
 

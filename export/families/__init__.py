@@ -6,6 +6,7 @@ A family is a module with `FAMILY`, `DESCRIPTION`, `matches(state) -> bool` and
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from samrt.errors import BundleError, Remedy
@@ -56,6 +57,10 @@ def build_model(state: State, image_size: int | None) -> LoadedModel:
         if family.matches(prepared.state):
             loaded: LoadedModel = family.build(prepared.state, image_size)
             return _with_normalization(loaded, prepared)
+    parts = Counter(name.partition(".")[0] for name in prepared.state)
+    held = [f"{part} ({parts[part]} tensors)" for part in _PARTS if part in parts]
+    if held and _PARTS[0] not in parts:
+        raise BundleError(f"it holds only a part of a model: {', '.join(held)}, without {_PARTS[0]}")
     raise BundleError(f"its architecture is unknown (the first parameters are {listed(state)}). Supported: {supported}")
 
 
@@ -71,5 +76,5 @@ def _base_for(checkpoint: Checkpoint) -> Remedy | None:
     if checkpoint.base is not None or {name.partition(".")[0] for name in checkpoint.state}.issuperset(_PARTS):
         return None
     return Remedy(
-        "if it is a part of a model, such as a fine-tuned decoder, name the checkpoint it began from ({base})"
+        "if it is a fine-tuned part of a model, such as a decoder, name the checkpoint it began from ({base})"
     )

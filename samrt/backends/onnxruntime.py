@@ -137,8 +137,9 @@ def _open_session(path: Path, threads: int | None) -> Any:
 def _session_options(threads: int | None) -> Any:
     """Options of every session, chosen for a low peak of memory."""
     options = import_onnxruntime().SessionOptions()
-    # Errors come as exceptions; ONNX Runtime's warnings tell users of a verified graph nothing that they can change.
-    options.log_severity_level = 3
+    # Fatal only: errors come as exceptions, and are printed beside those at a lower level. ONNX Runtime's warnings tell
+    # users of a verified graph nothing that they can change.
+    options.log_severity_level = 4
     # A memory pattern reserves every intermediate result at once: 0.7 GiB more for a ViT-B, and no faster.
     options.enable_mem_pattern = False
     # Always a number: with 0, ONNX Runtime counts the machine's cores and pins a thread to each, also to those that a

@@ -10,7 +10,9 @@ from samrt.errors import BundleError, InputError, OutputError
 # Python and numpy raise MemoryError. ONNX Runtime says "bad allocation" or "Failed to allocate memory", torch "can't
 # allocate memory" or "out of memory", OpenCV "Insufficient memory", CUDA CUDA_ERROR_OUT_OF_MEMORY, C++ std::bad_alloc.
 _SAID = re.compile(
-    r"bad[ _]alloc|(failed to|unable to|cannot|can't) allocate|out[ _]?of[ _]?memory|insufficient memory", re.IGNORECASE
+    r"(?P<words>(failed to|unable to|cannot|can't) allocate[^\n;]*"
+    r"|[^\n;:]*(bad[ _]alloc|out[ _]?of[ _]?memory|insufficient memory)[^\n;]*)",
+    re.IGNORECASE,
 )
 
 
@@ -18,7 +20,9 @@ def out_of_memory(error: BaseException | None) -> str | None:
     """What the error, or one that led to it, says of memory that ran out; None for other errors."""
     while error is not None:
         if _is(error):
-            return str(error) or "an allocation failed"
+            # Of ONNX Runtime's many words, those that say it.
+            said = _SAID.search(str(error))
+            return (said["words"] if said else str(error)).strip() or "an allocation failed"
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from samrt.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from samrt.overlay import Marks
@@ -104,9 +103,10 @@ def read_prompt_arguments(arguments: argparse.Namespace) -> PromptArguments:
         if arguments.mask.suffix.lower() == ".npy":
             keywords["mask_input"] = _read_logits(arguments.mask)
         else:
+            from samrt.images.painted import read_painted
             from samrt.scribble import Scribble
 
-            painted = _read_painted(arguments.mask)
+            painted = read_painted(arguments.mask)
             keywords["scribble"] = Scribble(painted)
     marks = Marks(keywords.get("point_coords"), keywords.get("point_labels"), keywords.get("box"), painted)
     return PromptArguments(keywords, [marks], [description])
@@ -116,30 +116,16 @@ def _read_logits(path: Path) -> npt.NDArray[Any]:
     import numpy as np
 
     try:
-        # Mapped: a size in a damaged header that the file does not have is an error before it is allocated.
+        # Mapped, so that a header which declares more than the file holds takes no memory.
         logits = np.load(path, mmap_mode="r", allow_pickle=False)
+    except MemoryError as error:
+        raise InputError(f"not enough memory to read mask logits from {path} ({error}); they are [1, L, L]") from error
+    except OSError as error:
+        reason = error.strerror or "it is damaged"
+        raise InputError(f"cannot read mask logits from {path}: {reason}; check the path and permissions") from error
     except Exception as error:
-        # For a damaged header numpy raises anything, from tokenize's errors to BadZipFile.
+        # For a damaged header numpy raises anything, from tokenize's errors to TypeError.
         raise InputError(f"cannot read mask logits from {path}: {error}; save them with numpy.save") from error
     if not isinstance(logits, np.ndarray):
         raise InputError(f"{path} holds several arrays; save one prediction's low_res_masks [1, L, L] with numpy.save")
     return logits
-
-
-def _read_painted(path: Path) -> npt.NDArray[np.bool_]:
-    """bool [H, W]: where the picture is painted, that is not black and not transparent."""
-    import numpy as np
-
-    from samrt.images import open_picture
-
-    with open_picture(path) as picture:
-        if picture.format in ("JPEG", "MPO"):
-            raise InputError(f"{path} is a JPEG, whose black is not quite 0; save the painted mask as a PNG")
-        if "A" in picture.getbands() or "transparency" in picture.info:
-            pixels = np.asarray(picture.convert("RGBA"))
-            # What is transparent counts as black.
-            pixels = pixels[..., :3] * (pixels[..., 3:] != 0)
-        else:
-            # The number 0 of a palette may stand for any colour.
-            pixels = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
-    return np.asarray(pixels.reshape(*pixels.shape[:2], -1).any(axis=-1))

@@ -116,8 +116,8 @@ class Results:
                 f"box {x},{y},{x + box_width},{y + box_height}"
             )
 
-    def warnings(self) -> Iterator[str]:
-        """One line for each mask that is empty."""
+    def warnings(self, image: str = "") -> Iterator[str]:
+        """One line for each mask that is empty; `image` stands before what it says."""
         for number, entry in enumerate(self.entries, start=1):
             if entry["area"] == 0:
                 prompt = entry["prompt"]
@@ -126,7 +126,7 @@ class Results:
                     remedy = "add a --point on the object or a --box around it: a mask alone is a weak prompt"
                 else:
                     remedy = "try another point or box, or a --region around the object"
-                yield f"samrt: warning: mask {number}, of {given}, is empty; {remedy}"
+                yield f"samrt: warning: {image}mask {number}, of {given}, is empty; {remedy}"
 
 
 _KINDS = {"point_coords": "points", "box": "box", "mask": "mask"}

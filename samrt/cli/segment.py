@@ -6,7 +6,11 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from samrt.bundle.default import default_bundle
 from samrt.cli.outputs import STDOUT, output_path, output_path_or_stdout
@@ -14,9 +18,20 @@ from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, pa
 from samrt.cli.remedies import in_flags
 from samrt.cli.streams import is_closed, tell
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from samrt.cli.prompts import PromptArguments
+    from samrt.cli.results import Results
+    from samrt.embedding import Region
+    from samrt.model import Model
+
+_STDIN = Path("-")
+
 DESCRIPTION = """\
 Predict masks for prompts on an image. Writes the masks drawn over the image (-o), the masks as COCO run lengths
-(--json), or both.
+(--json), a data set in COCO's format (--coco), or several of these. Several images go into one data set.
 
 Coordinates are pixels of the image: x to the right and y down from the upper left corner."""
 
@@ -36,19 +51,33 @@ a small object in a large image:
 three masks for an ambiguous point (part, object, whole), side by side:
   samrt segment photo.jpg --point 420,310 --multimask
 
+a data set in COCO's format, of one image or of several with the same prompts (a camera that stands still):
+  samrt segment photo.jpg --box 120,80,640,520 --box 30,40,90,110 --coco cups.json --category cup
+  samrt segment frames/*.jpg --point 420,310 --coco frames.json
+
 with your own model instead of the one that comes with samrt:
   samrt segment photo.jpg --bundle vit_b --point 420,310
 
-Without -o and --json, the masks of photo.jpg are drawn to photo_masks.png in the current folder. A file that is there
-is replaced only if samrt wrote it, or with --overwrite. stdout has one line per mask (score, area, box as x0,y0,x1,y1),
-or with --json - the JSON alone; stderr has the times, and a warning for each empty mask. To read a mask from the JSON:
-pycocotools.mask.decode(mask["segmentation"]). Its bbox is x, y, width, height, as in COCO.
+an image from another program:
+  curl -s https://example.com/photo.jpg | samrt segment - --point 420,310 -o cup.png
+
+Without -o, --json and --coco, the masks of photo.jpg are drawn to photo_masks.png in the current folder. A file that is
+there is replaced only if samrt wrote it, or with --overwrite. stdout has one line per mask (score, area, box as
+x0,y0,x1,y1), or with --json - the JSON alone; stderr has the times, and a warning for each empty mask, which the data
+set of --coco leaves out. To read a mask from the JSON: pycocotools.mask.decode(mask["segmentation"]). Its bbox is x, y,
+width, height, as in COCO.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("image", metavar="IMAGE", type=Path, help="an image file")
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        type=Path,
+        nargs="+",
+        help="an image file, or - for stdin; several need --coco and get the same prompts",
+    )
     parser.add_argument(
         "--bundle", metavar="B", type=Path, help="the model: the folder of a bundle (default: the model in samrt)"
     )
@@ -75,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         metavar="FILE",
         type=Path,
-        help="a PNG of the image's size, black except where the object is painted; "
+        help="a picture of the image's size, black except where the object is painted in white or a bright colour; "
         "or a .npy file with the low_res_masks of an earlier prediction, float logits [1, L, L]. For a .npy file alone "
         "the model that comes with samrt returns an empty mask: add a point or a box",
     )
@@ -106,6 +135,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the masks as COCO run lengths, with scores, to this file; - for stdout",
     )
     parser.add_argument(
+        "--coco",
+        metavar="OUT.json",
+        type=output_path,
+        help="write the masks as a data set in COCO's format, which pycocotools, FiftyOne, CVAT and `samrt eval` read",
+    )
+    parser.add_argument(
+        "--category",
+        metavar="NAME",
+        default="object",
+        help="the category of all masks in the data set of --coco (default: object)",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace output files that are there and were not written by samrt"
     )
     parser.add_argument(
@@ -124,7 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         metavar="N",
         type=int,
-        help="number of threads of onnxruntime (default: one per core); no effect on a GPU",
+        help="number of threads of onnxruntime (default: one per usable core, see `samrt doctor`); no effect on a GPU",
     )
     parser.set_defaults(refuse=parser.error)
 
@@ -132,64 +173,149 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Segment, write the files that were asked for, and say so."""
     arguments.bundle = arguments.bundle or default_bundle()
-    picture_path, json_path = _outputs(arguments)
+    outputs = _outputs(arguments)
     check_prompt_arguments(arguments)
-    from samrt.cli.results import MARK, Results
-    from samrt.embedding import check_region
+    from samrt import coco
+    from samrt.cli.results import MARK
     from samrt.files import check_target
     from samrt.images import read_image
+    from samrt.images.picture import open_picture
     from samrt.model import load
     from samrt.png import PNG_MARK
 
-    for path, mark in ((picture_path, PNG_MARK), (json_path, MARK)):
+    for path, mark in ((outputs.picture, PNG_MARK), (outputs.json, MARK), (outputs.coco, coco.MARK)):
         if path is not None and path != STDOUT:
             check_target(path, None if arguments.overwrite else mark)
-    image = read_image(arguments.image)
+    image = read_image(_image_source(arguments))
+    for path in arguments.images[1:]:
+        with open_picture(path):  # what is no picture ends here, before hours of work
+            pass
     prompts = read_prompt_arguments(arguments)
-    region = None if arguments.region is None else check_region(arguments.region, image.shape[:2])
+    several = len(arguments.images) > 1
+    writer = coco.CocoWriter(arguments.category)
+    say = tell if outputs.json == STDOUT else print
     started = time.perf_counter()
     running = {"precision": arguments.precision, "threads": arguments.threads}
+    work = _Work(arguments, prompts)
     with load(arguments.bundle, arguments.backend, **running) as model:
         loaded = time.perf_counter()
-        # Here rather than after the encoder, which can take a minute.
-        model.check_prompts(image.shape[:2], **prompts.keywords, region=region, clip=arguments.clip)
-        embedding = model.encode(image, region=region)
-        encoded = time.perf_counter()
-        multimask = arguments.multimask
-        given = model.prompts_for(embedding, **prompts.keywords, clip=arguments.clip, multimask_output=multimask)
-        # Run lengths: the masks of many boxes on a large photograph do not fit the memory together.
-        prediction = model.decoder.predict_rle(embedding, given, multimask)
-        decoded = time.perf_counter()
+        for path in arguments.images:
+            with _naming(path if several else None):
+                image = image if path is arguments.images[0] else read_image(path)
+                results = work.segment(model, image)
+                rles = [entry["segmentation"] for entry in results.entries]
+                writer.add(path, image.shape[:2], rles, results.scores.ravel().tolist())
+            if several:
+                _tell_results(results, say, f"{path}: ")
     for reason in model.choice.skipped:
         tell(f"samrt: skipped {in_flags(reason)}")
-    tell(
-        f"{model.choice}: load {loaded - started:.2f} s, encode {encoded - loaded:.2f} s, "
-        f"decode {decoded - encoded:.3f} s"
-    )
-    results = Results.of(prediction, prompts)
-    if json_path is not None:
-        seen = {"image": str(arguments.image), "size": list(image.shape[:2]), "region": region}
-        results.write_json(json_path, seen, arguments.bundle, model.manifest, str(model.choice), arguments.overwrite)
-    if picture_path is not None:
-        results.write_picture(picture_path, image, region, arguments.overwrite)
-    say = tell if json_path == STDOUT else print
-    for warning in results.warnings():
-        tell(warning)
-    for line in results.lines():
-        say(line)
-    for path in (picture_path, json_path):
-        if path is not None and path != STDOUT:
-            say(f"wrote {path}")
+    tell(f"{model.choice}: load {loaded - started:.2f} s, encode {work.encoding:.2f} s, decode {work.decoding:.3f} s")
+    if outputs.json is not None:
+        seen = {"image": str(arguments.images[0]), "size": list(image.shape[:2]), "region": work.region}
+        results.write_json(outputs.json, seen, arguments.bundle, model.manifest, str(model.choice), arguments.overwrite)
+    if outputs.picture is not None:
+        results.write_picture(outputs.picture, image, work.region, arguments.overwrite)
+    if outputs.coco is not None:
+        writer.write(outputs.coco, overwrite=arguments.overwrite)
+    if not several:
+        _tell_results(results, say, "")
+    for written in (outputs.picture, outputs.json, outputs.coco):
+        if written is not None and written != STDOUT:
+            say(f"wrote {written}")
     return 0
 
 
-def _outputs(arguments: argparse.Namespace) -> tuple[Path | None, Path | str | None]:
-    """Where to write the picture and the JSON, a file or `STDOUT`; refuses to write over what is read."""
+@dataclass
+class _Work:
+    """What is done with each image, and the seconds that it took for all of them."""
+
+    arguments: argparse.Namespace
+    prompts: PromptArguments
+    region: Region | None = None
+    encoding: float = 0.0
+    decoding: float = 0.0
+
+    def segment(self, model: Model, image: npt.NDArray[np.uint8]) -> Results:
+        from samrt.cli.results import Results
+        from samrt.embedding import check_region
+
+        clip, multimask, prompts = self.arguments.clip, self.arguments.multimask, self.prompts.keywords
+        if self.arguments.region is not None:
+            self.region = check_region(self.arguments.region, image.shape[:2])
+        # Here rather than after the encoder, which can take a minute.
+        model.check_prompts(image.shape[:2], **prompts, region=self.region, clip=clip)
+        begun = time.perf_counter()
+        embedding = model.encode(image, region=self.region)
+        encoded = time.perf_counter()
+        given = model.prompts_for(embedding, **prompts, clip=clip, multimask_output=multimask)
+        # Run lengths: the masks of many boxes on a large photograph do not fit the memory together. Nor does the
+        # picture beside the embedding: ONNX Runtime keeps some 700 MB as long as an array of its is in use.
+        results = Results.of(model.decoder.predict_rle(embedding, given, multimask), self.prompts)
+        self.encoding += encoded - begun
+        self.decoding += time.perf_counter() - encoded
+        return results
+
+
+def _image_source(arguments: argparse.Namespace) -> Path | IO[bytes]:
+    """The first image."""
+    image: Path = arguments.images[0]
+    if image != _STDIN:
+        return image
+    if is_closed(sys.stdin) or sys.stdin.isatty():
+        arguments.refuse("- is an image from stdin, and nothing is piped there; a file of that name is ./-")
+    return sys.stdin.buffer
+
+
+@contextmanager
+def _naming(path: Path | None) -> Iterator[None]:
+    """Name the image in an error about it, where there are several."""
+    from samrt.errors import InputError
+
+    try:
+        yield
+    except InputError as error:
+        if path is None or str(path) in error.facts:
+            raise
+        raise InputError(f"{path}: {error.facts}", error.remedy) from error
+
+
+def _tell_results(results: Results, say: Callable[[str], None], image: str) -> None:
+    for warning in results.warnings(image):
+        tell(warning)
+    for line in results.lines():
+        say(f"{image}{line}")
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Where to write what; None is nowhere, and the JSON may go to `STDOUT`."""
+
+    picture: Path | None
+    json: Path | str | None
+    coco: Path | None
+
+
+def _outputs(arguments: argparse.Namespace) -> _Outputs:
+    """The outputs; refuses to write over what is read, and several images into what holds one."""
+    images: list[Path] = arguments.images
     picture: Path | None = arguments.output
-    if picture is None and arguments.json is None:
-        picture = Path(f"{arguments.image.stem}_masks.png")
-    written = [path for path in (picture, arguments.json) if isinstance(path, Path)]
-    read = [path for path in (arguments.image, arguments.mask) if path is not None]
+    if len(images) > 1 and (arguments.coco is None or picture or arguments.json):
+        arguments.refuse(
+            f"{len(images)} images: their masks go into one data set, --coco OUT.json; -o and --json are of one image"
+        )
+    if images[0] == _STDIN and arguments.coco is not None:
+        arguments.refuse("an image from stdin has no name, and the data set of --coco names its images; name a file")
+    known: set[Path] = set()
+    for image in images:
+        if _real(image) in known:
+            arguments.refuse(f"{image} is given twice; name each image once")
+        known.add(_real(image))
+    if picture is None and arguments.json is None and arguments.coco is None:
+        picture = Path(f"{'stdin' if images[0] == _STDIN else images[0].stem}_masks.png")
+    if arguments.category != "object" and arguments.coco is None:
+        arguments.refuse("--category is of the data set of --coco; give both")
+    written = [path for path in (picture, arguments.json, arguments.coco) if isinstance(path, Path)]
+    read = [path for path in (*images, arguments.mask) if path is not None]
     bundle = _real(arguments.bundle)
     for path in written:
         if any(_real(path) == _real(other) for other in read):
@@ -198,9 +324,10 @@ def _outputs(arguments: argparse.Namespace) -> tuple[Path | None, Path | str | N
             arguments.refuse(f"{path} is the bundle or lies in it; choose another name for the output")
     if arguments.json == STDOUT and is_closed(sys.stdout):
         arguments.refuse("stdout is closed, and --json - writes to it; name a file")
-    if len(written) == 2 and _real(written[0]) == _real(written[1]):
-        arguments.refuse(f"the picture and the JSON cannot both be {picture}; choose two names")
-    return picture, arguments.json
+    for index, path in enumerate(written):
+        if any(_real(path) == _real(other) for other in written[:index]):
+            arguments.refuse(f"two outputs cannot both be {path}; choose two names")
+    return _Outputs(picture, arguments.json, arguments.coco)
 
 
 def _real(path: Path) -> Path:

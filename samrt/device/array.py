@@ -131,9 +131,9 @@ class DeviceArray:
         """A copy on the host."""
         result = np.empty(self.shape, self.dtype)
         if self.nbytes:
-            driver = load_driver()
+            source, driver = self.ptr, load_driver()
             with primary_context(self.device):
-                check(driver.cuMemcpyDtoH(result.ctypes.data, self.ptr, self.nbytes), "a copy to the host")
+                check(driver.cuMemcpyDtoH(result.ctypes.data, source, self.nbytes), "a copy to the host")
         return result
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -155,9 +155,10 @@ class DeviceArray:
     def _view(self) -> Any:
         core = load_core()
         utils = importlib.import_module("cuda.core.utils")
+        held = self._held()
         with primary_context(self.device):
             # The export owns the memory, not this array, which may be closed first.
-            buffer = core.Buffer.from_handle(self.ptr, self.nbytes, owner=self._held())
+            buffer = core.Buffer.from_handle(self.ptr, self.nbytes, owner=held)
         return utils.StridedMemoryView.from_buffer(buffer, self.shape, dtype=self.dtype, itemsize=self.dtype.itemsize)
 
 

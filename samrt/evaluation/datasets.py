@@ -13,9 +13,9 @@ import numpy as np
 
 from samrt.bundle.contract import Size
 from samrt.errors import InputError, Remedy
-from samrt.evaluation.coco import open_coco
+from samrt.evaluation.coco import CROWD, open_coco
 from samrt.evaluation.reading import as_input_errors, read_frame, read_id_map, read_json
-from samrt.evaluation.truths import DataSet, Item, Truths, instances_of
+from samrt.evaluation.truths import MOST_NAMED, DataSet, Item, Truths, instances_of
 from samrt.files import sha256_of
 from samrt.progress import SILENT, Progress
 
@@ -31,12 +31,14 @@ class Survey:
         instances: how many.
         median_area: of all instances, in pixels.
         left_out: annotations that are not evaluated, by reason.
+        named: the first of those, by reason.
         turned: how many images are turned or mirrored by their EXIF orientation.
     """
 
     instances: int
     median_area: float
     left_out: dict[str, int]
+    named: dict[str, list[str]]
     turned: int
 
 
@@ -87,7 +89,8 @@ def survey(data_set: DataSet, progress: Progress = SILENT) -> Survey:
             share a name, or there is no instance.
     """
     areas: list[int] = []
-    left_out: Counter[str] = Counter()
+    left_out = Counter({reason: len(names) for reason, names in data_set.left_out.items()})
+    named = {reason: names[:MOST_NAMED] for reason, names in data_set.left_out.items()}
     turned = 0
     what, total = f"annotations of {data_set.name}", len(data_set.items)
     progress.step(what, 0, total)
@@ -100,10 +103,28 @@ def survey(data_set: DataSet, progress: Progress = SILENT) -> Survey:
         turned += frame.turned
         areas += [truth.area for truth in truths.instances]
         left_out += truths.left_out
+        for reason, names in truths.named.items():
+            named[reason] = [*named.get(reason, []), *names][:MOST_NAMED]
         progress.step(what, done, total)
     if not areas:
-        raise InputError(f"{data_set.index} has no instance in {len(data_set.items)} images; nothing can be evaluated")
-    return Survey(len(areas), float(np.median(areas)), dict(sorted(left_out.items())), turned)
+        raise _nothing(data_set, left_out, named)
+    return Survey(
+        len(areas), float(np.median(areas)), dict(sorted(left_out.items())), dict(sorted(named.items())), turned
+    )
+
+
+def _nothing(data_set: DataSet, left_out: Counter[str], named: dict[str, list[str]]) -> InputError:
+    """The error of a data set without an instance: why, where annotations were left out."""
+    facts = f"{data_set.index} has no instance in {len(data_set.items)} images; nothing can be evaluated"
+    if left_out:
+        reasons = ", ".join(f"{count} {reason} (such as {named[reason][0]})" for reason, count in left_out.items())
+        facts += f": all its annotations are left out: {reasons}"
+    if CROWD in left_out:
+        facts += (
+            '. A crowd region ("iscrowd": 1) marks many objects as one; if each of these is one object, as in exports '
+            'of brush masks, set its "iscrowd" to 0'
+        )
+    return InputError(facts)
 
 
 def fingerprint(data_set: DataSet) -> str:

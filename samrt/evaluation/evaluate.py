@@ -32,6 +32,7 @@ from samrt.evaluation.summary import Row, Table, summarise, tabulate
 from samrt.evaluation.truths import DataSet, Item
 from samrt.files import check_mark
 from samrt.images import read_image
+from samrt.lock import folder_lock
 from samrt.model import Model, load
 from samrt.png import PNG_MARK, write_png
 from samrt.progress import SILENT, Progress
@@ -96,7 +97,8 @@ def evaluate(
         InputError: the data, a prompt or a journal in `output` cannot be used.
         BundleError: a bundle is missing or damaged.
         BackendError: a backend cannot be used, or failed.
-        OutputError: a file cannot be written, or `output` is no place for results. The images that were done are kept.
+        OutputError: a file cannot be written, `output` is no place for results, or another process evaluates into it.
+            The images that were done are kept.
     """
     options = options or Options()
     if options.limit is not None and options.limit < 1:
@@ -129,21 +131,22 @@ def evaluate(
     for summary, found in zip(summaries, surveys, strict=True):
         _tell(summary, found, progress)
     _make_folder(folder)
-    if options.restart:
-        _remove_results(folder, data_sets)
-    for run in runs:
-        with load(run.bundle, run.backend) as model:
-            for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
-                _make_folder(run.journal(data_set).parent)
-                with Journal(run.journal(data_set), run.header(header)) as journal:
-                    work = _Work(model, plan, summary.disc_radius)
-                    _fill(journal, data_set, work, run.title(data_set, len(runs)), progress)
-    evaluation = _results(runs, data_sets, summaries, plan)
-    marks = (None, None) if options.overwrite else (RESULTS_MARK, REPORT_MARK)
-    write_text(folder / _RESULTS, evaluation.to_json(), marks[0])
-    pictures = list(_write_sheets(folder, runs[0], data_sets, plan, evaluation.rows, options.overwrite))
-    write_text(folder / _REPORT, markdown_report(evaluation, pictures), marks[1])
-    return evaluation
+    with folder_lock(folder, "evaluation"):
+        if options.restart:
+            _remove_results(folder, data_sets)
+        for run in runs:
+            with load(run.bundle, run.backend) as model:
+                for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
+                    _make_folder(run.journal(data_set).parent)
+                    with Journal(run.journal(data_set), run.header(header)) as journal:
+                        work = _Work(model, plan, summary.disc_radius)
+                        _fill(journal, data_set, work, run.title(data_set, len(runs)), progress)
+        evaluation = _results(runs, data_sets, summaries, plan)
+        marks = (None, None) if options.overwrite else (RESULTS_MARK, REPORT_MARK)
+        write_text(folder / _RESULTS, evaluation.to_json(), marks[0])
+        pictures = list(_write_sheets(folder, runs[0], data_sets, plan, evaluation.rows, options.overwrite))
+        write_text(folder / _REPORT, markdown_report(evaluation, pictures), marks[1])
+        return evaluation
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,10 @@ class _Work:
 def _fill(journal: Journal, data_set: DataSet, work: _Work, title: str, progress: Progress) -> None:
     """Add what is missing to the journal."""
     total = len(data_set.items)
+    if journal.dropped:
+        progress.say(
+            f"{journal.path}: {journal.dropped} damaged lines were dropped, and their images are evaluated again"
+        )
     progress.step(title, len(journal.done), total)
     for item in data_set.items:
         if item.name not in journal.done:
@@ -217,6 +224,8 @@ def _summary(data_set: DataSet, found: Survey) -> DataSetSummary:
         median_area=found.median_area,
         disc_radius=disc_radius(found.median_area),
         left_out=found.left_out,
+        left_out_named=found.named,
+        notes=data_set.notes,
     )
 
 
@@ -224,6 +233,8 @@ def _tell(summary: DataSetSummary, found: Survey, progress: Progress) -> None:
     left_out = describe_left_out(summary)
     if left_out:
         progress.say(f"{summary.name}: left out {left_out}")
+    for note in summary.notes:
+        progress.say(f"{summary.name}: {note}")
     if found.turned:
         progress.say(
             f"{summary.name}: {found.turned} of {summary.images} images are rotated by their EXIF orientation; "

@@ -1,14 +1,16 @@
 """The record of every image, kept as soon as it is made, so that an interrupted evaluation can go on.
 
 One file of JSON lines per model and data set. The first line says what was evaluated and how; each other one is an
-image. Unlike all else that samrt writes it grows in place: a line is flushed to the disk before the next image begins,
-and a line that was cut short by a crash is dropped when the file is opened again.
+image. Unlike all else that samrt writes it grows in place: a line is flushed to the disk before the next image begins.
+Each line ends with a checksum of the rest, `"crc32"`: one that was cut short or damaged is dropped when the file is
+opened again, and its image is evaluated again.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +19,10 @@ from typing import Any
 from samrt.errors import InputError, OutputError, Remedy
 from samrt.files import replacing_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # By which a journal is known again: how its first line begins.
 JOURNAL_MARK = b'{"format_version":'
+_CHECKSUM = b',"crc32":'
 ANOTHER_FOLDER = Remedy("choose another folder ({output})")
 OVERWRITE = Remedy("choose another folder ({output}), or replace it with {overwrite}", {"overwrite": True})
 RESTART = Remedy("choose another folder ({output}), or start anew with {restart}", {"restart": True})
@@ -31,6 +34,7 @@ class Journal:
     Attributes:
         path: the file.
         done: names of the images in it.
+        dropped: how many lines were found damaged and dropped.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -41,11 +45,12 @@ class Journal:
             header: what is evaluated and how, as JSON; a journal of something else is refused.
 
         Raises:
-            InputError: there is a journal of something else, or a damaged one.
+            InputError: there is a journal of something else, or one whose first line is damaged.
             OutputError: it cannot be read or written.
         """
         self.path = path
         self.done: set[str] = set()
+        self.dropped = 0
         try:
             if path.exists():
                 check_journal(path, header)
@@ -84,30 +89,36 @@ class Journal:
         self._file.close()
 
     def _continue(self) -> None:
-        end = self.path.stat().st_size
-        for start, record in _whole_lines(self.path):
-            if record is None:
-                end = start
-            elif start > 0:
-                self.done.add(record["image"])
-        os.truncate(self.path, end)
+        whole = []
+        for start, line in _lines(self.path):
+            if line is None:
+                self.dropped += 1
+            else:
+                whole.append(start)
+                if start > 0:
+                    self.done.add(line["image"])
+        if self.dropped:
+            with replacing_file(self.path) as temporary, self.path.open("rb") as old, temporary.open("wb") as new:
+                for start in whole:
+                    old.seek(start)
+                    new.write(old.readline())
 
 
 def check_journal(path: Path, header: Mapping[str, Any]) -> None:
     """Find out before long work whether a journal can go on, if there is one.
 
     Raises:
-        InputError: it is of something else than `header` says, or damaged.
+        InputError: it is of something else than `header` says, or its first line is damaged.
         OutputError: it cannot be read.
     """
     if not path.exists():
         return
     try:
-        found = next(_whole_lines(path), (0, None))[1]
+        found = next(_lines(path), (0, None))[1]
     except OSError as error:
         raise _not_written(path, error) from error
     if found is None:
-        raise InputError(f"{path} is damaged: its first line is cut short", RESTART)
+        raise InputError(f"{path} is damaged in its first line, or of an older version of samrt", RESTART)
     wanted = _full(header)
     differing = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
     if differing:
@@ -120,41 +131,46 @@ def read_records(path: Path, images: Sequence[str]) -> Iterator[dict[str, Any]]:
     The lines may lie in another order, because a line that was lost is made again at the end.
 
     Raises:
-        InputError: the file is damaged, or holds not exactly these images.
+        InputError: the file holds not exactly these images.
         OutputError: it cannot be read.
     """
     try:
-        places = {record["image"]: start for start, record in _whole_lines(path) if start > 0 and record is not None}
+        places = {line["image"]: start for start, line in _lines(path) if start > 0 and line is not None}
         differing = sorted(places.keys() ^ set(images))
         if differing:
             raise InputError(f"{path} holds not exactly the images of its data set, see {differing[0]!r}", RESTART)
         with path.open("rb") as file:
             for image in images:
                 file.seek(places[image])
-                yield json.loads(file.readline())
+                yield _read_line(file.readline()) or {}
     except OSError as error:
         raise _not_written(path, error) from error
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Where each line begins in the file, and what it says; None for a last line that was cut short."""
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Where each line begins in the file, and what it says; None for one that is damaged or repeats an image."""
     with path.open("rb") as file:
         start = 0
         images: set[str] = set()
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                yield start, None
-                return
-            try:
-                content = json.loads(line)
-            except (ValueError, RecursionError):
-                content = None
-            if not isinstance(content, dict) or (number > 1 and not _is_record(content, images)):
-                raise InputError(f"{path} is damaged in line {number}", RESTART)
-            if number > 1:
-                images.add(content["image"])
+        for line in file:
+            content = _read_line(line)
+            if start > 0 and content is not None:
+                content = content if _is_record(content, images) else None
+                images.update([] if content is None else [content["image"]])
             yield start, content
             start += len(line)
+
+
+def _read_line(line: bytes) -> dict[str, Any] | None:
+    """What a line says, without its checksum; None where it is damaged."""
+    text, _, checksum = line.removesuffix(b"}\n").rpartition(_CHECKSUM)
+    if not line.endswith(b"}\n") or checksum != f'"{zlib.crc32(text):08x}"'.encode():
+        return None
+    try:
+        content = json.loads(text + b"}")
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _is_record(content: Mapping[str, Any], before: set[str]) -> bool:
@@ -171,7 +187,8 @@ def _full(header: Mapping[str, Any]) -> dict[str, Any]:
 
 def _line(content: Mapping[str, Any]) -> bytes:
     # A journal is read by other programs too, and JSON has no NaN: the decoder's results are finite.
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode().removesuffix(b"}")
+    return text + _CHECKSUM + f'"{zlib.crc32(text):08x}"}}\n'.encode()
 
 
 def _not_written(path: Path, error: OSError) -> OutputError:

@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 
 from samrt.bundle.contract import Size
 from samrt.bundle.json_reader import JsonReader
 from samrt.errors import BundleError, InputError
-from samrt.images import open_picture
+from samrt.images.orientation import turned
+from samrt.images.picture import Picture, open_picture
 
-_ORIENTATION = 0x0112
-_TURNED = range(2, 9)  # the EXIF orientations that turn or mirror an image; 1 is as it is
-_SIDEWAYS = range(5, 9)  # those of them that exchange width and height
-_ID_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")
+_ID_KINDS = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")
+# An id that is off by one is another instance: formats that may have been written with losses are not read.
+_LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
+_LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
 def read_json(path: Path, remedy: str) -> JsonReader:
@@ -62,32 +63,31 @@ class Frame:
 def read_frame(path: Path) -> Frame:
     """The frame that `read_image` will give, without decoding more than the format asks for.
 
-    A PNG may say after its pixels how it is to be turned, so that it is decoded; a JPEG's header is enough.
+    A PNG may say after its pixels how it is to be turned, so it is decoded; a JPEG's header is enough.
 
     Raises:
         InputError: there is no such file, or it is not a picture.
     """
-    with open_picture(path) as image:
-        orientation = image.getexif().get(_ORIENTATION)
-        size = (image.width, image.height) if orientation in _SIDEWAYS else (image.height, image.width)
-        return Frame(size, orientation in _TURNED)
+    with open_picture(path) as picture:
+        return Frame(picture.size, picture.orientation != 1)
 
 
 def read_id_map(path: Path, size: Size) -> NDArray[np.integer]:
     """A picture whose pixels are instance ids: integers [H, W] of one channel, 0 unlabelled.
 
     Raises:
-        InputError: it cannot be read, is a JPEG, has several channels, or another size than the image, which is (H, W).
+        InputError: it cannot be read, is of a format with losses, has several channels, or another size than the image,
+            which is (H, W).
     """
-    with open_picture(path) as image:
-        _check_lossless(path, image)
-        if image.mode not in _ID_MODES:
+    with open_picture(path) as picture:
+        _check_lossless(path, picture)
+        if picture.kind not in _ID_KINDS:
             raise InputError(
-                f"{path} has pixels of mode {image.mode!r}; a map of instance ids has one channel of 8 or 16 bits: "
-                "save it as a grey PNG"
+                f"{path} has pixels of the kind {picture.kind!r}; a map of instance ids has one channel of 8 or 16 "
+                "bits: save it as a grey PNG"
             )
         # A palette's indices are the ids; its colours only show them.
-        ids = np.asarray(image)
+        ids = _as_seen(picture)
     check_size(path, (ids.shape[0], ids.shape[1]), size)
     return ids.astype(np.uint8) if ids.dtype == np.bool_ else ids
 
@@ -98,11 +98,13 @@ def read_panoptic_map(path: Path, size: Size) -> NDArray[np.int32]:
     Raises:
         InputError: as `read_id_map`.
     """
-    with open_picture(path) as image:
-        _check_lossless(path, image)
-        if image.mode != "RGB":
-            raise InputError(f"{path} has pixels of mode {image.mode!r}; a panoptic map is RGB: download it again")
-        colours = np.asarray(image).astype(np.int32)
+    with open_picture(path) as picture:
+        _check_lossless(path, picture)
+        if picture.kind != "RGB":
+            raise InputError(
+                f"{path} has pixels of the kind {picture.kind!r}; a panoptic map is RGB: download it again"
+            )
+        colours = _as_seen(picture).astype(np.int32)
     check_size(path, (colours.shape[0], colours.shape[1]), size)
     ids: NDArray[np.int32] = colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
     return ids
@@ -119,6 +121,18 @@ def check_size(what: object, found: Size, size: Size) -> None:
         )
 
 
-def _check_lossless(path: Path, image: PIL.Image.Image) -> None:
-    if image.format == "JPEG":
-        raise InputError(f"{path} is a JPEG, which does not keep ids as they were; make the map anew, as a PNG")
+def _as_seen(picture: Picture) -> NDArray[Any]:
+    """The values of a map, turned by its own EXIF orientation, as images are."""
+    # Loaded first: Pillow turns TIFFs itself.
+    values = np.asarray(picture.load())
+    return np.ascontiguousarray(turned(values, picture.orientation))
+
+
+def _check_lossless(path: Path, picture: Picture) -> None:
+    form = str(picture.image.format)
+    if form == "TIFF" and picture.image.info.get("compression") in _LOSSY_TIFF:
+        form = "JPEG or WebP in a TIFF"
+    if form not in _LOSSLESS:
+        raise InputError(
+            f"{path} is a {form} file, which does not keep ids as they were, or may not; make the map anew, as a PNG"
+        )

@@ -98,10 +98,17 @@ def markdown_report(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str
 
 def describe_left_out(data_set: DataSetSummary) -> str:
     """What of a data set was not evaluated; empty if all was."""
-    reasons = [f"{count} {reason}" for reason, count in data_set.left_out.items()]
+    reasons = [
+        f"{count} {reason}" + (f" ({_first(names)})" if (names := data_set.left_out_named.get(reason)) else "")
+        for reason, count in data_set.left_out.items()
+    ]
     if data_set.images < data_set.available:
         reasons.append(f"{data_set.available - data_set.images} of {data_set.available} images (limit)")
     return ", ".join(reasons)
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"the first: {names[0]}"
 
 
 def _model(model: ModelDescription) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,8 @@ class DataSetSummary:
         median_area: of the instances, in pixels.
         disc_radius: of the baseline beside points, in pixels.
         left_out: annotations that were not evaluated, by reason.
+        left_out_named: the first of those, by reason.
+        notes: lines about what was not taken as the data set's list says.
     """
 
     name: str
@@ -73,6 +75,8 @@ class DataSetSummary:
     median_area: float
     disc_radius: float
     left_out: dict[str, int]
+    left_out_named: dict[str, list[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
 # Images with more instances are not known; pictures of other things, as of depth, have tens of thousands of values.
 _MOST_IDS = 5000
+# Of annotations that are left out for one reason, so many are named.
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +61,18 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Truths:
-    """All instances of one image, and how many annotations were left out, by reason."""
+    """All instances of one image, and by reason how many annotations were left out, and the first of each by name."""
 
     instances: list[Truth]
     left_out: Counter[str] = field(default_factory=Counter)
+    named: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Count an annotation that is not evaluated."""
+        self.left_out[reason] += 1
+        names = self.named.setdefault(reason, [])
+        if len(names) < MOST_NAMED:
+            names.append(name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +101,16 @@ class DataSet:
         items: the images, in a fixed order.
         index: the file that lists them.
         available: how many images there are without a limit.
+        notes: lines about what was not taken as its list says.
+        left_out: annotations that belong to no image, by reason; their names.
     """
 
     name: str
     items: tuple[Item, ...]
     index: Path
     available: int
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def cut_out(name: str, mask: Mask) -> Truth | None:

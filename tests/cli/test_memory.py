@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,28 @@ def test_the_masks_of_many_boxes_are_never_together_in_memory(run: Run, bundle: 
     assert peaks[1] - peaks[0] < 10 * height * width
 
 
+def test_the_embedding_is_gone_when_the_picture_is_drawn(
+    run: Run, bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime keeps all its memory as long as an array of its is in use."""
+    made: list[weakref.ref[samrt.Embedding]] = []
+    encode = samrt.Model.encode
+
+    def watched(*given: Any, **keywords: Any) -> samrt.Embedding:
+        embedding = encode(*given, **keywords)
+        made.append(weakref.ref(embedding))
+        return embedding
+
+    def draw(image: Any, *_: object) -> Any:
+        assert [each() for each in made] == [None]
+        return image
+
+    monkeypatch.setattr(samrt.Model, "encode", watched)
+    monkeypatch.setattr("samrt.cli.results.draw_overlay", draw)
+    assert run("segment", "photo.png", "--bundle", bundle, "--point", "9,9")[0] == 0
+    assert len(made) == 1
+
+
 def _raised(error: Exception, cause: Exception | None = None) -> Any:
     def encode(*_: object, **__: object) -> None:
         raise error from cause
@@ -49,7 +72,11 @@ def _raised(error: Exception, cause: Exception | None = None) -> Any:
         MemoryError(),
         np._core._exceptions._ArrayMemoryError((100, 4000, 6000), np.dtype(bool)),
         BackendError("the encoder failed: std::bad_alloc"),
-        BackendError("the encoder failed: Failed to allocate memory for requested buffer of size 12582912"),
+        BackendError(
+            "ONNX Runtime failed: [ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Add node."
+            " Name:'node_add' Status Message: bfc_arena.cc:360 void* AllocateRawInternal(size_t, bool)\n"
+            "Failed to allocate memory for requested buffer of size 12582912\n; check the free memory and the inputs"
+        ),
         RuntimeError("[enforce fail at alloc_cpu.cpp:116] . DefaultCPUAllocator: can't allocate memory: you tried"),
         RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
         cv2.error("OpenCV(4.10) error: (-4:Insufficient memory) Failed to allocate 288000000 bytes"),
@@ -69,6 +96,7 @@ def test_out_of_memory_is_one_line_that_says_so(
     assert err.count("\n") == 1
     assert "damaged" not in err
     assert "free memory" in err
+    assert "Non-zero status" not in err
     assert [path.name for path in folder.iterdir()] == ["photo.png"]
 
 

@@ -61,6 +61,8 @@ def test_where_nothing_can_be_written_nothing_is_read(
 
 def test_json_to_stdout_is_json_alone(run: Run, folder: Path, bundle: Path) -> None:
     assert run(*POINT, "--bundle", bundle, "--json", "out.json")[0] == 0
+    # Not the file to which the shell may have sent it.
+    assert run(*POINT, "--bundle", bundle, "--json", "/dev/stdout")[1].startswith("{")
     status, out, err = run(*POINT, "--bundle", bundle, "--json", "-", "-o", "out.png")
     assert status == 0
     assert json.loads(out) == json.loads(Path("out.json").read_text())
@@ -73,7 +75,7 @@ def test_json_to_stdout_is_json_alone(run: Run, folder: Path, bundle: Path) -> N
     "words",
     [
         (*POINT, "-o", "-"),
-        ("eval", "data", "-o", "-"),
+        ("eval", "data", "-o", "/dev/stdout"),
         ("export", "sam.pth", "-o", "-"),
         ("build", "bundle", "--timing-cache", "-"),
     ],

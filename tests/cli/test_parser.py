@@ -103,7 +103,7 @@ def test_a_value_may_begin_with_a_minus(word: str, form: str) -> None:
     words = ["segment", *given, "photo.png", "--point", "-1,5", "--threads", "-2", "--json", "-", "-o", "-7.png"]
     found = cli._parser(words).parse_args(words)
     assert found.box == [tuple(float(each) for each in word.split(","))]
-    assert found.image == Path("photo.png")
+    assert found.images == [Path("photo.png")]
     assert (found.point, found.threads, found.json, found.output) == ([(-1, 5, 1)], -2, "-", Path("-7.png"))
 
 

@@ -24,6 +24,7 @@ RLE = {"size": [20, 30], "counts": [0, 3, 500, 97]}
 CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("box_xyxy_to_xywh", (BOXES[2],)),
     ("box_xyxy_to_xywh", ([1, 2, 5, 9],)),
+    ("box_xyxy_to_xywh", (BOXES[1].numpy(),)),
     ("batched_mask_to_box", (MASKS,)),
     ("batched_mask_to_box", (MASKS[0],)),
     ("batched_mask_to_box", (LOGITS > 0.5,)),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
+import pickle
 import re
 import shutil
 import subprocess
@@ -89,7 +91,10 @@ def test_install_again_changes_the_bundle_and_uninstall_undoes_it(toy_bundle: Pa
     for bundle, side in ((toy_bundle, 64), (samrt.open_bundle(other), 128), (None, 512)):
         compat.install(bundle)
         assert compat.sam_model_registry["default"]().image_encoder.img_size == side
-    compat.install(toy_bundle, threads=1)
+    compat.install(other, threads=1)
+    shutil.rmtree(other)
+    write_toy_bundle(other)
+    assert compat.build_sam().image_encoder.img_size == 64
     compat.uninstall()
     assert "segment_anything.utils.transforms" not in sys.modules
     assert compat.build_sam_vit_l(None).image_size == 512
@@ -123,6 +128,9 @@ def test_metas_package_is_replaced_only_on_demand() -> None:
     compat.uninstall()
     assert sys.modules["segment_anything"] is metas
     assert sys.modules["segment_anything.utils.transforms"] is transforms
+    del sys.modules["segment_anything"]
+    compat.uninstall()
+    assert "segment_anything" not in sys.modules
 
 
 def test_a_checkpoint_asks_for_its_bundle_and_then_takes_it(toy_bundle: Path, tmp_path: Path) -> None:
@@ -147,6 +155,8 @@ def test_a_checkpoint_asks_for_its_bundle_and_then_takes_it(toy_bundle: Path, tm
         compat.build_sam(other)
     with pytest.raises(BundleError, match=r"there is no bundle at .*nowhere"):
         compat.build_sam(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=r"decoder\.onnx is a file, and a bundle is a folder"):
+        compat.build_sam(toy_bundle / "decoder.onnx")
 
 
 def test_what_samrt_does_not_have_says_so() -> None:
@@ -234,11 +244,26 @@ def test_a_client_that_resizes_to_1024_is_refused(sam: Any) -> None:
         predictor.predict(box=BOXES)
 
 
-def test_without_a_model_any_frame_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "load",
+    [
+        compat.build_sam,
+        lambda path: pickle.loads(pickle.dumps(compat.build_sam(path))),
+        lambda path: compat.SamPredictor(samrt.load(path)),
+    ],
+    ids=["built", "pickled", "predictor"],
+)
+def test_models_count_as_long_as_they_live(load: Any, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from samrt.compat.segment_anything.utils.transforms import ResizeLongestSide
 
     monkeypatch.setattr(frames, "_models", WeakSet())
-    assert ResizeLongestSide(1024).apply_boxes(BOXES, SIZE).max() == pytest.approx(60 * 1024 / 90)
+    metas = ResizeLongestSide(1024)
+    loaded = load(toy_bundle)
+    with pytest.raises(InputError, match="the loaded model's has 64"):
+        metas.apply_boxes(BOXES, SIZE)
+    del loaded
+    gc.collect()
+    assert metas.apply_boxes(BOXES, SIZE).max() == pytest.approx(60 * 1024 / 90)
 
 
 def test_prompts_a_little_outside_are_taken_as_metas_does(sam: Any) -> None:

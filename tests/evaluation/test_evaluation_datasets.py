@@ -227,7 +227,7 @@ def test_a_map_of_another_size_is_named(folder: Path) -> None:
 def test_a_map_in_colours_is_named(folder: Path) -> None:
     Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(folder / "masks" / "1.png")
 
-    with pytest.raises(InputError, match=r"masks/1\.png has pixels of mode 'RGB'.*one channel"):
+    with pytest.raises(InputError, match=r"masks/1\.png has pixels of the kind 'RGB'.*one channel"):
         survey(open_data_sets(folder)[0])
 
 
@@ -237,7 +237,15 @@ def test_pictures_that_are_no_maps_are_named(folder: Path) -> None:
         survey(open_data_sets(folder)[0])
 
     Image.fromarray(random_ids(1)).save(folder / "masks" / "1.png", format="JPEG")
-    with pytest.raises(InputError, match=r"masks/1\.png is a JPEG"):
+    with pytest.raises(InputError, match=r"masks/1\.png is a JPEG file"):
+        survey(open_data_sets(folder)[0])
+
+    Image.fromarray(random_ids(1)).save(folder / "masks" / "1.png", format="JPEG2000")
+    with pytest.raises(InputError, match=r"masks/1\.png is a JPEG2000 file"):
+        survey(open_data_sets(folder)[0])
+
+    Image.fromarray(random_ids(1)).save(folder / "masks" / "1.png", format="TIFF", compression="jpeg")
+    with pytest.raises(InputError, match=r"masks/1\.png is a JPEG or WebP in a TIFF file"):
         survey(open_data_sets(folder)[0])
 
 

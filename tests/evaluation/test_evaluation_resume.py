@@ -11,7 +11,7 @@ from evaluation_data import IMAGES, Heard, read_results
 
 from samrt import InputError, OutputError
 from samrt.evaluation import Contender, Options, evaluate
-from samrt.evaluation.journal import read_records
+from samrt.evaluation.journal import _line, read_records
 from samrt.model import Model
 from samrt.progress import Silent
 
@@ -113,8 +113,8 @@ def test_a_line_that_was_lost_does_not_mix_up_a_comparison(
 def test_an_image_of_no_data_set_in_a_journal_is_refused(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
     words = data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box")
     evaluate(*words)
-    with (tmp_path / "out" / "first" / "instances.jsonl").open("ab") as file:
-        file.write(b'{"image": "stranger.png", "instances": []}\n')
+    journal = tmp_path / "out" / "first" / "instances.jsonl"
+    journal.write_bytes(journal.read_bytes() + _line({"image": "stranger.png", "instances": []}))
 
     with pytest.raises(InputError, match=r"see 'stranger\.png'; .*restart=True"):
         evaluate(*words)
@@ -141,3 +141,14 @@ def test_results_of_something_else_are_never_replaced(toy_bundle: Path, data: Pa
         with pytest.raises(OutputError, match=r"was not written by an evaluation, and would be lost"):
             evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(restart=restart))
     assert (tmp_path / "out" / "results.json").read_text() == text
+
+
+def test_two_evaluations_into_one_folder_do_not_mix(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
+    class Second(Silent):
+        def step(self, what: str, done: int, total: int) -> None:
+            if (what, done) == ("images of first", 1):
+                with pytest.raises(OutputError, match="another evaluation is at work"):
+                    evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(prompts="box"))
+
+    evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(prompts="box"), progress=Second())
+    assert not list((tmp_path / "out").glob(".*"))

@@ -147,8 +147,9 @@ def test_weights_added_to_layers_are_refused(tmp_path: Path, name: str) -> None:
         ({"a": MODEL, "b": dict(MODEL)}, r"several models, under a, b; save the state dict"),
         (
             {"model": {**MODEL, "image_encoder.x": np.ones(2)}},
-            r"image_encoder\.x of type Bookkeeping among its tensors",
+            r"image_encoder\.x, a numpy array or setting, among its",
         ),
+        ({"image_encoder.x": np.ones(2)}, r"no tensors, but numpy arrays or settings: image_encoder\.x"),
         ({"config": {"a": 1}, "epoch": 3}, r"holds no tensors, but config\.a, epoch"),
         ({"models": [MODEL]}, "holds no tensors, but models"),
     ],

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hostcuda.engine_fixtures import an_image, open_engine, prompts_for, same
 from hostcuda.inside import alive, counts, current, limit_memory
+from processes.ending import end_here, ending
 
 from samrt.backends.tensorrt.cache import JitCache
+from samrt.device import array
 from samrt.device.session import DeviceOptions, DeviceSession
-from samrt.errors import BackendError
+from samrt.errors import BackendError, InputError
 
 pytest_plugins = ("hostcuda.engine_fixtures",)
 
@@ -87,6 +93,54 @@ def test_an_engine_that_is_dropped_gives_back_everything(toy: Any, session: Devi
     del engine
     gc.collect()
     assert alive() == {**before, "streams": before["streams"] + 1}
+
+
+@pytest.mark.parametrize("rtx", [False, True])
+def test_a_forked_child_gets_an_error_and_leaves_the_driver_alone(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rtx: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with DeviceSession() as session, closing(open_engine(toy, "decoder", session, rtx=rtx)) as engine:
+        for _ in range(3):
+            result = engine.run(prompts_for(toy), on_device=["low_res_masks"])["low_res_masks"]
+        saved = {path: path.read_bytes() for path in tmp_path.rglob("*.jit")}
+        held = [engine, session, result]
+
+        def child() -> None:
+            # What makes CUDA's context current; a real driver fails there.
+            DeviceSession.current = array.primary_context = lambda *_: pytest.fail("CUDA was used")
+            for use in (lambda: engine.run(prompts_for(toy)), result.numpy, lambda: session.allocate(1)):
+                with pytest.raises(BackendError, match=r"CUDA does not work in a forked child; load the model after"):
+                    use()
+            for each in held:
+                each.close()
+
+        holding = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with session.lock:
+                holding[0].set()
+                holding[1].wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        holding[0].wait()
+        try:
+            assert ending(child, end_here) == "exit 0"
+        finally:
+            holding[1].set()
+            thread.join()
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*.jit")} == saved
+        assert np.isfinite(engine.run(prompts_for(toy))["low_res_masks"]).all()
+
+
+def test_an_array_in_gpu_memory_is_not_pickled(toy: Any, session: DeviceSession) -> None:
+    engine = open_engine(toy, "decoder", session)
+    result = engine.run(prompts_for(toy), on_device=["low_res_masks"])["low_res_masks"]
+    for function in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(InputError, match="copy it to the host with numpy"):
+            function(result)
+    engine.close()
 
 
 def test_a_thousand_loads_leave_nothing_behind(toy: Any) -> None:

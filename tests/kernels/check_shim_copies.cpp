@@ -23,6 +23,9 @@ void copies() {
   run_block(zeros_kernel, 1, 48, from, out);
   EXPECT(out[0] == ~0u);  // shared memory starts as NaN
   for (unsigned i = 0; i < 4; ++i) EXPECT(out[1 + i] == i + 1 && out[5 + i] == 0);
+  samrt_host_set_shared_before(0x7b);
+  run_block(zeros_kernel, 1, 48, from, out);
+  EXPECT(out[0] == 0x7b7b7b7bu);
 }
 
 // Where nothing is valid the global address is not read.

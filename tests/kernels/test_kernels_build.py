@@ -150,6 +150,16 @@ def test_another_nvcc_may_take_more_registers_as_long_as_the_blocks_fit() -> Non
     assert "1 blocks fit, and tiles.h means 2" in " ".join(_problems(fewer, blocks={"14": 1, "64": 1}))
 
 
+def test_tiles_h_asks_for_blocks_only_where_shared_memory_holds_them() -> None:
+    """Three blocks of these tiles fit into 100 KiB, five into 164."""
+    three = replace(_usage(128), blocks={"14": 3, "64": 2})
+    tiles = [{**tile, "blocks": 4} for tile in TILES]
+    measured = resources.Measured("13.0.88", tiles, {_NAME: dict.fromkeys(resources.SHARED_KIB, three)})
+    found = resources.problems(measured, {"nvcc": "13.0.88", "kernels": {}})
+    said = [line for line in found if line.endswith("3 blocks fit, and tiles.h means 4")]
+    assert [line.split()[5].rstrip(":") for line in said] == ["80", "87", "90", "100", "110"]
+
+
 def test_a_kernel_or_an_architecture_that_is_missing_fails() -> None:
     empty = resources.Measured("13.0.88", TILES, {})
     assert f"{_NAME}: not compiled, though instances.def lists it" in resources.problems(empty, {"kernels": {}})

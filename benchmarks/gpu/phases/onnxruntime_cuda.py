@@ -11,11 +11,13 @@ from driver import Driver
 from timing import Clock
 from work import NotHereError, Work
 
+from samrt.backends.importing import import_onnxruntime
+
 _PROVIDER = "CUDAExecutionProvider"
 
 
 def run(work: Work) -> None:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     if work.smoke or not is_here():
         providers = ", ".join(onnxruntime.get_available_providers())
@@ -27,14 +29,13 @@ def run(work: Work) -> None:
 
 def is_here() -> bool:
     """Whether this ONNX Runtime has the provider; it may still fail to load."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     return _PROVIDER in onnxruntime.get_available_providers()
 
 
 def _times(work: Work, driver: Driver, lowering: str) -> dict[str, Any]:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     from samrt.bundle.folder import open_bundle
 
     bundle = open_bundle(bundles.path_of(work.folder, contenders.MODEL, lowering))

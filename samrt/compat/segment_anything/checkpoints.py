@@ -11,6 +11,8 @@ from samrt.errors import BundleError
 from samrt.files import sha256_of
 
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+# Files that are no checkpoint, whatever is beside them.
+_OTHERS = (".json", ".onnx", ".zip")
 
 
 def bundle_of(checkpoint: str | os.PathLike[str]) -> Bundle:
@@ -22,7 +24,7 @@ def bundle_of(checkpoint: str | os.PathLike[str]) -> Bundle:
         BundleError: there is no bundle, or it is damaged, or it was made from another checkpoint.
     """
     path = Path(checkpoint)
-    if path.is_dir() or not (path.is_file() or path.suffix in _SUFFIXES):
+    if path.is_dir() or path.suffix in _OTHERS or not (path.is_file() or path.suffix in _SUFFIXES):
         return open_bundle(path)
     beside = path.with_suffix(".samrt")
     # The user of a program that is not written for samrt has a shell, and no call of `samrt_export` in reach.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 from samrt.bundle.default import default_bundle
 from samrt.bundle.folder import Bundle, open_bundle
 from samrt.compat.segment_anything.checkpoints import bundle_of
-from samrt.compat.segment_anything.frames import note_model
 from samrt.compat.segment_anything.modeling.sam import Sam
 from samrt.device.session import DeviceOptions
 from samrt.engines.selection import check_backend
@@ -23,7 +23,7 @@ _OURS, _METAS = "samrt.compat.segment_anything", "segment_anything"
 class _Settings:
     """What models are loaded with."""
 
-    bundle: Bundle | None = None
+    bundle: Bundle | Path | None = None
     backend: str = "auto"
     device_options: DeviceOptions | None = None
     precision: str | None = None
@@ -61,7 +61,8 @@ def install(
     """
     check_backend(backend)
     if bundle is not None and not isinstance(bundle, Bundle):
-        bundle = open_bundle(bundle)
+        # Opened again for each model: it may be exported again in the meantime, and the program may change its folder.
+        bundle = open_bundle(bundle).folder
     imported = sys.modules.get(_METAS)
     if imported is not None and imported is not sys.modules[_OURS]:
         if not replace:
@@ -89,16 +90,14 @@ def uninstall() -> None:
 
 def load_sam(checkpoint: str | os.PathLike[str] | None) -> Sam:
     """The model of `build_sam`."""
-    bundle = _settings.bundle if checkpoint is None else bundle_of(checkpoint)
-    sam = Sam(
-        bundle or open_bundle(default_bundle()),
+    bundle = bundle_of(checkpoint) if checkpoint is not None else _settings.bundle or default_bundle()
+    return Sam(
+        bundle if isinstance(bundle, Bundle) else open_bundle(bundle),
         _settings.backend,
         _settings.device_options,
         precision=_settings.precision,
         threads=_settings.threads,
     )
-    note_model(sam)
-    return sam
 
 
 def _names(package: str) -> list[str]:

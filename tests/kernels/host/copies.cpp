@@ -32,6 +32,7 @@ struct Queue {
 std::vector<Queue> queues;  // by thread
 unsigned char* shared = nullptr;
 size_t shared_size = 0;
+unsigned char before = 0xff;  // in every byte of shared memory when a block begins
 std::vector<bool> in_flight;  // per 16 bytes of shared memory: a copy is under way to it
 
 // Whether AddressSanitizer lets the kernel touch 16 bytes.
@@ -65,7 +66,7 @@ void allocate_shared(size_t bytes, unsigned threads) {
   void* memory = nullptr;
   if (posix_memalign(&memory, 128, bytes) != 0) abort();
   shared = static_cast<unsigned char*>(memory);
-  memset(shared, 0xff, bytes);
+  memset(shared, before, bytes);
   forget_accesses(shared, bytes);
 }
 
@@ -140,3 +141,5 @@ void expect_copied() {
 }
 
 }  // namespace samrt::host
+
+extern "C" void samrt_host_set_shared_before(int byte) { samrt::host::before = static_cast<unsigned char>(byte); }

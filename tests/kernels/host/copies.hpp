@@ -11,7 +11,7 @@ namespace samrt::host {
 void allocate_shared(size_t bytes, unsigned threads);
 void free_shared();
 
-// As many bytes as were asked for, NaN in every format at first.
+// As many bytes as were asked for; at first NaN in every format, or what samrt_host_set_shared_before() says.
 unsigned char* shared_memory();
 
 // cp.async, as late as it may happen: at the wait that its group is complete after.
@@ -25,3 +25,6 @@ void expect_copied();
 void check_shared_row(const void* row, const char* what, Site site, unsigned lane);
 
 }  // namespace samrt::host
+
+// On a GPU, a block finds in shared memory what others left there.
+extern "C" __attribute__((visibility("default"))) void samrt_host_set_shared_before(int byte);

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from samrt.bundle.contract import Size
+from samrt.compat.segment_anything.frames import note_model
 from samrt.errors import InputError
 from samrt.geometry import normalize_and_pad, upscale_masks
 from samrt.model import Model
@@ -28,6 +29,10 @@ class Sam(Model):
     """A `samrt.Model` that can be called as Meta's `Sam`. Tensors are taken and returned; without torch, arrays."""
 
     training = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        note_model(self)
 
     def __call__(self, batched_input: Sequence[dict[str, Any]], multimask_output: bool) -> list[dict[str, Any]]:
         """Predict the masks of several images, each with its prompts.

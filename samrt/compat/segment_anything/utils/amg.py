@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from itertools import product
 from typing import Any
 
@@ -19,7 +20,7 @@ __all__ = ["MaskData"]
 
 def box_xyxy_to_xywh(box_xyxy: Any) -> Any:
     """One box x0, y0, x1, y1, [4], to x0, y0, width, height."""
-    box = box_xyxy.clone() if hasattr(box_xyxy, "clone") else list(box_xyxy)
+    box = deepcopy(box_xyxy)  # a tensor, an array or a list
     box[2], box[3] = box_xyxy[2] - box_xyxy[0], box_xyxy[3] - box_xyxy[1]
     return box
 

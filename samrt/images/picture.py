@@ -1,0 +1,311 @@
+"""Opening pictures with Pillow: which formats, how large, and what went wrong."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO
+
+import PIL.Image
+from PIL import (  # noqa: F401  each registers its format
+    BmpImagePlugin,
+    GifImagePlugin,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from samrt.errors import InputError
+from samrt.images.complete import complete_jpeg
+from samrt.images.foreign import what_it_is
+from samrt.images.metadata import bare_avif, bare_jpeg, bare_png
+from samrt.images.orientation import orientation_of, seen_size
+from samrt.images.sources import FileSource, name_of, open_source, unreadable
+
+with suppress(ImportError):
+    from PIL import AvifImagePlugin  # noqa: F401  since Pillow 11.3
+
+# What Pillow may open, by its names, and what the docs say of each. The rest of Pillow's formats start other programs
+# (EPS), are decoded in Python, or have no mark by which they are told apart.
+FORMATS = {
+    "JPEG": "Taken without its end marker too, where all pixels are there.",
+    "MPO": "Several pictures in one JPEG file: the first.",
+    "PNG": "Of an animated one, the first frame.",
+    "WEBP": "Of an animated one, the first frame.",
+    "AVIF": "Of a sequence, the first frame. Needs Pillow 11.3.",
+    "HEIF": "HEIC files of phones. Needs `pip install pillow-heif`.",
+    "TIFF": "The first page. A camera's raw file (DNG, NEF), whose first page is a small preview, is refused.",
+    "BMP": "Also of 5 or 6 bits per channel.",
+    "GIF": "Of an animated one, the first frame.",
+    "JPEG2000": "Needs a Pillow that was built with OpenJPEG, as its wheels are.",
+    "PPM": "PBM, PGM, PPM and PFM.",
+}
+
+# The number of pixels of a square with the side 2^14: the 200 megapixels of cameras fit, and JPEG's largest square not.
+MAX_PIXELS = 2**28
+# An empty page in the format that compresses least of all, PNG, takes 8,256 pixels to a byte. Only pictures that are
+# large too are measured by that.
+_MOST_PER_BYTE, _LARGE = 10_000, 2**24
+
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+# What Pillow's plugins raise while they read what comes before or after the pixels.
+_ODD = (SyntaxError, IndexError, TypeError, KeyError, EOFError, ValueError, AssertionError, struct.error, zlib.error)
+# Python's filters of warnings are one list for all threads.
+_FILTERS = threading.Lock()
+
+
+@dataclass
+class Picture:
+    """An opened picture.
+
+    Attributes:
+        name: what errors call it.
+        image: as Pillow opened it, or as the caller gave it; decoded after `load`.
+        kind: Pillow's mode; with ";16" where the file has 16 bits per channel, of which Pillow keeps the high 8.
+        file: the file; None for a PIL image of the caller that is decoded, or that is not at its first frame.
+        as_it_is: no orientation is applied, as for a PIL image of the caller.
+    """
+
+    name: str
+    image: PIL.Image.Image
+    kind: str
+    file: IO[bytes] | None = None
+    as_it_is: bool = False
+
+    @property
+    def orientation(self) -> int:
+        """1 to 8, as EXIF defines it."""
+        if self.as_it_is:
+            return 1
+        if self.image.format == "PNG" and "exif" not in self.image.info:
+            self.load()  # it may follow the pixels
+        return orientation_of(self.image)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) as the picture is to be seen."""
+        return seen_size(self.image, self.orientation)
+
+    def load(self) -> PIL.Image.Image:
+        """Decode it, once. Errors are those of Pillow; `reporting` translates them."""
+        try:
+            _decode(self.image)
+        except Warning:
+            if self.file is None:
+                raise
+            with _without_warnings():
+                self.image = _identify(self.file, self.name)
+                _decode(self.image)
+        except _ODD:
+            whole = None if self.file is None else _bare(self.file, self.image.format)
+            if whole is None:
+                raise
+            self.image = whole
+        except OSError as error:
+            if self.file is None or error.errno is not None or self.image.format not in ("JPEG", "MPO"):
+                raise
+            self.file.seek(0)
+            whole = complete_jpeg(self.file.read())
+            if whole is None:
+                raise
+            self.image = whole
+        return self.image
+
+
+@contextmanager
+def open_picture(source: FileSource) -> Iterator[Picture]:
+    """Open a picture's file, and report whatever opening it or the block raises.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read or decoded.
+    """
+    name = name_of(source)
+    with reporting(name), open_source(source) as file:
+        try:
+            image = _identify(file, name)
+        except Warning:
+            with _without_warnings():
+                image = _identify(file, name)
+        with image:
+            _check_size(name, image, file)
+            yield Picture(name, image, _kind(image), file)
+
+
+def given(image: PIL.Image.Image) -> Picture:
+    """A caller's PIL image."""
+    file = getattr(image, "fp", None) if getattr(image, "tile", None) and image.tell() == 0 else None
+    return Picture("the PIL image", image, _kind(image), file, as_it_is=True)
+
+
+@contextmanager
+def reporting(name: str) -> Iterator[None]:
+    """Turn what Pillow, OpenCV and NumPy raise while they read a picture into errors that say what happened."""
+    try:
+        yield
+    except InputError:
+        raise
+    except PIL.Image.DecompressionBombError as error:
+        # Of the plugins that ask for Pillow's own limit, as WebP's.
+        raise InputError(
+            f"{name} has more pixels than Pillow decodes in this format ({error}); save it as PNG or JPEG, or raise "
+            "PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
+    except Warning as error:
+        raise InputError(
+            f"a warning about {name} was raised as an error ({error}); exempt Pillow where this process turns warnings "
+            'into errors: warnings.filterwarnings("default", module="PIL")'
+        ) from error
+    except MemoryError as error:
+        raise _out_of_memory(name) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise unreadable(name, error) from error
+        raise _undecodable(name, error) from error
+    except Exception as error:
+        # Pillow's decoders raise anything for a damaged file, from KeyError to NotImplementedError.
+        raise _undecodable(name, error) from error
+
+
+def _identify(file: IO[bytes], name: str) -> PIL.Image.Image:
+    """Open a file with the first plugin of `FORMATS` that knows it.
+
+    Not by PIL.Image.open, which refuses 200 megapixels by a limit that is one for the whole process.
+    """
+    file.seek(0)
+    start = file.read(64)
+    reasons = []
+    for each in FORMATS:
+        if each == "HEIF":
+            opened = _open_heif(file, start, name)
+            if opened is not None:
+                return opened
+            continue
+        factory, accept = PIL.Image.OPEN.get(each, (None, None))
+        accepted = factory is not None and (accept is None or accept(start[:16]))
+        if factory is None or not accepted:
+            continue
+        if isinstance(accepted, str):
+            raise InputError(
+                f"{name} is a {each} file, which this Pillow was built without; pip install --force-reinstall pillow, "
+                "or convert it to PNG or JPEG"
+            )
+        file.seek(0)
+        try:
+            return factory(io.BytesIO(bare_avif(file.read())) if each == "AVIF" else file, "")
+        except _ODD as error:
+            bare = _bare(file, each)
+            if bare is not None:
+                return bare
+            reasons.append(f"it begins as {each} does, and Pillow says: {error}")
+    if not reasons:
+        what, remedy = what_it_is(start)
+        raise InputError(f"{name} is not an image in a format that samrt reads{what}; {remedy}")
+    raise InputError(f"{name} cannot be opened ({'; '.join(reasons)}); open it in a viewer and save it again")
+
+
+def _decode(image: PIL.Image.Image) -> None:
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None and getattr(image, "tile", None):
+        # With its own memory, a TIFF is not held against Pillow's limit.
+        image.im = PIL.Image.new(image.mode, (tags[256], tags[257])).im
+    image.load()
+
+
+def _bare(file: IO[bytes], form: str | None) -> PIL.Image.Image | None:
+    """A picture that Pillow refuses because of what is beside its pixels, without that; None if it still does."""
+    if form not in ("JPEG", "MPO", "PNG"):
+        return None
+    file.seek(0)
+    try:
+        data, exif = (bare_png if form == "PNG" else bare_jpeg)(file.read())
+        image: PIL.Image.Image = PIL.Image.OPEN["PNG" if form == "PNG" else "JPEG"][0](io.BytesIO(data), "")
+        image.load()
+    except (*_ODD, OSError):
+        return None
+    image.info["exif"] = exif
+    return image
+
+
+def _open_heif(file: IO[bytes], start: bytes, name: str) -> PIL.Image.Image | None:
+    if start[4:8] != b"ftyp" or start[8:12] not in _HEIF_BRANDS:
+        return None
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise InputError(
+            f"{name} is a HEIF file, which Pillow reads with the package pillow-heif only; pip install pillow-heif, or "
+            "convert it to PNG or JPEG"
+        ) from error
+    file.seek(0)
+    image: PIL.Image.Image = HeifImageFile(file, "")
+    return image
+
+
+def _check_size(name: str, image: PIL.Image.Image, file: IO[bytes]) -> None:
+    width, height = image.size
+    pixels = width * height
+    if pixels > MAX_PIXELS:
+        raise InputError(
+            f"{name} has {width}x{height} pixels, {pixels:,} in all, and samrt reads {MAX_PIXELS:,} at most; shrink "
+            "it, or pass parts of it as arrays"
+        )
+    if pixels > _LARGE and pixels > _MOST_PER_BYTE * file.seek(0, 2):
+        raise InputError(
+            f"{name} declares {width}x{height} pixels in {file.tell():,} bytes, which no photograph needs so few for; "
+            "convert it to another format if you trust it"
+        )
+    tags = getattr(image, "tag_v2", {})
+    # NewSubfileType, whose first bit is a smaller version of another page; DNGVersion.
+    if tags and (tags.get(0xC612) is not None or tags.get(0xFE, 0) == 1):
+        raise InputError(
+            f"{name} is a camera's raw file or begins with a preview, and Pillow reads the preview only; convert it to "
+            "JPEG or PNG with a raw converter"
+        )
+
+
+def _kind(image: PIL.Image.Image) -> str:
+    """The mode, with ";16" where Pillow's decoder says that it will keep the high 8 of 16 bits."""
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3]
+        raw = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
+        if isinstance(raw, str) and raw.endswith((";16B", ";16L", ";16N")) and not image.mode.startswith("I"):
+            return f"{raw.partition(';')[0]};16"
+    return image.mode
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """For a process that turns warnings into errors: what is odd beside the pixels does not refuse a photograph."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _out_of_memory(name: str) -> InputError:
+    return InputError(
+        f"not enough memory to read {name}; close other programs, raise this process's limit, or shrink the image"
+    )
+
+
+def _undecodable(name: str, error: Exception) -> InputError:
+    text = str(error) or type(error).__name__
+    if "out of memory" in text.lower():
+        return _out_of_memory(name)
+    if "not available" in text:  # "decoder jpeg2k not available"
+        return InputError(
+            f"this Pillow was built without what {name} needs ({text}); pip install --force-reinstall pillow, or "
+            "convert the image to PNG or JPEG"
+        )
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return InputError(f"{name} is truncated: pixels are missing at its end ({text}); copy or save it again")
+    return InputError(f"{name} cannot be decoded ({text}); open it in a viewer and save it again")
