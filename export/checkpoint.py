@@ -10,10 +10,12 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ from samrt.errors import BundleError
 from samrt.files import sha256_of
 from samrt_export.bookkeeping import ALLOWED
 from samrt_export.file_kinds import EXPECTED, PICKLE, SAFETENSORS, ZIP, check_zip, kind_of
+from samrt_export.pickle_check import check_pickle
 from samrt_export.safetensors_file import read_safetensors
 from samrt_export.state import find, listed
 
@@ -103,19 +106,40 @@ def _size_of(path: Path) -> int:
 
 def _content_of(path: Path) -> Any:
     kind = kind_of(path)
-    if kind == ZIP:
+    if kind in (ZIP, PICKLE):
         try:
-            check_zip(path)
+            if kind == ZIP:
+                check_zip(path)
+            _check_bounds(path, kind)
         except BundleError:
             raise
         except Exception as error:  # a hostile file can make a reader fail in any way
             raise _damaged(path, error) from error
-        return _torch_load(path, mapped=True)
-    if kind == PICKLE:
-        return _torch_load(path, mapped=False)
+        return _torch_load(path, mapped=kind == ZIP)
     if kind == SAFETENSORS:
         return read_safetensors(path)
     raise BundleError(f"{path} is not a checkpoint{f' but {kind}' if kind else ''}; {EXPECTED}")
+
+
+def _check_bounds(path: Path, kind: str) -> None:
+    size = path.stat().st_size
+    with ExitStack() as opened:
+        if kind == ZIP:
+            archive = opened.enter_context(zipfile.ZipFile(path))
+            # All, because torch takes another of two with one name, and does not tell small letters from capitals.
+            entries = [each for each in archive.infolist() if each.filename.casefold().endswith("data.pkl")]
+            files = [opened.enter_context(archive.open(each)) for each in entries]
+        else:
+            files = [opened.enter_context(path.open("rb"))]
+        try:
+            for file in files:
+                # Before 1.6: a mark, a version, the machine's sizes, the content, names of storages.
+                check_pickle(cast("BinaryIO", file), size, pickles=1 if kind == ZIP else 5)
+        except BundleError as error:
+            raise BundleError(
+                f"{path} was not read: {error.facts}. It is damaged or made to mislead; download or copy it again, or "
+                "save the state dict alone"
+            ) from error
 
 
 def _torch_load(path: Path, mapped: bool) -> Any:

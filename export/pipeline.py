@@ -105,7 +105,7 @@ def export(
     if (output / ENGINES_FOLDER).is_dir():
         progress.say("the engines in the replaced bundle are deleted, as they belong to its graphs; build them again")
     source = Source(read.path.name, read.sha256, read.bytes, parameters, _base_of(read))
-    with replacing_folder(output) as folder:
+    with replacing_folder(output, lambda old: check_replaceable(old, is_engines_folder, output)) as folder:
         try:
             manifest = _fill(folder, loaded, load, source, lowerings, progress)
         except (RuntimeError, MemoryError) as error:
@@ -115,8 +115,6 @@ def export(
                 f"torch failed: {error}",
                 Remedy("if memory ran out, choose a smaller {image_size}; else please report it"),
             ) from error
-        # Again: the work in between takes minutes.
-        check_replaceable(output, is_engines_folder)
     progress.say(f"wrote {output}")
     return manifest
 

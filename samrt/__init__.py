@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from samrt.errors import BackendError, BundleError, ExportError, InputError, OutputError, Reason, Remedy, SamrtError
+from samrt.processes import no_fork_meanwhile
 
 if TYPE_CHECKING:
     from samrt.bundle.contract import Geometry
@@ -107,7 +108,9 @@ def __getattr__(name: str) -> Any:
 
         return version("samrt")
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        # Python's lock of a module that one thread imports would stay locked in a child that another thread forks.
+        with no_fork_meanwhile():
+            return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'samrt' has no attribute {name!r}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from samrt.bundle.contract import MaskOutputs
 from samrt.bundle.manifest import Manifest
 from samrt.device.array import DeviceArray
 from samrt.embedding import Embedding
-from samrt.encoding import described, not_finite
+from samrt.encoding import check_shapes, described, not_finite, shows
 from samrt.errors import InputError
 from samrt.geometry import threshold_masks, upscale_masks
 from samrt.masks import ambiguous_masks, both, single_mask
@@ -22,6 +22,7 @@ from samrt.prompts import Prompts, decoder_inputs
 from samrt.rle import encode
 
 LOGITS, SCORES = "low_res_masks", "iou_predictions"
+_LABELS = "point_labels"
 
 Array = NDArray[np.float32]
 # Of all masks of some prompts, those to keep.
@@ -83,7 +84,7 @@ class Decoder:
 
     Raises:
         InputError: the embedding is of another model; for a device also, the prompts are too many for one call.
-        BackendError: the decoder failed, or its result is not finite.
+        BackendError: the decoder failed, or its result is not finite or of another shape.
     """
 
     def __init__(self, session: Session, manifest: Manifest) -> None:
@@ -131,6 +132,7 @@ class Decoder:
             )
         inputs = {**embedding.features, **decoder_inputs(prompts, self._manifest.geometry.low_res_side)}
         outputs = self._session.decoder.run(inputs, on_device=(LOGITS, SCORES))
+        self._check_shapes(outputs, prompts.count)
         if check_finite:
             self._check_finite(np.asarray(outputs[LOGITS]), np.asarray(outputs[SCORES]))
         on_host = isinstance(outputs[LOGITS], np.ndarray)
@@ -146,9 +148,9 @@ class Decoder:
         low_res = scores = np.empty(0, np.float32)
         for start in range(0, prompts.count, self.prompts_per_call):
             piece = slice(start, start + self.prompts_per_call)
-            outputs = self._session.decoder.run(
-                {**embedding.features, **{name: array[piece] for name, array in inputs.items()}}
-            )
+            some = {name: array[piece] for name, array in inputs.items()}
+            outputs = self._session.decoder.run({**embedding.features, **some})
+            self._check_shapes(outputs, len(some[_LABELS]))
             logits, ious = choose(self._manifest.masks, outputs[LOGITS], outputs[SCORES])
             if start == 0:
                 low_res = np.empty((prompts.count, *logits.shape[1:]), np.float32)
@@ -183,9 +185,19 @@ class Decoder:
             problem = f"has the features {_listed(found)}, this model's are {_listed(expected)}"
         elif not geometry.fills(embedding.input_size, geometry.prompt_side):
             problem = f"has the input_size {embedding.input_size}, not {described(geometry, geometry.prompt_side)}"
+        elif not shows(geometry, embedding.input_size, embedding.region_size):
+            height, width = embedding.region_size
+            problem = (
+                f"has the input_size {embedding.input_size}, and {width}x{height} pixels (width x height) have "
+                f"{geometry.input_size(height, width)}"
+            )
         else:
             return
         raise InputError(f"the embedding {problem}; encode the image with this model")
+
+    def _check_shapes(self, outputs: Mapping[str, Any], prompts: int) -> None:
+        # A dynamic axis may come out with any length, and NumPy would repeat one prompt's masks for all.
+        check_shapes("decoder", outputs, self._manifest.contract.mask_decoder("").outputs, prompts)
 
     def _check_finite(self, low_res: Array, scores: Array) -> None:
         if not (np.isfinite(scores).all() and np.isfinite(low_res).all()):

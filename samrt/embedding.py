@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from samrt.bundle.contract import Size
 from samrt.device.array import DeviceArray
 from samrt.errors import BundleError, InputError
 from samrt.files import replacing_file
+from samrt.images.picture import MAX_PIXELS
 
 _FORMAT_VERSION = 2
 _MARK = b"samrt-embedding"
@@ -108,15 +111,17 @@ class Embedding:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embedding:
-        """Read what `save` wrote. Nothing in the file is executed.
+        """Read what `save` wrote. Nothing in the file is executed, and it takes no more memory than it has bytes.
 
         Raises:
-            BundleError: there is no such file, it is damaged, or it is not an embedding.
+            BundleError: there is no such file, it is damaged, it is not an embedding, or its image has more pixels than
+                an image file may have.
         """
         path = Path(path)
         try:
             if not path.is_file():
                 raise BundleError(f"there is no embedding at {path}; check the path, or save one with Embedding.save")
+            _check_members(path)
             with np.load(path, allow_pickle=False) as content:
                 version = content["format_version"].item()
                 if version != _FORMAT_VERSION:
@@ -125,6 +130,12 @@ class Embedding:
                         "encode the image again"
                     )
                 names = [name for name in content.files if name.startswith(_FEATURE)]
+                height, width = (int(side) for side in content["original_size"])
+                if height * width > MAX_PIXELS:
+                    raise BundleError(
+                        f"the embedding {path} is of an image of {width}x{height} pixels, and samrt reads "
+                        f"{MAX_PIXELS:,} at most; encode parts of the image"
+                    )
                 # Sizes that are no integers are refused by the class.
                 return cls(
                     features={name.removeprefix(_FEATURE): content[name] for name in names},
@@ -138,6 +149,31 @@ class Embedding:
         except Exception as error:
             # For a damaged file numpy raises anything, from BadZipFile to tokenize's errors and MemoryError.
             raise BundleError(f"{path} is not a whole embedding ({error}); encode and save the image again") from error
+
+
+def _check_members(path: Path) -> None:
+    """Refuse, before an array is made, an archive that `save` did not write or whose arrays claim more than it has."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise BundleError(f"{path} is compressed, which Embedding.save never does; encode the image again")
+        # Members may overlap, and a member's own header may claim any shape.
+        claimed = max(sum(member.file_size for member in members), *(_claim(archive, member) for member in members))
+    if claimed > size:
+        raise BundleError(
+            f"the arrays of {path} claim {claimed:,} bytes, but the file has {size:,}: it is damaged or made to "
+            "mislead; encode the image again"
+        )
+
+
+def _claim(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """How many bytes the array in a member has by its header."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return math.prod(shape) * dtype.itemsize
 
 
 def check_region(region: object, original_size: Size) -> Region:

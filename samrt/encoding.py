@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samrt.backends.session import Session
-from samrt.bundle.contract import Geometry, Size
+from samrt.bundle.contract import Geometry, Size, Tensor
 from samrt.bundle.manifest import Manifest
 from samrt.bundle.precisions import PRECISIONS
 from samrt.embedding import Features, Region, check_region
@@ -41,6 +41,7 @@ class Encoder:
         self._session = session
         self._geometry = manifest.geometry
         self._names = [feature.name for feature in manifest.features]
+        self._outputs = manifest.contract.image_encoder("").outputs
 
     @property
     def images_per_call(self) -> int:
@@ -52,13 +53,16 @@ class Encoder:
 
         Raises:
             InputError: with a TensorRT backend, the array is of another dtype or on another GPU.
-            BackendError: the encoder failed, or its result is not finite.
+            BackendError: the encoder failed, or its result is not finite or of another shape.
         """
         features = self._session.encoder.run({"image": images}, on_device=self._names)
+        # What has no shape is one image (`check_prepared`).
+        check_shapes("encoder", features, self._outputs, getattr(images, "shape", (1,))[0])
         # What stays on the device is not fetched for this: a NaN in it is one in the masks.
         if not all(np.isfinite(each).all() for each in features.values() if isinstance(each, np.ndarray)):
             raise not_finite("encoder", self._session.choice.form.precision)
-        return features
+        # ONNX Runtime keeps all memory of a session, 700 MB and more, as long as an array in it is in use.
+        return {name: each.copy() if isinstance(each, np.ndarray) else each for name, each in features.items()}
 
     def run_batch(self, images: Sequence[ImageSource], image_format: str) -> Iterator[tuple[Features, Size]]:
         """Features of each image, and its size (H, W). As many images go through the engine at once as it takes.
@@ -101,6 +105,28 @@ class Encoder:
             raise InputError(
                 "input_size must be (height, width) of the image as resized for the prompts, of "
                 f"{described(geometry, geometry.prompt_side)}, not {input_size}"
+            )
+
+
+def shows(geometry: Geometry, input_size: Size, size: Size) -> bool:
+    """Whether an image of this size (H, W) may have this `input_size`.
+
+    It may be off by a pixel, as others round it, or be the whole square, to which a caller stretched the image.
+    """
+    expected = geometry.input_size(*size)
+    side = geometry.prompt_side
+    return input_size == (side, side) or all(abs(a - b) <= 1 for a, b in zip(input_size, expected, strict=True))
+
+
+def check_shapes(graph: str, outputs: Mapping[str, Any], declared: Sequence[Tensor], count: int) -> None:
+    """Raises BackendError unless what the "encoder" or the "decoder" returned for `count` has its declared shapes."""
+    for tensor in declared:
+        expected = (count, *tensor.shape[1:])
+        found = tuple(outputs[tensor.name].shape)
+        if found != expected:
+            raise BackendError(
+                f"the {graph} returned {tensor.name} of the shape {list(found)} for {count} at once, not "
+                f"{list(expected)}; export the checkpoint again"
             )
 
 

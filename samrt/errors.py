@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from samrt.visible import visible
+
 # Functions that a remedy may name, as a Python caller imports them.
 CALLS = {"build_bundle": "samrt.build_bundle", "export": "samrt_export.export"}
 
@@ -35,7 +37,7 @@ class Remedy:
 
     def said(self, name: Callable[[str, object], str]) -> str:
         """The text, with what `name` makes of each name in braces and its value; None is no value."""
-        return _NAME.sub(lambda match: name(match[1], self.arguments.get(match[1])), self.text)
+        return visible(_NAME.sub(lambda match: name(match[1], self.arguments.get(match[1])), self.text))
 
 
 def _in_python(name: str, value: object) -> str:
@@ -44,17 +46,23 @@ def _in_python(name: str, value: object) -> str:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why something cannot be done or was not chosen, and what to do about it."""
+    """Why something cannot be done or was not chosen, and what to do about it. The facts are `visible` text."""
 
     facts: str
     remedy: Remedy | None = None
+
+    def __post_init__(self) -> None:
+        # They quote files and libraries.
+        object.__setattr__(self, "facts", visible(self.facts))
 
     def __str__(self) -> str:
         return self.facts if self.remedy is None else f"{self.facts}; {self.remedy}"
 
 
 class SamrtError(Exception):
-    """Base of every error that samrt raises on purpose. Its text is `facts; remedy`.
+    """Base of every error that samrt raises on purpose. Its text is `facts; remedy`: one line, fit for a terminal.
+
+    Control characters in it, which may come from a file, are escaped (`\\x1b`), and more than 4,096 are shortened.
 
     Attributes:
         facts: what was wrong. Where `remedy` is None, also what to do about it.
@@ -62,8 +70,9 @@ class SamrtError(Exception):
     """
 
     def __init__(self, facts: str, remedy: Remedy | None = None) -> None:
-        super().__init__(str(Reason(facts, remedy)))
-        self.facts = facts
+        reason = Reason(facts, remedy)
+        super().__init__(str(reason))
+        self.facts = reason.facts
         self.remedy = remedy
 
     @property

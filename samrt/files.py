@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +25,8 @@ _READ_SIZE = 1 << 20
 _HEAD = 512
 # How often, and over which errors, the swap of two folders is tried again.
 _SWAPS = 20
+# As Linux follows in one path.
+_LINKS = 40
 _RACES = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -82,7 +84,8 @@ def check_mark(file: Path, mark: bytes | None) -> None:
 def replacing_file(target: str | os.PathLike[str], mark: bytes | None = None) -> Iterator[Path]:
     """Yield a path beside `target` to write to; rename it onto `target` when the block succeeds.
 
-    A symbolic link at `target` stays one: the file that it leads to is replaced.
+    A symbolic link at `target` stays one: the file that it leads to is replaced. One that another user made, and that
+    is not root's, is refused.
 
     Args:
         target: the file.
@@ -112,12 +115,17 @@ def replacing_file(target: str | os.PathLike[str], mark: bytes | None = None) ->
 
 
 @contextmanager
-def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing_folder(target: str | os.PathLike[str], check: Callable[[Path], None] = lambda _: None) -> Iterator[Path]:
     """Yield an empty folder beside `target` to fill; rename it to `target` when the block succeeds.
 
     A folder that is already at `target`, or where a link there leads, exchanges its name with the new one and is
     deleted with all that is in it. Where the system cannot exchange names, it is moved aside first, so one of the two
     is always whole.
+
+    Args:
+        target: the folder.
+        check: is called with the old folder, under another name, before it is deleted. What it raises brings the old
+            folder back: a file that came into it at the last moment is not lost.
 
     Raises:
         OutputError: as `replacing_file`; also when `target` exists and is not a folder.
@@ -135,26 +143,35 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _sync(path)
-            _swap_folder(temporary, folder)
+            _swap_folder(temporary, folder, check)
         finally:
             if process == this_process():
                 shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _swap_folder(fresh: Path, target: Path) -> None:
+def _swap_folder(fresh: Path, target: Path, check: Callable[[Path], None]) -> None:
     for attempt in range(_SWAPS):
         if target.is_dir() and exchange(fresh, target):
+            # Only now does nobody find it by its name to put a file in.
+            try:
+                check(fresh)
+            except BaseException:
+                if not exchange(fresh, target):
+                    fresh.rename(_name_beside(target))  # or it would be deleted with what was not finished
+                raise
             shutil.rmtree(fresh, ignore_errors=True)
             return
         old = _name_beside(target)
         try:
             if target.exists():
                 target.rename(old)
+                check(old)
             fresh.rename(target)
         except BaseException as error:
             with suppress(OSError):
                 old.rename(target)
-            if target.exists():
+            if old.exists():
+                check(old)
                 shutil.rmtree(old, ignore_errors=True)
             # Somebody else replaced the same folder in the same moment; whoever comes last wins.
             if not isinstance(error, OSError) or error.errno not in _RACES or attempt == _SWAPS - 1:
@@ -191,7 +208,24 @@ def _follow(target: str | os.PathLike[str]) -> Path:
         raise OutputError(f"cannot write {target}: that is a folder without a name of its own; name what to write")
     if not Path(target).parent.is_dir():
         raise OutputError(f"cannot write {target}: the folder {Path(target).parent} does not exist; create it first")
+    _check_links(Path(target))
     return Path(os.path.realpath(target))
+
+
+def _check_links(target: Path) -> None:
+    """Refuse a link that somebody else put in the place of an output, as any user can in a folder such as /tmp.
+
+    Those of the user and of the system's administrator are followed: whoever owns a link chose where it leads. A chain
+    of links is looked at as far as it goes.
+    """
+    if not hasattr(os, "geteuid"):  # Windows: a link needs a privilege there
+        return
+    for _ in range(_LINKS):
+        if not target.is_symlink():
+            return
+        if target.lstat().st_uid not in (0, os.geteuid()):
+            raise OutputError(f"{target} is a link that another user made; remove it, or choose another name")
+        target = target.parent / os.readlink(target)
 
 
 def _file_at(target: str | os.PathLike[str]) -> Path:

@@ -173,7 +173,7 @@ class SamPredictor:
         if corners is not None and corners.ndim == 3 and corners.shape[1:] == (1, 4):
             corners = corners[:, 0]
         masks = _bool_as_float(masks)
-        leader = corners if coords is None else coords
+        leader = corners if coords is None or coords.size == 0 else coords
         if masks is not None and masks.ndim == 4 and len(masks) == 1 and leader is not None and leader.ndim > 1:
             masks = np.broadcast_to(masks, (len(leader), *masks.shape[1:]))
         prompts = read_prompts(coords, labels, corners, masks, self.model.geometry.low_res_side)

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from samrt.errors import Reason
+from samrt.visible import visible
 
 
 class Progress(Protocol):
     """What long work calls, always in the thread that started it.
 
-    An exception from either method stops the work and reaches the caller.
+    An exception from either method stops the work and reaches the caller. The text may hold names from files, with
+    whatever characters these have; `Lines` escapes those that no terminal should get.
     """
 
     def say(self, line: str | Reason) -> None:
@@ -49,14 +51,14 @@ class Lines:
 
     def say(self, line: str | Reason) -> None:
         """Write the line."""
-        self._write(str(line))
+        self._write(visible(str(line)))
 
     def step(self, what: str, done: int, total: int) -> None:
         """Write "`what`: `done` of `total`" if another tenth is done."""
         tenths = 10 * done // max(total, 1)
         if tenths != self._tenths.get(what):
             self._tenths[what] = tenths
-            self._write(f"{what}: {done} of {total}")
+            self._write(visible(f"{what}: {done} of {total}"))
 
 
 SILENT = Silent()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import zipfile
+from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,3 +225,52 @@ def test_only_embeddings_are_replaced(tmp_path: Path) -> None:
     EMBEDDING.save(path, overwrite=True)
     replace(EMBEDDING, model_id="new@64").save(path)
     assert Embedding.load(path).model_id == "new@64"
+
+
+def _compressed(path: Path) -> None:
+    np.savez_compressed(path, **(_arrays() | {"feature:image_embeddings": np.zeros((1, 8, 1024, 1024), np.float32)}))
+
+
+def _overlapping(path: Path) -> None:
+    """Many members with the bytes of one."""
+    np.savez(path, **_arrays())
+    with zipfile.ZipFile(path, "a") as archive:
+        feature = archive.getinfo("feature:image_embeddings.npy")
+        archive.filelist += [copy(feature) for _ in range(100)]
+        archive._didModify = True  # type: ignore[attr-defined]
+
+
+def _headless(path: Path) -> None:
+    """A member whose header claims 4 GB."""
+    np.savez(path, **_arrays())
+    content = path.read_bytes()
+    assert content.count(b"'shape': (1, 8, 16, 16), }            ") == 1
+    path.write_bytes(
+        content.replace(b"'shape': (1, 8, 16, 16), }            ", b"'shape': (1, 8, 16384, 8192), }       ")
+    )
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (_compressed, "is compressed"),
+        (_overlapping, "claim [0-9,]+ bytes, but"),
+        (_headless, "claim 4,294,967,296 bytes"),
+    ],
+)
+def test_bombs_are_refused_before_an_array_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None], message: str
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("numpy read it")
+
+    write(tmp_path / "a.npz")
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(BundleError, match=message):
+        Embedding.load(tmp_path / "a.npz")
+
+
+def test_an_embedding_of_more_pixels_than_an_image_may_have_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **(_arrays() | {"original_size": np.array([100_000, 100_000])}))
+    with pytest.raises(BundleError, match="100000x100000 pixels, and samrt reads 268,435,456 at most"):
+        Embedding.load(tmp_path / "a.npz")

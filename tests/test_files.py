@@ -174,6 +174,31 @@ def test_interrupt_between_the_two_renames_restores_the_old_folder(
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("exchanging", [True, False])
+def test_a_file_that_comes_into_the_old_folder_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanging: bool
+) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "known").write_text("old")
+    if not exchanging:
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
+
+    def check(old: Path) -> None:
+        assert old != target
+        if os.listdir(old) != ["known"]:
+            raise OutputError("mine")
+
+    with pytest.raises(OutputError, match="mine"), replacing_folder(target, check):
+        (target / "late").write_text("mine")
+    assert sorted(os.listdir(target)) == ["known", "late"]
+    assert list(tmp_path.iterdir()) == [target]
+    (target / "late").unlink()
+    with replacing_folder(target, check) as fresh:
+        (fresh / "new").touch()
+    assert os.listdir(target) == ["new"]
+
+
 def test_folder_does_not_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(OutputError, match="a file of that name exists"), replacing_folder(tmp_path / "taken"):
@@ -195,6 +220,30 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert (tmp_path / "folder").is_symlink()
     assert (tmp_path / "there" / "file").read_text() == "new"
     assert (tmp_path / "there" / "folder" / "fresh").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="links have no owner there")
+@pytest.mark.parametrize("chain", [False, True])
+def test_links_of_other_users_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chain: bool) -> None:
+    (tmp_path / "kept").write_text("old")
+    planted = tmp_path / "planted"
+    planted.symlink_to("kept")
+    target = planted
+    if chain:
+        target = tmp_path / "own"
+        target.symlink_to("planted")
+    lstat = Path.lstat
+
+    def of_another(path: Path) -> os.stat_result:
+        found = list(lstat(path))
+        found[4] = os.geteuid() + 1 if path == planted else os.geteuid()
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "lstat", of_another)
+    for replacing in (replacing_file, replacing_folder):
+        with pytest.raises(OutputError, match="planted is a link that another user made"), replacing(target):
+            pass
+    assert (tmp_path / "kept").read_text() == "old"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system there")

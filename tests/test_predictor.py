@@ -341,3 +341,14 @@ def test_prompts_in_the_frame_of_metas_models_are_refused(predictor: SamPredicto
         batch |= {kind: moved} | ({"point_labels": LABELS[None]} if kind == "point_coords" else {})
         with pytest.raises(InputError, match=r"this model's frame has 64 pixels.*Meta's models have 1024"):
             predictor.predict_torch(**batch)
+
+
+def test_one_mask_input_for_all_boxes_beside_empty_points(predictor: SamPredictor) -> None:
+    predictor.set_image(IMAGE)
+    side = predictor.model.geometry.low_res_side
+    boxes, mask = np.array([[1, 1, 30, 30], [5, 5, 60, 30]]), np.ones((1, 1, side, side), np.float32)
+    expected = predictor.predict_torch(None, None, boxes, mask)
+    for shape in ((0,), (0, 2), (2, 0, 2)):
+        found = predictor.predict_torch(np.zeros(shape), np.zeros(shape[:2] if len(shape) > 2 else 0), boxes, mask)
+        for one, wanted in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, wanted)

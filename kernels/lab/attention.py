@@ -1,8 +1,9 @@
 """Compiles the versions of the attention kernel that were tried, and counts what the loop over the keys executes.
 
     python kernels/lab/attention.py --cuobjdump PATH [VERSION ...]    print the counts
-    python kernels/lab/attention.py --cuobjdump PATH --write          all of them, into attention/counts.json and the
-                                                                      tables of README.md and docs/kernels.md
+    python kernels/lab/attention.py --cuobjdump PATH --write [VERSION ...]    and put them into attention/counts.json
+                                                                              and the tables of README.md and
+                                                                              docs/kernels.md
     python kernels/lab/attention.py --host [VERSION ...]        run each version on the CPU instead (tests/kernels/host)
 
 It needs nvcc; cuobjdump comes with the CUDA toolkit or as the wheels nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm. No
@@ -36,7 +37,10 @@ SHARED_KIB = {"87": 163, "89": 99, "90": 227, "120": 99}
 # Multiplications with addition per cycle of a multiprocessor's tensor cores, fp16 with float32 sums: the data sheets'
 # dense rates over multiprocessors, clock and two. The second is GeForce, where it has half of what L4 has.
 RATES = {"87": (1024,), "89": (512, 256), "90": (2048,), "120": (256,)}
-HOST_CASES = ("5x7", "17x16", "3x65", "windows of 14, padded", "rising scores", "one term of 60000", "a key of NaN")
+HOST_CASES = (
+    "5x7", "17x16", "3x65", "windows of 14, padded", "rising scores", "one term of 60000", "a key of NaN",
+    "other contents of shared memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ VERSIONS = {
         Version("4", "3", "4-two-row-tiles.patch"),
         Version("5"),
         Version("5a", "5", "5a-one-way-of-copying.patch"),
+        Version("5b", "5", "5b-one-vote.patch"),
+        Version("5c", "5", "5c-prologue.patch"),
+        Version("5d", "5b", "5d-next-scores.patch"),
     )
 }
 NEWEST = "5"
@@ -280,7 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("versions", nargs="*", help=f"of {', '.join(VERSIONS)}; all")
     parser.add_argument("--cuobjdump", default=shutil.which("cuobjdump"))
-    parser.add_argument("--write", action="store_true", help="counts.json and the tables of the pages")
+    parser.add_argument("--write", action="store_true", help="into counts.json and the pages' tables")
     parser.add_argument("--host", action="store_true", help="check results on the CPU, and count nothing")
     arguments = parser.parse_args()
     counts = []
@@ -293,12 +300,15 @@ def main() -> None:
                 raise SystemExit("there is no cuobjdump on the path: give --cuobjdump")
             counts += list(count(VERSIONS[name], Path(folder), arguments.cuobjdump))
     if arguments.write:
-        if arguments.versions:
-            raise SystemExit("--write needs all versions")
-        nvcc = run(["nvcc", "--version"]).stdout
-        release = re.search(r"V([0-9.]+)", nvcc)
+        release = re.search(r"V([0-9.]+)", run(["nvcc", "--version"]).stdout)
+        nvcc, before = release[1] if release else "", json.loads(COUNTS.read_text())
+        if arguments.versions and nvcc != before["nvcc"]:
+            raise SystemExit(f"the other versions were counted with nvcc {before['nvcc']}: count all of them anew")
+        counted = {each.version for each in counts}
+        counts += [Count(**row) for row in before["counts"] if row["version"] not in counted]
+        counts.sort(key=lambda each: list(VERSIONS).index(each.version))
         rows = ",\n".join(f"  {json.dumps(asdict(each))}" for each in counts)
-        COUNTS.write_text(f'{{\n "nvcc": "{release[1] if release else ""}",\n "counts": [\n{rows}\n ]\n}}\n')
+        COUNTS.write_text(f'{{\n "nvcc": "{nvcc}",\n "counts": [\n{rows}\n ]\n}}\n')
         put_table(ROOT / "docs" / "kernels.md", "attention counts", before_and_after(counts))
         put_table(LAB / "README.md", "versions", by_version(counts))
     for each in counts:

@@ -8,6 +8,8 @@ import os
 import sys
 from types import ModuleType
 
+from samrt.processes import no_fork_meanwhile
+
 # ONNX Runtime 1.29 and later for Linux reads it when it is imported. Without it, it writes to $TMPDIR and
 # ~/.cache/Microsoft, and looks up hosts.
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
@@ -21,7 +23,9 @@ def import_onnxruntime() -> ModuleType:
     Raises whatever an import raises.
     """
     _set_up()
-    import onnxruntime
+    # As in samrt/__init__.py.
+    with no_fork_meanwhile():
+        import onnxruntime
 
     return onnxruntime  # type: ignore[no-any-return]
 

@@ -60,8 +60,13 @@ class OnnxRuntimeEngine:
         self._lock = ForkSafeLock()
         self._opened: _Opened | None = self._open()
         session = self._opened.session
-        self.inputs = tuple(map(_tensor, session.get_inputs()))
-        self.outputs = tuple(map(_tensor, session.get_outputs()))
+        try:
+            self.inputs = tuple(map(_tensor, session.get_inputs()))
+            self.outputs = tuple(map(_tensor, session.get_outputs()))
+        except UnicodeDecodeError as error:  # in a name of it or of an axis
+            raise BackendError(
+                f"{path} has an input or an output whose name is not UTF-8; export the checkpoint again"
+            ) from error
 
     def run(self, inputs: Mapping[str, Any], on_device: Collection[str] = ()) -> dict[str, NDArray[Any]]:
         """Compute all outputs; there is no device here to leave any of them on.
@@ -129,6 +134,7 @@ def _open_session(path: Path, threads: int | None) -> Any:
                 _session_options(threads),
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=_SLOWER_FUSIONS,
+                enable_fallback=0,  # it prints, and opens the same again
             )
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         raise BackendError(f"ONNX Runtime cannot load {path}: {error}; export the checkpoint again") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.bundle.contract import IMAGE_ENCODER, MASK_DECODER, ROLES, Graph, Tensor
 from samrt.bundle.file_state import FileState, check_unchanged
 from samrt.bundle.folder import Bundle
@@ -22,6 +23,7 @@ from samrt.engines.selection import Choice, choose
 from samrt.engines.sets import EngineSet
 from samrt.errors import BundleError, InputError, Remedy, SamrtError
 from samrt.processes import ForkSafeLock
+from samrt.visible import visible
 
 # More are slower by far, and some thousands never start.
 _THREADS_PER_CORE = 8
@@ -103,7 +105,7 @@ def open_session(
     choice = choose(bundle, backend, options.device, precision)
     for reason in choice.skipped:
         _logger.info("skipped %s", reason)
-    _logger.info("running %s with %s", bundle.path, choice)
+    _logger.info("running %s with %s", bundle.path, visible(str(choice)))
     if choice.engines is None:
         return open_onnxruntime(bundle, choice, threads)
     return open_engines(choice, choice.engines, options)
@@ -111,10 +113,8 @@ def open_session(
 
 def open_onnxruntime(bundle: Bundle, choice: Choice, threads: int | None = None) -> Session:
     """The session of `choice.form` in ONNX Runtime; raises as `open_session`."""
-    from samrt.backends.onnxruntime import OnnxRuntimeEngine
-
     graphs = choice.form.graphs
-    states = {bundle.path / name: state for name, state in bundle.states.items()}
+    states = {bundle.folder / name: state for name, state in bundle.states.items()}
     again = partial(bundle.compare_again, choice.form)
     return _open(
         choice, lambda role: OnnxRuntimeEngine(bundle.graph_file(graphs[role]), threads, again), states, ExitStack()

@@ -11,8 +11,9 @@ from pathlib import Path
 from samrt.bundle.contract import Graph
 from samrt.bundle.file_state import FileState, hash_file
 from samrt.bundle.graph_check import check_graph
-from samrt.bundle.manifest import MANIFEST_NAME, Form, Manifest, files_of_any_version
+from samrt.bundle.manifest import MANIFEST_NAME, FileEntry, Form, Manifest, files_of_any_version
 from samrt.errors import BundleError, OutputError, Remedy
+from samrt.files import sha256_of
 
 _MANIFEST_LIMIT = 1 << 20
 # How often a bundle is read again that was replaced meanwhile.
@@ -24,7 +25,7 @@ class Bundle:
     """A bundle whose files all have the size and the hash that its manifest declares.
 
     Attributes:
-        path: its folder.
+        path: its folder, as it was named.
         manifest: the content of manifest.json.
         states: of each file, when it was compared.
         folder: `path` in full, which holds after a change of the working folder.
@@ -82,7 +83,7 @@ class Bundle:
         """
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no file {name!r}; it has {', '.join(self.manifest.files)}")
-        return self.path / name
+        return self.folder / name
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -112,34 +113,53 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     )
 
 
-def check_replaceable(folder: str | os.PathLike[str], belongs: Callable[[Path], bool] = lambda _: False) -> None:
+def check_replaceable(
+    folder: Path, belongs: Callable[[Path], bool] = lambda _: False, shown: Path | None = None
+) -> None:
     """Find out before an export whether a bundle may take the place of `folder`.
 
-    It may if nothing is there, if the folder is empty, or if it holds a manifest, the files in it, what `belongs`
-    says goes with them, and nothing else. What is there and is not a folder is `replacing_folder`'s to judge.
+    It may if nothing is there, if the folder is empty, or if it holds a manifest, the files that this describes, with
+    the content that they had, what `belongs` says goes with them, and nothing else. What is there and is not a folder
+    is `replacing_folder`'s to judge. In errors the folder is called `shown`.
 
     Raises:
         OutputError: the folder holds something else, or cannot be read.
     """
-    folder = Path(folder)
+    shown = shown or folder
     try:
         found = list(folder.iterdir()) if folder.is_dir() else []
-        if not found:
-            return
-        manifest = folder / MANIFEST_NAME
-        if manifest.is_file() and manifest.stat().st_size <= _MANIFEST_LIMIT:
-            own = {MANIFEST_NAME, *files_of_any_version(manifest.read_bytes())}
-            found = [path for path in found if not (path.name in own and path.is_file()) and not belongs(path)]
-            if not found:
-                return
+        entries = _entries(folder / MANIFEST_NAME)
+        strange = [path for path in found if not (path.name in entries and path.is_file()) and not belongs(path)]
+        if strange:
+            raise OutputError(
+                f"{shown} is a folder that holds other things than a bundle, such as {strange[0].name}; choose another "
+                "name"
+            )
+        for path in found:
+            if not belongs(path) and not _is_as_written(path, entries[path.name]):
+                raise OutputError(
+                    f"{path.name} in {shown} is not the file of that name that samrt wrote, and would be lost; choose "
+                    "another name, or delete the folder"
+                )
     except OSError as error:
-        raise OutputError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"cannot read the folder {shown}: {error.strerror}; check its permissions") from error
+
+
+def _entries(manifest: Path) -> dict[str, FileEntry | None]:
+    """What a manifest says of the files beside it, and itself, of which nobody says anything; nothing if it is none."""
+    try:
+        if manifest.is_file() and manifest.stat().st_size <= _MANIFEST_LIMIT:
+            return {MANIFEST_NAME: None, **files_of_any_version(manifest.read_bytes())}
     except BundleError:
         # Whatever that manifest is, it does not say which of the files are a bundle's.
         pass
-    raise OutputError(
-        f"{folder} is a folder that holds other things than a bundle, such as {found[0].name}; choose another name"
-    )
+    return {}
+
+
+def _is_as_written(path: Path, entry: FileEntry | None) -> bool:
+    return entry is None or (path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256)
 
 
 def _read_folder(path: Path) -> Bundle:

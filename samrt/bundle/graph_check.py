@@ -2,13 +2,15 @@
 
 Both take far more than samrt's exporter writes: loops without an end, functions nested until memory is full, weights
 from any file on the disk. So the file is walked here first, field by field as protobuf lays it out (onnx/onnx.proto
-names the fields). Nothing is copied and no tensor is looked at.
+names the fields). What protobuf of C++ would read otherwise than this walk is refused. No tensor is looked at.
+
+The file is not mapped: a map of a file that is cut short meanwhile ends the process.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
+import itertools
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -37,14 +39,22 @@ OPERATORS = frozenset({
 
 # A Scan over groups of heads holds one over blocks of queries.
 _MOST_NESTED = 3
+# Those of a function count at each call: both runtimes copy it there. samrt's largest graphs have some thousands.
+_MOST_NODES = 100_000
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
+# Protobuf keeps the low 32 bits of a field's key: what lies above them would show this walk another field.
+_LARGEST_KEY = (1 << 32) - 1
+# Fields of one message. samrt's largest graphs have some thousands; each takes a hundred times its bytes in memory.
+_MOST_FIELDS = 100_000
+# A file of protobuf is never larger.
+_LARGEST_FILE = (1 << 31) - 1
 
 # Numbers of the fields that are looked at.
 _MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 20, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 12, 15
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
-_FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 7, 10
+_FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN, _FUNCTION_DEFAULT = 1, 7, 10, 11
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES = 22, 23
 _TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
@@ -72,11 +82,11 @@ def check_graph(path: Path, files: Collection[str]) -> None:
     if path.suffix != ".onnx":  # ONNX Runtime takes some for its own format, which no one here can check
         raise BundleError(f"{path} is not called .onnx, so it is no graph of a bundle; export the checkpoint again")
     with path.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:  # it could not be mapped
-            raise BundleError(f"{path} is empty; export the checkpoint again")
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        data = file.read(_LARGEST_FILE + 1)
+    if len(data) > _LARGEST_FILE:
+        raise BundleError(f"{path} is larger than any ONNX graph; export the checkpoint again")
     try:
-        _Walk(path, files).model(data)
+        _Walk(path, files).model(memoryview(data))
     except _NotOnnxError as error:
         raise BundleError(
             f"{path} is not an ONNX graph ({error}): it is damaged, or of another kind; export the checkpoint again"
@@ -87,7 +97,8 @@ class _Walk:
     def __init__(self, path: Path, files: Collection[str]) -> None:
         self._path = path
         self._files = frozenset(files)
-        self._functions: set[str] = set()
+        self._functions: Counter[str] = Counter()  # how many nodes each has
+        self._nodes = 0
 
     def model(self, data: memoryview) -> None:
         found = list(_fields(data))
@@ -99,26 +110,29 @@ class _Walk:
             raise _NotOnnxError(f"{len(graphs)} graphs in it")
         if any(number == _MODEL_TRAINING for number, _ in found):
             raise self._refusal("holds graphs for training")
-        self._graph(_bytes(graphs[0]), self._functions, nested=1)
+        self._graph(_bytes(graphs[0]), frozenset({*self._functions, PLUGIN_NAME}), nested=1)
 
     def _function(self, data: memoryview) -> None:
         fields = list(_fields(data))
         name, domain = _text_of(fields, _FUNCTION_NAME), _text_of(fields, _FUNCTION_DOMAIN)
         if domain != OWN_DOMAIN:
             raise self._refusal(f"has a function {name!r} of the domain {domain!r}")
-        self._functions.add(name)
+        before = self._nodes
         for number, value in fields:
+            # A function that calls functions could double the graph with each.
             if number == _FUNCTION_NODE:
-                # A function that calls functions could double the graph with each.
                 self._node(_bytes(value), frozenset(), nested=1)
+            elif number == _FUNCTION_DEFAULT:
+                self._attribute(_bytes(value), frozenset(), nested=1)
+        self._functions[name] += self._nodes - before
 
-    def _graph(self, data: memoryview, functions: Collection[str], nested: int) -> None:
+    def _graph(self, data: memoryview, own: Collection[str], nested: int) -> None:
         if nested > _MOST_NESTED:
             raise self._refusal(f"nests graphs more than {_MOST_NESTED} deep")
         outputs = 0
         for number, value in _fields(data):
             if number == _GRAPH_NODE:
-                self._node(_bytes(value), functions, nested)
+                self._node(_bytes(value), own, nested)
             elif number == _GRAPH_INITIALIZER:
                 self._tensor(_bytes(value))
             elif number == _GRAPH_SPARSE:
@@ -128,15 +142,17 @@ class _Walk:
         if not outputs:
             raise self._refusal("has a graph without outputs")
 
-    def _node(self, data: memoryview, functions: Collection[str], nested: int) -> None:
+    def _node(self, data: memoryview, own: Collection[str], nested: int) -> None:
+        """A node; of samrt's domain it may be one of `own`."""
         fields = list(_fields(data))
         operator, domain = _text_of(fields, _NODE_OPERATOR), _text_of(fields, _NODE_DOMAIN)
         name = _text_of(fields, _NODE_NAME)
-        known = (
-            operator in OPERATORS if domain == "" else domain == OWN_DOMAIN and operator in {*functions, PLUGIN_NAME}
-        )
+        known = operator in OPERATORS if domain == "" else domain == OWN_DOMAIN and operator in own
         if not known:
             raise self._refusal(f"has a node {name!r} with the operator {operator!r} of the domain {domain!r}")
+        self._nodes += 1 + (self._functions[operator] if domain == OWN_DOMAIN else 0)
+        if self._nodes > _MOST_NODES:
+            raise self._refusal(f"has more than {_MOST_NODES:,} nodes, with those of its functions")
         outputs = [_text(value) for number, value in fields if number == _NODE_OUTPUT]
         if not any(outputs):
             raise self._refusal(f"has a node {name!r} ({operator}) without an output")
@@ -144,14 +160,14 @@ class _Walk:
             if number == _NODE_INPUT:
                 _text(value)
             elif number == _NODE_ATTRIBUTE:
-                self._attribute(_bytes(value), functions, nested)
+                self._attribute(_bytes(value), own, nested)
 
-    def _attribute(self, data: memoryview, functions: Collection[str], nested: int) -> None:
+    def _attribute(self, data: memoryview, own: Collection[str], nested: int) -> None:
         for number, value in _fields(data):
             if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
                 self._tensor(_bytes(value))
             elif number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
-                self._graph(_bytes(value), functions, nested + 1)
+                self._graph(_bytes(value), own, nested + 1)
             elif number in (_ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES):
                 raise self._refusal("holds sparse tensors")
 
@@ -175,11 +191,17 @@ class _Walk:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field of a message: an integer, or bytes."""
+    """Number and value of each field of a message: bytes where it has a length, else a number."""
     place, end = 0, len(data)
-    while place < end:
+    for count in itertools.count():
+        if place == end:
+            return
+        if count == _MOST_FIELDS:
+            raise _NotOnnxError(f"more than {_MOST_FIELDS:,} fields in one message")
         key, place = _varint(data, place)
         number, kind = key >> 3, key & 7
+        if number == 0 or key > _LARGEST_KEY:
+            raise _NotOnnxError(f"a field of the number {number}")
         if kind == _VARINT:
             value, place = _varint(data, place)
             yield number, value
@@ -190,9 +212,11 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             length = 8 if kind == _FIXED64 else 4
         else:
             raise _NotOnnxError(f"a field of the kind {kind}")
-        if number == 0 or length > end - place:
-            raise _NotOnnxError("a field that reaches past its end" if number else "a field without a number")
-        yield number, data[place : place + length]
+        if length > end - place:
+            raise _NotOnnxError("a field that reaches past its end")
+        content = data[place : place + length]
+        # Not bytes: protobuf skips a text or a message that is given in this form.
+        yield number, content if kind == _BYTES else int.from_bytes(content, "little")
         place += length
 
 

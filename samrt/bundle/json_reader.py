@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,9 +12,52 @@ from samrt.errors import BundleError
 T = TypeVar("T")
 
 
+# What the values of a manifest may be: all that is made of them has room for these.
+_DEEPEST, _LARGEST = 64, 2**63 - 1
+
+
+def parse(text: str | bytes, what: str, remedy: str) -> Any:
+    """The value of a short JSON text.
+
+    Raises:
+        BundleError: it is not JSON, is nested deeper than any manifest, or has a number of more than 64 bits or text
+            that is no Unicode.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{what} is not JSON ({error}); {remedy}") from error
+    level: list[Any] = [data]
+    for _ in range(_DEEPEST):
+        for value in level:
+            if isinstance(value, int) and abs(value) > _LARGEST:
+                raise BundleError(f"{what} has a number of more than 64 bits; {remedy}")
+            if isinstance(value, str) and not _is_text(value):
+                raise BundleError(f"{what} has text that is not Unicode, {value[:80]!r}; {remedy}")
+        level = [inner for value in level for inner in _inside(value)]
+        if not level:
+            return data
+    raise BundleError(f"{what} is nested more than {_DEEPEST} deep; {remedy}")
+
+
+def _inside(value: object) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else []
+
+
+def _is_text(value: str) -> bool:
+    try:
+        # As names of files may be: a byte that is not UTF-8 is half of a surrogate pair.
+        value.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_size(value: object) -> bool:
-    """A positive integer."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    """A positive integer of 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST
 
 
 def is_whole(value: object) -> bool:

@@ -22,7 +22,7 @@ from samrt.bundle.contract import (
     Normalization,
     Tensor,
 )
-from samrt.bundle.json_reader import JsonReader, is_number, is_size, is_whole
+from samrt.bundle.json_reader import JsonReader, is_number, is_size, is_whole, parse
 from samrt.bundle.precisions import PRECISIONS
 from samrt.errors import BundleError
 
@@ -162,22 +162,17 @@ class Manifest:
         return manifest
 
 
-def files_of_any_version(text: bytes) -> list[str]:
-    """The names of a bundle's files, from the manifest of this or any other format version.
+def files_of_any_version(text: bytes) -> dict[str, FileEntry]:
+    """A bundle's files, from the manifest of this or an older format version.
 
     Raises:
         BundleError: the text is not a bundle's manifest.
     """
-    root = _root(text)
-    return [plain_name(name) for name in root.child("files").names()]
+    return {plain_name(name): file_entry(reader) for name, reader in _root(text).children("files")}
 
 
 def _root(text: str | bytes) -> JsonReader:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{MANIFEST_NAME} is not JSON ({error}); export the bundle again") from error
-    root = JsonReader(data, "the manifest", _REMEDY)
+    root = JsonReader(parse(text, MANIFEST_NAME, _REMEDY), "the manifest", _REMEDY)
     if root.value("format", str) != FORMAT:
         raise BundleError(f'{MANIFEST_NAME} is not of a samrt bundle: its "format" is not "{FORMAT}"')
     return root

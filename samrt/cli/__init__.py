@@ -12,6 +12,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from samrt.cli.memory import out_of_memory
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     open_missing()
+    if not sys.warnoptions:
+        # What Pillow finds odd about a picture; an error says what matters.
+        warnings.filterwarnings("ignore", module="PIL")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names need not be valid text, nor fit the terminal's encoding; stderr escapes them the same way.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -92,8 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         settle(sys.stdout)
         if os.environ.get("SAMRT_DEBUG"):
-            tell(traceback.format_exc().rstrip())
-        tell(f"samrt: error: {' '.join(said.splitlines())}")
+            for line in traceback.format_exc().rstrip().split("\n"):
+                tell(line)
+        tell(f"samrt: error: {said}")
         return _ERROR
 
 
@@ -106,8 +111,11 @@ def _said(error: Exception) -> str | None:
         return f"out of memory: {exhausted}; free memory, or use a smaller image or model, or fewer prompts"
     if isinstance(error, SamrtError):
         return in_flags(error.reason)
-    # Nothing that samrt reads or writes itself, so most likely stdout, on a full disk.
-    return str(error) if isinstance(error, OSError) else None
+    if not isinstance(error, OSError):
+        return None
+    # What samrt reads and writes has errors of its own, so one without a file's name is of stdout.
+    said = f"cannot write to stdout: {error.strerror or error}; check the free space where it goes"
+    return said if error.filename is None else str(error)
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:

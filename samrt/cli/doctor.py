@@ -6,6 +6,8 @@ import argparse
 import json
 from dataclasses import asdict
 
+from samrt.cli.streams import show
+
 DESCRIPTION = "Show which parts of samrt work on this machine, and how to fix or install the others."
 
 EPILOG = """\
@@ -38,9 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0 if works else 1
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        print(f"{finding.status:7}  {finding.name:{width}}  {finding.detail}")
+        show(f"{finding.status:7}  {finding.name:{width}}  {finding.detail}")
         if finding.remedy and finding.status != "ok":
-            print(f"{'':7}  {'':{width}}  -> {finding.remedy}")
-    print()
-    print("The runtime works." if works else "The runtime does not work: see the lines marked broken.")
+            show(f"{'':7}  {'':{width}}  -> {finding.remedy}")
+    show()
+    show("The runtime works." if works else "The runtime does not work: see the lines marked broken.")
     return 0 if works else 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from samrt.bundle.default import default_bundle
 from samrt.cli.outputs import output_path
 from samrt.cli.parser import words
+from samrt.cli.streams import show
 from samrt.errors import SamrtError
 
 DESCRIPTION = """\
@@ -130,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         progress.end_line()
     print(terminal_report(evaluation))
-    print(f"wrote {folder}")
+    show(f"wrote {folder}")
     return 0
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from samrt.bundle.default import default_bundle
 from samrt.cli.remedies import in_flags
+from samrt.cli.streams import show
+from samrt.visible import visible
 
 if TYPE_CHECKING:
     from samrt.bundle.contract import Tensor
@@ -62,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for block in _blocks(bundle):
         for line in block:
-            print(line)
+            show(line)
     return 0
 
 
@@ -105,7 +107,7 @@ def _engines(bundle: Bundle) -> Iterator[tuple[EngineSet | BrokenEngineSet, Reas
         if isinstance(engines, BrokenEngineSet):
             yield engines, engines.problem
             continue
-        machine = machine or this_machine()
+        machine = machine or this_machine(run_named=False)
         try:
             for name in engines.manifest.engines:
                 engines.verified(name)
@@ -218,6 +220,8 @@ def _size(number: int) -> str:
 
 
 def _table(rows: list[Row]) -> list[str]:
+    # Here for the columns' widths.
+    rows = [tuple(map(visible, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -8,10 +8,12 @@ import re
 from samrt.errors import BundleError, InputError, OutputError
 
 # Python and numpy raise MemoryError. ONNX Runtime says "bad allocation" or "Failed to allocate memory", torch "can't
-# allocate memory" or "out of memory", OpenCV "Insufficient memory", CUDA CUDA_ERROR_OUT_OF_MEMORY, C++ std::bad_alloc.
+# allocate memory" or "out of memory", OpenCV "Insufficient memory", CUDA CUDA_ERROR_OUT_OF_MEMORY, C++ std::bad_alloc,
+# the loader of libraries "failed to map segment from shared object".
+# A backslash begins the end of a line in the text of samrt's own errors.
 _SAID = re.compile(
-    r"(?P<words>(failed to|unable to|cannot|can't) allocate[^\n;]*"
-    r"|[^\n;:]*(bad[ _]alloc|out[ _]?of[ _]?memory|insufficient memory)[^\n;]*)",
+    r"(?P<words>(failed to|unable to|cannot|can't) allocate[^\n\\;]*"
+    r"|[^\n\\;:]*(bad[ _]alloc|out[ _]?of[ _]?memory|insufficient memory|failed to map segment)[^\n\\;]*)",
     re.IGNORECASE,
 )
 

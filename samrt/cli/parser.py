@@ -6,7 +6,9 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from samrt.visible import visible
 
 # What argparse takes for an option of its own, unless the word is one plain number.
 _NEGATIVE = re.compile(r"-(\.?\d|(inf|infinity|nan)\b)", re.IGNORECASE)
@@ -25,6 +27,10 @@ class Parser(argparse.ArgumentParser):
         for name in (None, "store"):
             self.register("action", name, _Once)
         self.register("action", "accumulate", _Accumulate)
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse's, in one line: the names of files that a shell put there may hold anything."""
+        super().error(visible(message))
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

@@ -125,7 +125,9 @@ def _read_logits(path: Path) -> npt.NDArray[Any]:
         raise InputError(f"cannot read mask logits from {path}: {reason}; check the path and permissions") from error
     except Exception as error:
         # For a damaged header numpy raises anything, from tokenize's errors to TypeError.
-        raise InputError(f"cannot read mask logits from {path}: {error}; save them with numpy.save") from error
+        # Whatever is no array may be a pickle to numpy, which then says how to run it.
+        reason = "it is no array of numbers" if "pickle" in str(error) else str(error)
+        raise InputError(f"cannot read mask logits from {path}: {reason}; save them with numpy.save") from error
     if not isinstance(logits, np.ndarray):
         raise InputError(f"{path} holds several arrays; save one prediction's low_res_masks [1, L, L] with numpy.save")
     return logits

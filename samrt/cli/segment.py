@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,21 +12,20 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from samrt.bundle.default import default_bundle
-from samrt.cli.outputs import STDOUT, output_path, output_path_or_stdout
+from samrt.cli.outputs import STDIN, STDOUT, output_path, output_path_or_stdout, png_path, segment_outputs
 from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, parse_region, read_prompt_arguments
 from samrt.cli.remedies import in_flags
-from samrt.cli.streams import is_closed, tell
+from samrt.cli.streams import is_closed, quiet, show, tell
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from samrt.bundle.contract import Size
     from samrt.cli.prompts import PromptArguments
     from samrt.cli.results import Results
     from samrt.embedding import Region
     from samrt.model import Model
-
-_STDIN = Path("-")
 
 DESCRIPTION = """\
 Predict masks for prompts on an image. Writes the masks drawn over the image (-o), the masks as COCO run lengths
@@ -126,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="return the masks of an ambiguous prompt, three for SAM, instead of one",
     )
     parser.add_argument(
-        "-o", "--output", metavar="OUT.png", type=_png, help="draw the masks over the image and write this file"
+        "-o", "--output", metavar="OUT.png", type=png_path, help="draw the masks over the image and write this file"
     )
     parser.add_argument(
         "--json",
@@ -173,35 +171,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Segment, write the files that were asked for, and say so."""
     arguments.bundle = arguments.bundle or default_bundle()
-    outputs = _outputs(arguments)
+    outputs = segment_outputs(arguments)
     check_prompt_arguments(arguments)
     from samrt import coco
     from samrt.cli.results import MARK
     from samrt.files import check_target
     from samrt.images import read_image
-    from samrt.images.picture import open_picture
     from samrt.model import load
     from samrt.png import PNG_MARK
 
     for path, mark in ((outputs.picture, PNG_MARK), (outputs.json, MARK), (outputs.coco, coco.MARK)):
         if path is not None and path != STDOUT:
             check_target(path, None if arguments.overwrite else mark)
-    image = read_image(_image_source(arguments))
-    for path in arguments.images[1:]:
-        with open_picture(path):  # what is no picture ends here, before hours of work
-            pass
-    prompts = read_prompt_arguments(arguments)
+    image, prompts = _read_inputs(arguments)
     several = len(arguments.images) > 1
     writer = coco.CocoWriter(arguments.category)
-    say = tell if outputs.json == STDOUT else print
+    say = tell if outputs.json == STDOUT else show
     started = time.perf_counter()
     running = {"precision": arguments.precision, "threads": arguments.threads}
     work = _Work(arguments, prompts)
     with load(arguments.bundle, arguments.backend, **running) as model:
         loaded = time.perf_counter()
+        work.check_others(model)
         for path in arguments.images:
             with _naming(path if several else None):
-                image = image if path is arguments.images[0] else read_image(path)
+                if path is not arguments.images[0]:
+                    with quiet():
+                        image = read_image(path)
                 results = work.segment(model, image)
                 rles = [entry["segmentation"] for entry in results.entries]
                 writer.add(path, image.shape[:2], rles, results.scores.ravel().tolist())
@@ -235,15 +231,28 @@ class _Work:
     encoding: float = 0.0
     decoding: float = 0.0
 
-    def segment(self, model: Model, image: npt.NDArray[np.uint8]) -> Results:
-        from samrt.cli.results import Results
+    def check(self, model: Model, size: Size) -> None:
+        """Refuse a region and prompts that do not lie in an image of the size (H, W)."""
         from samrt.embedding import check_region
 
-        clip, multimask, prompts = self.arguments.clip, self.arguments.multimask, self.prompts.keywords
         if self.arguments.region is not None:
-            self.region = check_region(self.arguments.region, image.shape[:2])
+            self.region = check_region(self.arguments.region, size)
+        model.check_prompts(size, **self.prompts.keywords, region=self.region, clip=self.arguments.clip)
+
+    def check_others(self, model: Model) -> None:
+        """Refuse, before hours of work, images after the first that are none or too small for the prompts."""
+        from samrt.images.picture import open_picture
+
+        for path in self.arguments.images[1:]:
+            with _naming(path), quiet(), open_picture(path) as picture:
+                self.check(model, picture.size)
+
+    def segment(self, model: Model, image: npt.NDArray[np.uint8]) -> Results:
+        from samrt.cli.results import Results
+
+        clip, multimask, prompts = self.arguments.clip, self.arguments.multimask, self.prompts.keywords
         # Here rather than after the encoder, which can take a minute.
-        model.check_prompts(image.shape[:2], **prompts, region=self.region, clip=clip)
+        self.check(model, image.shape[:2])
         begun = time.perf_counter()
         embedding = model.encode(image, region=self.region)
         encoded = time.perf_counter()
@@ -256,10 +265,19 @@ class _Work:
         return results
 
 
+def _read_inputs(arguments: argparse.Namespace) -> tuple[npt.NDArray[np.uint8], PromptArguments]:
+    """The first image, and the prompts."""
+    from samrt.images import read_image
+
+    source = _image_source(arguments)
+    with quiet():
+        return read_image(source), read_prompt_arguments(arguments)
+
+
 def _image_source(arguments: argparse.Namespace) -> Path | IO[bytes]:
     """The first image."""
     image: Path = arguments.images[0]
-    if image != _STDIN:
+    if image != STDIN:
         return image
     if is_closed(sys.stdin) or sys.stdin.isatty():
         arguments.refuse("- is an image from stdin, and nothing is piped there; a file of that name is ./-")
@@ -284,59 +302,3 @@ def _tell_results(results: Results, say: Callable[[str], None], image: str) -> N
         tell(warning)
     for line in results.lines():
         say(f"{image}{line}")
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """Where to write what; None is nowhere, and the JSON may go to `STDOUT`."""
-
-    picture: Path | None
-    json: Path | str | None
-    coco: Path | None
-
-
-def _outputs(arguments: argparse.Namespace) -> _Outputs:
-    """The outputs; refuses to write over what is read, and several images into what holds one."""
-    images: list[Path] = arguments.images
-    picture: Path | None = arguments.output
-    if len(images) > 1 and (arguments.coco is None or picture or arguments.json):
-        arguments.refuse(
-            f"{len(images)} images: their masks go into one data set, --coco OUT.json; -o and --json are of one image"
-        )
-    if images[0] == _STDIN and arguments.coco is not None:
-        arguments.refuse("an image from stdin has no name, and the data set of --coco names its images; name a file")
-    known: set[Path] = set()
-    for image in images:
-        if _real(image) in known:
-            arguments.refuse(f"{image} is given twice; name each image once")
-        known.add(_real(image))
-    if picture is None and arguments.json is None and arguments.coco is None:
-        picture = Path(f"{'stdin' if images[0] == _STDIN else images[0].stem}_masks.png")
-    if arguments.category != "object" and arguments.coco is None:
-        arguments.refuse("--category is of the data set of --coco; give both")
-    written = [path for path in (picture, arguments.json, arguments.coco) if isinstance(path, Path)]
-    read = [path for path in (*images, arguments.mask) if path is not None]
-    bundle = _real(arguments.bundle)
-    for path in written:
-        if any(_real(path) == _real(other) for other in read):
-            arguments.refuse(f"{path} is an input and would be written over; choose another name for the output")
-        if bundle in (_real(path), *_real(path).parents):
-            arguments.refuse(f"{path} is the bundle or lies in it; choose another name for the output")
-    if arguments.json == STDOUT and is_closed(sys.stdout):
-        arguments.refuse("stdout is closed, and --json - writes to it; name a file")
-    for index, path in enumerate(written):
-        if any(_real(path) == _real(other) for other in written[:index]):
-            arguments.refuse(f"two outputs cannot both be {path}; choose two names")
-    return _Outputs(picture, arguments.json, arguments.coco)
-
-
-def _real(path: Path) -> Path:
-    # Unlike Path.resolve, answers for links in a circle too.
-    return Path(os.path.realpath(path))
-
-
-def _png(text: str) -> Path:
-    path = output_path(text)
-    if path.suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(f"the picture is a PNG: name it {path.stem or 'masks'}.png, not {text!r}")
-    return path

@@ -6,7 +6,10 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import TextIO
+
+from samrt.visible import visible
 
 
 def open_missing() -> None:
@@ -29,10 +32,15 @@ def is_closed(stream: TextIO) -> bool:
     return getattr(stream, "name", None) == os.devnull
 
 
+def show(text: str = "") -> None:
+    """Write a line to stdout."""
+    print(visible(text))
+
+
 def tell(text: str) -> None:
     """Write a line to stderr. What cannot be told must not stop the work, nor change the exit status."""
     try:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{visible(text)}\n")
         sys.stderr.flush()
     except OSError:
         discard(sys.stderr)
@@ -44,6 +52,25 @@ def settle(stream: TextIO) -> None:
         stream.flush()
     except OSError:
         discard(stream)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep off stderr what C libraries print there of a picture (libtiff, libpng): the error has what matters.
+
+    Python's own stderr goes nowhere too, so nothing is to be told in the block.
+    """
+    if os.environ.get("SAMRT_DEBUG"):
+        yield
+        return
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def discard(stream: TextIO) -> None:

@@ -8,6 +8,7 @@ from typing import TextIO
 from samrt.cli.remedies import in_flags
 from samrt.cli.streams import discard
 from samrt.errors import Reason
+from samrt.visible import visible
 
 # Seconds between lines of a count where they stay, in a log; and on a terminal.
 _PAUSE, _TERMINAL_PAUSE = 10.0, 0.1
@@ -35,7 +36,7 @@ class Terminal:
         """Show a line that stays, with the seconds since the beginning; of a reason, its remedy in flags."""
         self.end_line()
         text = in_flags(line) if isinstance(line, Reason) else line
-        self._write(f"[{time.monotonic() - self._began:6.1f} s] {text}\n")
+        self._write(f"[{time.monotonic() - self._began:6.1f} s] {visible(text)}\n")
 
     def step(self, what: str, done: int, total: int) -> None:
         """Show a count and the time that is left, unless the last one was shown a moment ago."""
@@ -51,7 +52,7 @@ class Terminal:
         if done < total and now - self._shown < (_TERMINAL_PAUSE if self._terminal else _PAUSE):
             return
         self._shown = now
-        line = f"{what}: {done} of {total}{self._left(done, total, now)}"
+        line = visible(f"{what}: {done} of {total}{self._left(done, total, now)}")
         if self._terminal:
             # Clears what a longer line before left on the right.
             self._write(f"\r{line}\x1b[K")

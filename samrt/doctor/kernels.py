@@ -24,18 +24,26 @@ if TYPE_CHECKING:
 
 
 def examine_kernels(gpus: Sequence[Gpu]) -> list[Finding]:
-    """One line for each of the two libraries. They are loaded, and no GPU is touched."""
+    """One line for each of the two libraries. The installed ones are loaded, and no GPU is touched.
+
+    One that a variable names is not: loading runs its code, and whoever looks into an installation may be looking for
+    where that variable comes from.
+    """
     return [_examine("kernels", gpus), _examine("plugin", gpus)]
 
 
 def _examine(what: Literal["kernels", "plugin"], gpus: Sequence[Gpu]) -> Finding:
     name = {"kernels": "CUDA kernels", "plugin": "TensorRT plugin"}[what]
+    variable = KERNELS_VARIABLE if what == "kernels" else PLUGIN_VARIABLE
+    named = bool(os.environ.get(variable))
     try:
         path = find_kernels_library() if what == "kernels" else find_plugin_library()
     except BackendError as error:
-        if os.environ.get(KERNELS_VARIABLE if what == "kernels" else PLUGIN_VARIABLE):
+        if named:
             return Finding(name, "broken", str(error))
         return Finding(name, "missing", *why_absent(what))
+    if named:
+        return Finding(name, "ok", f"{path}, which {variable} names; not loaded here, so its version is not known")
     return _loaded(name, what, path, gpus)
 
 
@@ -47,7 +55,7 @@ def _loaded(name: str, what: Literal["kernels", "plugin"], path: Path, gpus: Seq
     detail = f"version {kernels.version}, for {', '.join(kernels.architectures)}, {path}"
     strangers = [gpu for gpu in gpus if not kernels.runs_on(gpu.compute_capability)]
     if what == "plugin" and not kernels.is_plugin:
-        return Finding(name, "broken", f"{path} holds kernels and no plugin; correct or unset {PLUGIN_VARIABLE}")
+        return Finding(name, "broken", f"{path} holds kernels and no plugin; install samrt again")
     if what == "plugin" and not path.with_name(NAME_LIBRARY).is_file():
         lacking = f"{detail}; {NAME_LIBRARY} is missing beside it, so TensorRT-RTX cannot build with it"
         return Finding(name, "broken", lacking, "copy both libraries, or install samrt again")

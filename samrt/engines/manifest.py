@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from samrt.bundle.contract import ROLES, Graph, Tensor
-from samrt.bundle.json_reader import JsonReader, is_size
+from samrt.bundle.json_reader import JsonReader, is_size, parse
 from samrt.bundle.manifest import FileEntry, file_entry, plain_name, read_graph
 from samrt.bundle.precisions import PRECISIONS
 from samrt.engines.flavours import FLAVOURS
@@ -82,11 +82,7 @@ class EngineManifest:
         Raises:
             BundleError: the text is not of this kind or version, lacks a key, or contradicts itself.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{ENGINE_MANIFEST_NAME} is not JSON ({error}); {_REMEDY}") from error
-        root = JsonReader(data, ENGINE_MANIFEST_NAME, _REMEDY)
+        root = JsonReader(parse(text, ENGINE_MANIFEST_NAME, _REMEDY), ENGINE_MANIFEST_NAME, _REMEDY)
         if root.value("format", str) != FORMAT or root.value("format_version", int) != FORMAT_VERSION:
             raise BundleError(f"{ENGINE_MANIFEST_NAME} is not of the format that this samrt writes; {_REMEDY}")
         verification = root.raw("verification")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from samrt.bundle.default import is_default
@@ -15,6 +16,7 @@ from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, find_plug
 from samrt.engines.rtx_plugins import why_untried
 from samrt.engines.sets import BrokenEngineSet, EngineSet, find_engine_sets
 from samrt.errors import BackendError, InputError, Reason, Remedy
+from samrt.kernels.library import PLUGIN_VARIABLE
 
 BACKENDS = ("onnxruntime", *FLAVOURS)
 
@@ -87,7 +89,7 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0, precision: st
         )
     skipped: list[Reason] = []
     if backend != "onnxruntime":
-        found = find_engine_sets(bundle.path)
+        found = find_engine_sets(bundle.folder)
         whole = [each for each in found if isinstance(each, EngineSet) and backend in ("auto", each.manifest.backend)]
         # Looking for a GPU takes a moment, so only where there is an engine to run on it.
         if whole:
@@ -151,8 +153,11 @@ def _no_engines(bundle: Bundle, backend: str, precision: str | None, skipped: li
     return BackendError(f"{bundle.path} holds no engines of {backend}", Remedy(f"build them with {names}", with_))
 
 
-def this_machine(device: int = 0) -> Machine:
-    """What this machine has; `device` is the GPU's index. Where there is a GPU, TensorRT is imported."""
+def this_machine(device: int = 0, *, run_named: bool = True) -> Machine:
+    """What this machine has; `device` is the GPU's index. Where there is a GPU, TensorRT is imported.
+
+    Where a variable names the plugin, it is loaded, which runs its code, with `run_named` only.
+    """
     gpu = next((gpu for gpu in find_gpus() if gpu.index == device), None)
     versions, problems = installed_flavours(), {}
     # The package's own word counts, as its metadata may say it in another form; without a GPU it does not matter.
@@ -162,6 +167,11 @@ def this_machine(device: int = 0) -> Machine:
         except BackendError as error:
             problems[name] = error.reason
     if gpu and versions.keys() - problems.keys():
+        if not run_named and os.environ.get(PLUGIN_VARIABLE):
+            problems["plugin"] = Reason(
+                f"not known, because the plugin that {PLUGIN_VARIABLE} names is not loaded here"
+            )
+            return Machine(platform_name(), gpu, versions, problems)
         try:
             kernels = find_plugin()
         except BackendError as error:

@@ -81,18 +81,21 @@ def is_engines_folder(path: Path) -> bool:
     return all(_is_own(folder) for folder in path.iterdir())
 
 
-def check_replaceable_set(folder: Path) -> None:
+def check_replaceable_set(folder: Path, shown: Path | None = None) -> None:
     """Find out whether a set may take the place of a folder: nothing is there, or a set and nothing else.
+
+    In errors the folder is called `shown`.
 
     Raises:
         OutputError: something else is there, or it cannot be read.
     """
+    shown = shown or folder
     try:
         if not folder.exists() or _is_own(folder):
             return
     except OSError as error:
-        raise OutputError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
-    raise OutputError(f"{folder} holds other things than engines, and would be replaced; move them elsewhere")
+        raise OutputError(f"cannot read the folder {shown}: {error.strerror}; check its permissions") from error
+    raise OutputError(f"{shown} holds other things than engines, and would be replaced; move them elsewhere")
 
 
 def remove_leftovers(bundle: Path) -> None:

@@ -17,6 +17,9 @@ from samrt.rle import decode
 _REMEDY = "download the annotations again"
 # pycocotools holds coordinates in 32 bits, five times as fine, and crashes beyond: far from any picture.
 _FARTHEST = 2**20
+# It keeps some 80 bytes for each pixel that an outline passes, and crashes where it gets none. No outline of a picture
+# of 2^28 pixels that winds less than through every 64th of them is longer.
+_LONGEST = 2**22
 
 
 class UnusableAnnotationError(InputError):
@@ -102,5 +105,16 @@ def _draw_polygons(polygons: list[Any], size: Size, what: str) -> Mask:
     areas = [[float(n) for n in polygon] for polygon in polygons if len(polygon) >= 6]
     if not areas:
         return np.zeros(size, np.bool_)
+    length = sum(map(_length, areas))
+    if length > _LONGEST:
+        raise UnusableAnnotationError(
+            f"{what} has outlines of {length:,.0f} pixels, and samrt draws {_LONGEST:,} at most; {_REMEDY}"
+        )
     mask: Mask = pycocotools.decode(pycocotools.merge(pycocotools.frPyObjects(areas, *size))).astype(np.bool_)
     return mask
+
+
+def _length(polygon: list[float]) -> float:
+    """Of the closed outline, as pycocotools walks it: an edge takes the longer of its two sides."""
+    points = np.array(polygon).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, -1, axis=0)).max(axis=1).sum())

@@ -73,6 +73,9 @@ def open_data_sets(
     else:
         raise InputError(f"there is no data set at {data}; name a folder with an {INDEX}, or a COCO JSON file")
     for each in found:
+        if each.name in (".", ".."):
+            # Its results would lie in the folder of this name.
+            raise InputError(f"{each.index} gives its data set the name {each.name!r}; rename the file")
         if not each.items:
             raise InputError(f"{each.index} lists no images; there is nothing to evaluate")
         twice = _repeated(item.name for item in each.items)

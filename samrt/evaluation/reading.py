@@ -19,9 +19,6 @@ from samrt.images.orientation import turned
 from samrt.images.picture import Picture, open_picture
 
 _ID_KINDS = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")
-# An id that is off by one is another instance: formats that may have been written with losses are not read.
-_LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
-_LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
 def read_json(path: Path, remedy: str) -> JsonReader:
@@ -45,11 +42,13 @@ def read_json(path: Path, remedy: str) -> JsonReader:
 
 @contextmanager
 def as_input_errors() -> Iterator[None]:
-    """`JsonReader` knows bundles' errors; a data set is input."""
+    """`JsonReader` knows bundles' errors; a data set is input. JSON may be nested to any depth."""
     try:
         yield
     except BundleError as error:
         raise InputError(error.facts, error.remedy) from error
+    except RecursionError as error:
+        raise InputError("the data set's JSON is nested deeper than any annotation; make it anew") from error
 
 
 @dataclass(frozen=True)
@@ -129,10 +128,9 @@ def _as_seen(picture: Picture) -> NDArray[Any]:
 
 
 def _check_lossless(path: Path, picture: Picture) -> None:
-    form = str(picture.image.format)
-    if form == "TIFF" and picture.image.info.get("compression") in _LOSSY_TIFF:
-        form = "JPEG or WebP in a TIFF"
-    if form not in _LOSSLESS:
+    # An id that is off by one is another instance.
+    if not picture.lossless:
+        form = "JPEG or WebP in a TIFF" if picture.image.format == "TIFF" else picture.image.format
         raise InputError(
             f"{path} is a {form} file, which does not keep ids as they were, or may not; make the map anew, as a PNG"
         )

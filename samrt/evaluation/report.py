@@ -8,6 +8,7 @@ from urllib.parse import quote
 from samrt.evaluation.difference import LEAST_IMAGES
 from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
 from samrt.evaluation.summary import Row, Score
+from samrt.visible import visible
 
 _HEADINGS = ("data set", "prompt", "instances", "mIoU", "boundary", "confident", "oracle", "r", "baselines")
 _COMPARED = ("data set", "prompt", "mIoU", "other", "difference", "95 % interval", "boundary difference", "interval")
@@ -74,7 +75,7 @@ def markdown_report(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str
     """The text of results.md; `pictures` are file names beside it."""
     parts = [
         REPORT_MARK.decode(),
-        f"# Evaluation of {evaluation.model.family} {evaluation.model.variant}",
+        visible(f"# Evaluation of {evaluation.model.family} {evaluation.model.variant}"),
         _model(evaluation.model),
         "\n".join(f"- {_data_set(each)}" for each in evaluation.data_sets),
         scores_table(evaluation.rows),
@@ -91,7 +92,7 @@ def markdown_report(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str
     if pictures:
         parts += [
             "## Best, median and worst masks",
-            "\n\n".join(f"![{name}]({quote(name, errors='surrogateescape')})" for name in pictures),
+            "\n\n".join(f"![{visible(name)}]({quote(name, errors='surrogateescape')})" for name in pictures),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -112,12 +113,12 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _model(model: ModelDescription) -> str:
-    return f"{model.bundle}: {model.family} {model.variant} at {model.image_size}, {model.backend}"
+    return visible(f"{model.bundle}: {model.family} {model.variant} at {model.image_size}, {model.backend}")
 
 
 def _data_set(each: DataSetSummary) -> str:
     left_out = describe_left_out(each)
-    return (
+    return visible(
         f"{each.name}: {each.images} images, {each.instances} instances of {each.median_area:g} pixels (median); "
         f"the disc has a radius of {each.disc_radius:.1f} pixels" + (f"; left out: {left_out}" if left_out else "")
     )
@@ -147,7 +148,7 @@ def _signed(value: float) -> str:
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     # A bar in a name would begin a cell of its own.
-    lines = [list(headings), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [list(headings), *([visible(cell).replace("|", "\\|") for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(

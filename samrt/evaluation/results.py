@@ -143,9 +143,9 @@ def _backend(choice: Choice) -> str:
 def _names(results: Mapping[str, Any]) -> list[str]:
     """The data sets in the content of a results.json."""
     data_sets = results.get("data_sets")
-    return (
-        [str(each.get("name")) for each in data_sets if isinstance(each, dict)] if isinstance(data_sets, list) else []
-    )
+    entries = data_sets if isinstance(data_sets, list) else []
+    names = [each.get("name") for each in entries if isinstance(each, dict)]
+    return [name if isinstance(name, str) else "a data set without a name" for name in names]
 
 
 def _rounded(value: Any) -> Any:

@@ -17,6 +17,7 @@ from samrt.evaluation.truths import DataSet, Item, Mask, Truth
 from samrt.images import read_image
 from samrt.overlay import Marks, Picture, draw_overlay
 from samrt.rle import bounding_box, decode
+from samrt.visible import visible
 
 COLUMNS = 4
 _SIDE, _GAP, _TITLE, _HEADING, _CAPTION = 280, 10, 40, 26, 36
@@ -71,7 +72,7 @@ def draw_sheet(data_set: DataSet, prompt: str, rows: dict[str, list[Shown]], tit
     width = max(columns, 2) * (_SIDE + _GAP) + _GAP
     sheet = Image.new("RGB", (width, _TITLE + len(rows) * row_height + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, _GAP), title, font=ImageFont.load_default(18), fill=_TEXT)
+    draw.text((_GAP, _GAP), visible(title), font=ImageFont.load_default(18), fill=_TEXT)
     for index, (heading, shown) in enumerate(rows.items()):
         top = _TITLE + index * row_height
         draw.text((_GAP, top + 4), heading, font=ImageFont.load_default(15), fill=_TEXT)
@@ -84,7 +85,7 @@ def draw_sheet(data_set: DataSet, prompt: str, rows: dict[str, list[Shown]], tit
             score = each.instance["prompts"][prompt]
             lines = [
                 f"IoU {each.iou:.3f}  predicted {score['predicted'][score['answer']]:.3f}",
-                _shortened(str(each.instance["name"]), 44),
+                _shortened(visible(str(each.instance["name"])), 44),
             ]
             for number, line in enumerate(lines):
                 draw.text(

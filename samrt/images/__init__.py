@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from samrt.errors import InputError
 from samrt.images.kinds import check_unit, rgb_into, unit_to_uint8
 from samrt.images.orientation import Box, as_stored, stored_box
-from samrt.images.picture import Picture, given, open_picture, reporting
+from samrt.images.picture import PIL_IMAGE, Picture, given, open_picture, reporting
 from samrt.images.sources import FileSource, is_file_source
 
 ImageSource = FileSource | PIL.Image.Image | NDArray[Any]
@@ -65,9 +65,8 @@ def read_part(
         with reporting("the image array"):
             return _from_array(image[y0:y1, x0:x1], image_format), size, box
     if isinstance(source, PIL.Image.Image):
-        picture = given(source)
-        with reporting(picture.name):
-            return _from_picture(picture, choose)
+        with reporting(PIL_IMAGE):
+            return _from_picture(given(source), choose)
     if is_file_source(source):
         with open_picture(source) as picture:
             return _from_picture(picture, choose)
@@ -122,7 +121,7 @@ def _from_array(image: NDArray[Any], image_format: str) -> NDArray[np.uint8]:
     # Alpha is not looked at.
     image = image[:, :, 2::-1] if image_format in ("BGR", "BGRA") and image.shape[2] > 1 else image[:, :, :3]
     if image.dtype != np.uint8:
-        check_unit("this one", float(image.min()), float(image.max()))
+        check_unit("the array", float(image.min()), float(image.max()))
         result = np.empty((*image.shape[:2], 3), np.uint8)
         rows = max(1, 2**22 // image.shape[1])
         for top in range(0, len(image), rows):

@@ -15,8 +15,8 @@ from samrt.images.sources import FileSource
 _HALF = 128
 # Lossy formats and smooth edges blur what was black and white, but only where the two meet: within so many pixels.
 _MEET = 8
-# Between these, a level is neither dark nor bright. In a picture of few levels, which is drawn and not compressed with
-# losses, no level but 0 is dark.
+# Between these, a level is neither dark nor bright. In a picture of few levels in a format without losses, such as a
+# map of the objects 1 and 2, no level but 0 is dark.
 _DARK, _BRIGHT, _FEW = 80, 176, 8
 # The share of the painted pixels that may be in doubt.
 _DOUBT = 0.05
@@ -33,11 +33,11 @@ def read_painted(source: FileSource) -> NDArray[np.bool_]:
     """
     with open_picture(source) as picture:
         levels = _levels(picture)
-        name = picture.name
+        name, lossless = picture.name, picture.lossless
     present = np.flatnonzero(np.bincount(levels.reshape(-1), minlength=256))
     if len(present[present > 0]) <= 1:
         return levels > 0
-    dark = _DARK if len(present) > _FEW else 1
+    dark = 1 if lossless and len(present) <= _FEW else _DARK
     near = np.ones((2 * _MEET + 1, 2 * _MEET + 1), np.uint8)
     between = [cv2.dilate(clear.view(np.uint8), near) != 0 for clear in (levels < dark, levels >= _BRIGHT)]
     doubts = (levels >= dark) & (levels < _BRIGHT) & ~(between[0] & between[1])

@@ -26,9 +26,9 @@ from PIL import (  # noqa: F401  each registers its format
 )
 
 from samrt.errors import InputError
-from samrt.images.complete import complete_jpeg
+from samrt.images.complete import complete_jpeg, lacks_rows, lacks_tiles
 from samrt.images.foreign import what_it_is
-from samrt.images.metadata import bare_avif, bare_jpeg, bare_png
+from samrt.images.metadata import bare_avif, bare_jpeg, bare_png, bits_of_jpeg2000
 from samrt.images.orientation import orientation_of, seen_size
 from samrt.images.sources import FileSource, name_of, open_source, unreadable
 
@@ -48,7 +48,7 @@ FORMATS = {
     "BMP": "Also of 5 or 6 bits per channel.",
     "GIF": "Of an animated one, the first frame.",
     "JPEG2000": "Needs a Pillow that was built with OpenJPEG, as its wheels are.",
-    "PPM": "PBM, PGM, PPM and PFM.",
+    "PPM": "PBM, PGM, PPM, and PFM of grey.",
 }
 
 # The number of pixels of a square with the side 2^14: the 200 megapixels of cameras fit, and JPEG's largest square not.
@@ -57,9 +57,12 @@ MAX_PIXELS = 2**28
 # large too are measured by that.
 _MOST_PER_BYTE, _LARGE = 10_000, 2**24
 
+# The formats that keep pixels as they were, and what of TIFF does not. Others may have been written with losses.
+_LOSSLESS, _LOSSY_TIFF = ("PNG", "TIFF", "BMP", "GIF", "PPM"), ("jpeg", "tiff_jpeg", "webp")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 # What Pillow's plugins raise while they read what comes before or after the pixels.
 _ODD = (SyntaxError, IndexError, TypeError, KeyError, EOFError, ValueError, AssertionError, struct.error, zlib.error)
+PIL_IMAGE = "the PIL image"  # what errors call a caller's
 # Python's filters of warnings are one list for all threads.
 _FILTERS = threading.Lock()
 
@@ -72,8 +75,10 @@ class Picture:
         name: what errors call it.
         image: as Pillow opened it, or as the caller gave it; decoded after `load`.
         kind: Pillow's mode; with ";16" where the file has 16 bits per channel, of which Pillow keeps the high 8.
-        file: the file; None for a PIL image of the caller that is decoded, or that is not at its first frame.
+        file: the file, or what it holds; None for a PIL image of the caller that is decoded, or that is not at its
+            first frame.
         as_it_is: no orientation is applied, as for a PIL image of the caller.
+        decoded: `load` was called.
     """
 
     name: str
@@ -81,6 +86,7 @@ class Picture:
     kind: str
     file: IO[bytes] | None = None
     as_it_is: bool = False
+    decoded: bool = False
 
     @property
     def orientation(self) -> int:
@@ -96,8 +102,24 @@ class Picture:
         """(H, W) as the picture is to be seen."""
         return seen_size(self.image, self.orientation)
 
+    @property
+    def lossless(self) -> bool:
+        """Whether its format keeps pixels as they were."""
+        return self.image.format in _LOSSLESS and self.image.info.get("compression") not in _LOSSY_TIFF
+
     def load(self) -> PIL.Image.Image:
         """Decode it, once. Errors are those of Pillow; `reporting` translates them."""
+        if self.decoded:
+            return self.image
+        self._load()
+        self.decoded = True
+        if self.file is not None and self.image.format == "PNG":
+            self.file.seek(0)
+            if lacks_rows(self.image, self.file.read()):
+                raise EOFError("its pixel data end before the last row")
+        return self.image
+
+    def _load(self) -> None:
         try:
             _decode(self.image)
         except Warning:
@@ -119,7 +141,6 @@ class Picture:
             if whole is None:
                 raise
             self.image = whole
-        return self.image
 
 
 @contextmanager
@@ -138,13 +159,25 @@ def open_picture(source: FileSource) -> Iterator[Picture]:
                 image = _identify(file, name)
         with image:
             _check_size(name, image, file)
-            yield Picture(name, image, _kind(image), file)
+            yield Picture(name, image, _kind(image, file), file)
 
 
 def given(image: PIL.Image.Image) -> Picture:
-    """A caller's PIL image."""
-    file = getattr(image, "fp", None) if getattr(image, "tile", None) and image.tell() == 0 else None
-    return Picture("the PIL image", image, _kind(image), file, as_it_is=True)
+    """A caller's PIL image.
+
+    Raises:
+        InputError: its file was closed before it was decoded.
+    """
+    undecoded, file, content = getattr(image, "tile", None), getattr(image, "fp", None), None
+    if undecoded and (file is None or getattr(file, "closed", False)):
+        raise InputError(f"{PIL_IMAGE} was not decoded before its file was closed; call its load() first")
+    if undecoded and file is not None and image.tell() == 0:
+        # Its content, because Pillow closes a file that it opened itself as soon as it is decoded.
+        place = file.tell()
+        file.seek(0)
+        content = io.BytesIO(file.read())
+        file.seek(place)
+    return Picture(PIL_IMAGE, image, _kind(image, content), content, as_it_is=True)
 
 
 @contextmanager
@@ -215,6 +248,8 @@ def _identify(file: IO[bytes], name: str) -> PIL.Image.Image:
 
 def _decode(image: PIL.Image.Image) -> None:
     tags = getattr(image, "tag_v2", None)
+    if lacks_tiles(image):
+        raise EOFError("strips or tiles of it are missing")
     if tags is not None and getattr(image, "tile", None):
         # With its own memory, a TIFF is not held against Pillow's limit.
         image.im = PIL.Image.new(image.mode, (tags[256], tags[257])).im
@@ -273,8 +308,11 @@ def _check_size(name: str, image: PIL.Image.Image, file: IO[bytes]) -> None:
         )
 
 
-def _kind(image: PIL.Image.Image) -> str:
-    """The mode, with ";16" where Pillow's decoder says that it will keep the high 8 of 16 bits."""
+def _kind(image: PIL.Image.Image, file: IO[bytes] | None) -> str:
+    """The mode, with ";16" where Pillow's decoder will keep the high 8 of 16 bits."""
+    if image.format == "JPEG2000" and file is not None and not image.mode.startswith("I"):
+        file.seek(0)
+        return f"{image.mode};16" if bits_of_jpeg2000(file.read()) == 16 else image.mode
     for tile in getattr(image, "tile", ()):
         arguments = tile[3]
         raw = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
@@ -306,6 +344,6 @@ def _undecodable(name: str, error: Exception) -> InputError:
             f"this Pillow was built without what {name} needs ({text}); pip install --force-reinstall pillow, or "
             "convert the image to PNG or JPEG"
         )
-    if "truncated" in text.lower() or isinstance(error, EOFError):
+    if isinstance(error, EOFError) or any(words in text.lower() for words in ("truncated", "not enough image data")):
         return InputError(f"{name} is truncated: pixels are missing at its end ({text}); copy or save it again")
     return InputError(f"{name} cannot be decoded ({text}); open it in a viewer and save it again")

@@ -13,6 +13,7 @@ import pytest
 from contracts import geometry
 from toy_bundle import MIX, rewrite_manifest, toy_encoder
 
+from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.backends.session import Engine, Session, open_session
 from samrt.bundle.contract import Tensor
 from samrt.bundle.folder import open_bundle
@@ -69,8 +70,43 @@ def test_failing_run(toy_bundle: Path, inputs: dict[str, Any]) -> None:
 def test_file_that_is_no_graph(own_bundle: Path) -> None:
     (own_bundle / "decoder.onnx").write_bytes(b"not a graph")
     rewrite_manifest(own_bundle)
+    with pytest.raises(BundleError, match=r"decoder.onnx is not an ONNX graph.*export the checkpoint again"):
+        open_onnxruntime(own_bundle)
+
+
+def test_graph_that_onnx_runtime_refuses(own_bundle: Path) -> None:
+    model = onnx.load(str(own_bundle / "decoder.onnx"))
+    model.graph.node[0].input[0] = "absent"
+    onnx.save_model(model, str(own_bundle / "decoder.onnx"))
+    rewrite_manifest(own_bundle)
     with pytest.raises(BackendError, match=r"cannot load .*decoder.onnx.*export the checkpoint again"):
         open_onnxruntime(own_bundle)
+
+
+def test_input_whose_name_is_no_text(own_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    graph = own_bundle / "encoder.onnx"
+    assert graph.read_bytes().count(b"image") > 1
+    graph.write_bytes(graph.read_bytes().replace(b"\x05image", b"\x05imag\xff"))
+    with pytest.raises(BackendError, match="input or an output whose name is not UTF-8"):
+        OnnxRuntimeEngine(graph)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_refused_graph_prints_nothing(own_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    graph = own_bundle / "encoder.onnx"
+    model = onnx.load(str(graph), load_external_data=False)
+    model.graph.node[0].attribute.add(name="\x7f\x7f", type=onnx.AttributeProto.INT)
+    graph.write_bytes(model.SerializeToString().replace(b"\x7f\x7f", b"\xff\xfe"))
+    with pytest.raises(BackendError, match="cannot load"):
+        OnnxRuntimeEngine(graph)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bundle_opened_by_a_relative_path(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(toy_bundle.parent)
+    bundle = open_bundle(toy_bundle.name)
+    monkeypatch.chdir("/")
+    open_session(bundle, "onnxruntime").close()
 
 
 def test_onnx_runtime_that_is_not_installed(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

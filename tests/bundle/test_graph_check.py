@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from toy_bundle import rewrite_manifest
 
 import samrt
+from samrt.backends.onnxruntime import OnnxRuntimeEngine
 from samrt.bundle.folder import open_bundle
-from samrt.bundle.graph_check import OPERATORS, check_graph
+from samrt.bundle.graph_check import OPERATORS, PLUGIN_NAME, check_graph
 from samrt.errors import BundleError
 
 pytest_plugins = ("toy_fixtures",)
@@ -55,7 +56,16 @@ def _loop() -> onnx.NodeProto:
     return helper.make_node("Loop", ["", "", "x"], ["y"], body=_body(_RELU))
 
 
-_F = helper.make_node("f", ["x"], ["y"], domain="samrt")
+def _with_default(function: onnx.FunctionProto, attribute: onnx.AttributeProto) -> onnx.FunctionProto:
+    function.attribute_proto.append(attribute)
+    return function
+
+
+def _own(name: str) -> onnx.NodeProto:
+    return helper.make_node(name, ["x"], ["y"], domain="samrt")
+
+
+_F = _own("f")
 _REFUSED = {
     "a loop": (helper.make_model(_graph(_loop())), "operator 'Loop'"),
     "a loop in a scan": (
@@ -72,6 +82,21 @@ _REFUSED = {
     "deep nests": (helper.make_model(_graph(_nested(2))), "more than 3 deep"),
     "a function of another domain": (_with_functions(_graph(_RELU), _function("x", _RELU)), "function 'f' of the"),
     "a function that calls one": (_with_functions(_graph(_F), _function("samrt", _F)), "operator 'f'"),
+    "a function of the plugin's name that calls it": (
+        _with_functions(_graph(_own(PLUGIN_NAME)), _function("samrt", _own(PLUGIN_NAME))),
+        "operator 'SamrtRelPosAttention'",
+    ),
+    "a long function that is often called": (
+        _with_functions(_graph(*[_F] * 400), _function("samrt", *[_RELU] * 400)),
+        "more than 100,000 nodes",
+    ),
+    "other weights in a function's default": (
+        _with_functions(
+            _graph(_F),
+            _with_default(_function("samrt", _RELU), helper.make_attribute("value", _weights_from("hidden.bin"))),
+        ),
+        "hidden.bin",
+    ),
     "no output of a node": (helper.make_model(_graph(helper.make_node("ReduceSum", ["x"], []))), "without an output"),
     "an unnamed output": (helper.make_model(_graph(helper.make_node("Relu", ["x"], [""]))), "without an output"),
     "no output": (helper.make_model(_graph(_RELU, outputs=[])), "graph without outputs"),
@@ -129,7 +154,7 @@ def test_all_known_operators_exist() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("graph.onnx", b"", "is empty"),
+        ("graph.onnx", b"", "0 graphs in it"),
         ("graph.onnx", b"<html>not found</html>", "not an ONNX graph"),
         ("graph.onnx", b"\x08\x0a", "0 graphs in it"),
         ("graph.onnx", b"\x0f", "a field of the kind 7"),
@@ -143,6 +168,47 @@ def test_no_graph(name: str, content: bytes, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BundleError, match=text):
         check_graph(tmp_path / name, [])
+
+
+def _message(number: int, content: bytes) -> bytes:
+    """A field of a number below 16, with less than 128 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+_LOCATION = b"\x0a\x08location\x12\x0ahidden.bin"
+_DISGUISED = {
+    # The key of `external_data` with bit 32 set, which protobuf drops.
+    "a field of the number 536870925": b"\xea\x80\x80\x80\x10" + bytes([len(_LOCATION)]) + _LOCATION,
+    # The entry's key again, as a fixed number of 64 bits, which protobuf skips.
+    "a number in the place of a message": _message(13, _LOCATION + b"\x09checksum"),
+}
+
+
+@pytest.mark.parametrize("text", _DISGUISED)
+def test_what_protobuf_reads_otherwise_is_no_graph(text: str, tmp_path: Path) -> None:
+    tensor = _weights_from("hidden.bin")
+    tensor.ClearField("external_data")
+    graph = _graph(helper.make_node("Add", ["x", "w"], ["y"])).SerializeToString()
+    graph += _message(5, tensor.SerializeToString() + _DISGUISED[text])
+    model = helper.make_model(
+        helper.make_graph([], "", [], []), ir_version=10, opset_imports=[helper.make_opsetid("", 20)]
+    )
+    model.ClearField("graph")
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(model.SerializeToString() + _message(7, graph))
+    (tmp_path / "hidden.bin").write_bytes(np.full(1, 7, np.float32).tobytes())
+    with pytest.raises(BundleError, match=text):
+        check_graph(path, [])
+    # ONNX Runtime would read the file.
+    (result,) = OnnxRuntimeEngine(path).run({"x": np.ones(1, np.float32)}).values()
+    assert result == 8
+
+
+def test_no_message_has_too_many_fields(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(b"\x08\x00" * 100_001)
+    with pytest.raises(BundleError, match="more than 100,000 fields"):
+        check_graph(path, [])
 
 
 def test_no_damage_ends_in_another_error(toy_bundle: Path, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_every_key_is_required(text: str) -> None:
         (("masks", "choice"), "best", "one of token, predicted_iou, stability, hq"),
         (("masks", "threshold"), float("nan"), "finite number"),
         (("masks", "threshold"), False, "finite number"),
-        (("masks", "threshold"), 10**400, "finite number"),
+        (("masks", "threshold"), 10**400, "more than 64 bits"),
         ((*FORM, "precision"), "int3", "one of fp32, fp16"),
         ((*NORMALIZATION, "kind"), "none", "one of mean_std, min_max"),
         ((*NORMALIZATION, "std"), [1, 0, 1], "std above 0"),
@@ -225,3 +225,46 @@ def test_only_plain_file_names_are_accepted(text: str, name: str, place: str) ->
 def test_what_could_not_be_read_is_not_written(text: str, spoil: Callable[[Manifest], Manifest]) -> None:
     with pytest.raises(BundleError):
         spoil(Manifest.from_json(text)).to_json()
+
+
+def _nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = {"a": [value]}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("source", "parameters"), 10**400, "more than 64 bits"),
+        (("source", "bytes"), -(10**400), "more than 64 bits"),
+        (("exporter",), {"samrt": 10**400}, "more than 64 bits"),
+        (("exporter",), _nested(200), "nested more than 64 deep"),
+        (("unknown",), _nested(200), "nested more than 64 deep"),
+        (("variant",), "a\ud800", r"text that is not Unicode, 'a\\ud800'"),
+        (("source", "name"), "\udfff.pth", "text that is not Unicode"),
+        (("exporter",), {"\ud800": "1"}, "text that is not Unicode"),
+    ],
+)
+def test_values_that_nothing_has_room_for_are_refused(
+    toy_bundle: Path, path: tuple[str, ...], value: object, message: str
+) -> None:
+    content = json.loads((toy_bundle / "manifest.json").read_text())
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(BundleError, match=message):
+        Manifest.from_json(json.dumps(content))
+
+
+@pytest.mark.parametrize("text", [b'{"format": "\xff"}', b"[" * 10**5, b'{"format_version": ' + b"9" * 5000 + b"}"])
+def test_bytes_that_are_no_json_are_refused(text: bytes) -> None:
+    with pytest.raises(BundleError, match=r"manifest\.json is not JSON"):
+        Manifest.from_json(text)
+
+
+def test_a_checkpoint_whose_name_is_not_utf_8_is_no_reason(toy_bundle: Path) -> None:
+    text = (toy_bundle / "manifest.json").read_text().replace('"toy.pth"', '"\\udcff.pth"')
+    assert Manifest.from_json(text).source.name == "\udcff.pth"

@@ -249,4 +249,4 @@ def test_a_full_disk_under_stdout_is_one_line() -> None:
         command = [sys.executable, "-m", "samrt", "doctor"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     assert done.returncode == 1
-    assert re.fullmatch(r"samrt: error: .*No space left on device\n", done.stderr)
+    assert re.fullmatch(r"samrt: error: cannot write to stdout: No space left on device; check .*\n", done.stderr)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from samrt.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -75,3 +80,19 @@ def test_picture_and_mask_are_turned_alike(run: Run, folder: Path, bundle: Path,
         words = f"{name}_photo.png", "--mask", f"{name}_mask.png", "--json", f"{name}.json"
         assert run("segment", *words, "--bundle", bundle)[0] == 0
     assert counts("stored.json") == counts("seen.json")
+
+
+@pytest.mark.parametrize("option", ["image", "mask"])
+def test_nothing_but_the_error_is_on_stderr(
+    folder: Path, bundle: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    Image.effect_noise((90, 70), 90).convert("1").save("whole.tif", compression="group4")
+    Path("cut.tif").write_bytes(Path("whole.tif").read_bytes()[:-13])
+    given = ("cut.tif", "--point", "40,30") if option == "image" else ("photo.png", "--mask", "cut.tif")
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        monkeypatch.setattr("sys.warnoptions", [])
+        assert main(["segment", *given, "--bundle", str(bundle)]) == 1
+    assert re.fullmatch(r"samrt: error: cut.tif .*\n", capfd.readouterr().err)
+    os.write(2, b"later")
+    assert capfd.readouterr().err == "later"

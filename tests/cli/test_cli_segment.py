@@ -212,6 +212,7 @@ def test_segment_refuses_masks_it_cannot_use(run: Run, folder: Path, bundle: Pat
         assert (status, out) == (1, ""), name
         assert message in err, name
         assert err.count("samrt: error:") == 1
+        assert "allow_pickle" not in err
     assert not Path("out.json").exists()
     assert not Path("ran").exists()
 

@@ -72,6 +72,7 @@ def _raised(error: Exception, cause: Exception | None = None) -> Any:
         MemoryError(),
         np._core._exceptions._ArrayMemoryError((100, 4000, 6000), np.dtype(bool)),
         BackendError("the encoder failed: std::bad_alloc"),
+        ImportError("libaom.so.3: failed to map segment from shared object"),
         BackendError(
             "ONNX Runtime failed: [ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Add node."
             " Name:'node_add' Status Message: bfc_arena.cc:360 void* AllocateRawInternal(size_t, bool)\n"

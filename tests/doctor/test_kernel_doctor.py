@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,24 @@ def test_a_plugin_without_what_tensorrt_rtx_needs_is_broken(installed: Path, tmp
     assert examine_kernels([])[1].status == "ok"
 
 
-def test_kernels_named_as_the_plugin_are_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(PLUGIN_VARIABLE, str(compile_stub(tmp_path, plugin=False)))
+def test_kernels_in_the_place_of_the_plugin_are_broken(installed: Path, tmp_path: Path) -> None:
+    compile_stub(tmp_path, plugin=False).rename(installed / "libsamrt_plugin.so")
     assert "holds kernels and no plugin" in examine_kernels([])[1].detail
+
+
+@pytest.mark.parametrize("variable", [KERNELS_VARIABLE, PLUGIN_VARIABLE])
+def test_a_library_that_a_variable_names_runs_no_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    source = tmp_path / "mark.c"
+    source.write_text(
+        f'#include <stdio.h>\n__attribute__((constructor)) void f(void) {{ fclose(fopen("{tmp_path}/ran", "w")); }}\n'
+    )
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "named.so", source], check=True)
+    monkeypatch.setenv(variable, str(tmp_path / "named.so"))
+    found = examine_kernels([])[variable == PLUGIN_VARIABLE]
+    assert (found.status, "named.so, which" in found.detail) == ("ok", True)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_library_of_another_version_is_broken(installed: Path, tmp_path: Path) -> None:

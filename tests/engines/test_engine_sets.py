@@ -181,7 +181,7 @@ def test_but_not_with_somebody_elses_files_in_it(with_engines: Path, place: str)
 
 
 def chosen(folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, backend: str = "auto") -> selection.Choice:
-    monkeypatch.setattr(selection, "this_machine", lambda _: machine)
+    monkeypatch.setattr(selection, "this_machine", lambda *_, **__: machine)
     return choose(open_bundle(folder), backend)
 
 
@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_skipped_and_said(
 def test_engines_of_another_precision_are_skipped(with_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     form = open_bundle(with_engines).manifest.forms[0]
     rewrite_manifest(with_engines, forms=(form, replace(form, precision="fp16")))
-    monkeypatch.setattr(selection, "this_machine", lambda _: MACHINE)
+    monkeypatch.setattr(selection, "this_machine", lambda *_, **__: MACHINE)
     choice = choose(open_bundle(with_engines), precision="fp16")
     assert str(choice) == "onnxruntime, fp16-dense"
     assert [reason.facts.partition(": ")[2] for reason in choice.skipped] == ["fp16 was asked for"]
@@ -276,7 +276,7 @@ def test_engines_that_fail_to_open_are_an_error_and_no_fallback(
 ) -> None:
     """The engines say that they fit; what they are made of does not."""
     pytest.importorskip("tensorrt_rtx")
-    monkeypatch.setattr(selection, "this_machine", lambda _: MACHINE)
+    monkeypatch.setattr(selection, "this_machine", lambda *_, **__: MACHINE)
     with pytest.raises(BackendError):
         samrt.load(with_engines)
 
@@ -291,7 +291,7 @@ def test_a_set_that_fits_runs_the_form_it_was_built_from(with_engines: Path) -> 
 def test_info_looks_at_the_engines_too(
     with_engines: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "this_machine", lambda *_: MACHINE)
+    monkeypatch.setattr(selection, "this_machine", lambda *_, **__: MACHINE)
     assert main(["info", str(with_engines)]) == 0
     assert "here can run" in " ".join(capsys.readouterr().out.split())
     (engines,) = (with_engines / "engines").iterdir()

@@ -45,7 +45,7 @@ def test_engines_whose_plugin_is_not_here_are_skipped(
 ) -> None:
     stock_set(plugin_bundle, **changes)
     machine = replace(MACHINE, problems={"plugin": Reason(problem)} if problem else {})
-    monkeypatch.setattr(selection, "this_machine", lambda _: machine)
+    monkeypatch.setattr(selection, "this_machine", lambda *_, **__: machine)
     choice = choose(open_bundle(plugin_bundle))
     if reason:
         assert choice.backend == "onnxruntime"
@@ -59,7 +59,7 @@ def test_engines_of_a_tensorrt_rtx_that_was_not_tried_are_skipped(
 ) -> None:
     stock_set(plugin_bundle, backend="tensorrt_rtx", version="1.9.0")
     machine = replace(MACHINE, versions={"tensorrt_rtx": "1.9.0"})
-    monkeypatch.setattr(selection, "this_machine", lambda _: machine)
+    monkeypatch.setattr(selection, "this_machine", lambda *_, **__: machine)
     choice = choose(open_bundle(plugin_bundle))
     assert "tried with TensorRT-RTX 1.7.1, not with 1.9.0" in str(choice.skipped[0])
 
@@ -75,6 +75,8 @@ def test_the_machine_looks_for_the_plugin_where_tensorrt_is(
     assert "has kernels for 87, 89, 110, which" in selection.this_machine().problems["plugin"].facts
     use_library(tmp_path / "absent.so", monkeypatch)
     assert re.search(r"absent\.so", selection.this_machine().problems["plugin"].facts)
+    monkeypatch.setattr(selection, "find_plugin", lambda: pytest.fail("a named library was loaded"))
+    assert "is not loaded here" in selection.this_machine(run_named=False).problems["plugin"].facts
     monkeypatch.setattr(selection, "installed_flavours", dict)
     assert selection.this_machine().problems == {}
 
@@ -102,7 +104,7 @@ def test_a_bundle_with_nothing_for_onnx_runtime(
         choose(open_bundle(bundle), backend)
     assert "can run here" not in str(caught.value)
     stock_set(bundle, version="10.3.0")
-    monkeypatch.setattr(selection, "this_machine", lambda _: MACHINE)
+    monkeypatch.setattr(selection, "this_machine", lambda *_, **__: MACHINE)
     with pytest.raises(BackendError) as caught:
         choose(open_bundle(bundle), backend)
     assert ("built with tensorrt 10.3.0, here is 10.9.0" in str(caught.value)) == (backend == "auto")
@@ -119,7 +121,7 @@ def test_info_names_the_plugin(
     plugin_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stock_set(plugin_bundle)
-    monkeypatch.setattr(selection, "this_machine", lambda *_: MACHINE)
+    monkeypatch.setattr(selection, "this_machine", lambda *_, **__: MACHINE)
     assert main(["info", str(plugin_bundle)]) == 0
     out = capsys.readouterr().out
     assert f"needs {PLUGIN}" in " ".join(out.split())

@@ -46,6 +46,25 @@ def test_polygons_are_drawn_as_coco_draws_them() -> None:
     assert segmentation_mask([], SIZE, "it").sum() == 0
 
 
+def test_an_outline_that_pycocotools_has_no_memory_for_is_left_out() -> None:
+    zigzag = [n for index in range(700) for n in (index % 2 * 2**20, index)]
+    with pytest.raises(InputError, match=r"it has outlines of 73\d,\d+,\d+ pixels, and samrt draws 4,194,304 at most"):
+        segmentation_mask([zigzag], SIZE, "it")
+
+
+def test_deeply_nested_annotations_are_an_error_of_samrt(tmp_path: Path) -> None:
+    Image.fromarray(random_image(0)).save(tmp_path / "a.png")
+    annotation = {"id": 1, "image_id": 1, "iscrowd": 0, "segmentation": "here"}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}],
+        "annotations": [annotation],
+    }
+    nested = "[" * 900 + "]" * 900
+    (tmp_path / "a.json").write_text(json.dumps(content).replace('"here"', nested))
+    with pytest.raises(InputError, match=r"nested deeper|not valid JSON"):
+        survey(open_data_sets(tmp_path / "a.json")[0])
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_lists_of_runs_are_read_as_coco_reads_them(seed: int) -> None:
     mask = random_ids(seed) > 0

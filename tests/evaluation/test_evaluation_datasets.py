@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,12 @@ def test_a_data_set_without_instances_is_refused(folder: Path) -> None:
 
     with pytest.raises(InputError, match="no instance in 3 images"):
         survey(open_data_sets(folder)[0])
+
+
+@pytest.mark.parametrize("name", ["...json", "..json"])
+def test_a_data_set_whose_results_would_lie_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    content = {"images": [{"id": 1, "file_name": "a.png", "width": 4, "height": 4}], "annotations": []}
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match="gives its data set the name"):
+        open_data_sets(tmp_path / name)

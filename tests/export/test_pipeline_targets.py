@@ -177,6 +177,19 @@ def test_a_bundle_does_not_replace_something_else(small_checkpoint: Path, tmp_pa
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_what_comes_to_the_folder_while_the_work_goes_on_stays(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "notes.txt").write_text("mine")
+
+    monkeypatch.setattr(pipeline, "_fill", slow)
+    with pytest.raises(OutputError, match="mine is a folder that holds other things than a bundle"):
+        export(small_checkpoint, tmp_path / "mine")
+    assert everything_in(tmp_path).keys() == {"mine/notes.txt"}
+
+
 def test_a_bundle_does_not_replace_the_folder_of_the_checkpoint(small_checkpoint: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "mine" / "sam.pth"
     checkpoint.parent.mkdir()

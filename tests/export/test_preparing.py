@@ -71,7 +71,8 @@ def test_a_normalisation_that_cannot_be_used_is_refused(state: dict[str, Tensor]
 
 
 # Pairs of a name of transformers 4.57.1 and Meta's. All 203 of a small SamModel were converted and the
-# two models' embeddings and masks compared: they agree to 3e-7 and 3e-4 (transformers' LayerNorm has another epsilon).
+# two models' embeddings and masks compared: they agree to 3e-7 and 3e-4, probably because transformers' LayerNorm has
+# another epsilon.
 TO_META = {
     "shared_image_embedding.positional_embedding": "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
     "vision_encoder.pos_embed": "image_encoder.pos_embed",

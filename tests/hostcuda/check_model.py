@@ -57,7 +57,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         bundle = write_toy_bundle(tmp_path / backend)
         write_engines(bundle, backend, limits)
         machine = selection.Machine(platform_name(), find_gpus()[0], {backend: "0"}, {})
-        monkeypatch.setattr(selection, "this_machine", lambda *_: machine)
+        monkeypatch.setattr(selection, "this_machine", lambda *_, **__: machine)
         flavour = fake_flavour(rtx=backend == "tensorrt_rtx")
         monkeypatch.setattr(backends, "import_flavour", lambda _: flavour)
         return samrt.load(bundle, device_options=options)

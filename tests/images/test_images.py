@@ -67,9 +67,9 @@ def test_floating_arrays_are_rounded() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (RGB.astype(np.float32), r"must lie in 0..1, this one lies in 0..24\d; divide"),
-        (np.full((2, 2), -0.5), "must lie in 0..1, this one lies in -0.5"),
-        (np.full((2, 2), 1.01), "must lie in 0..1, this one lies in 1.01"),
+        (RGB.astype(np.float32), r"must lie in 0..1, the array lies in 0..24\d; divide"),
+        (np.full((2, 2), -0.5), "must lie in 0..1, the array lies in -0.5"),
+        (np.full((2, 2), 1.01), "must lie in 0..1, the array lies in 1.01"),
         (np.full((2, 2), np.nan), "NaN or infinity"),
         (np.array([[0.0, np.inf]]), "NaN or infinity"),
         (np.array([[np.inf, -np.inf]]), "NaN or infinity"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from io import BytesIO
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -153,6 +154,15 @@ def test_kinds_that_are_refused(kind: str, what: str, source: bytes | Image, mes
     assert kind_of(source) == kind
     with pytest.raises(InputError, match=message):
         read_image(source)
+
+
+@pytest.mark.parametrize("bits", [10, 16])
+def test_colours_of_jpeg_2000(bits: int) -> None:
+    levels = np.add.outer(np.arange(64), np.arange(64))[..., None] * np.array([1, 3, 8]) * 2 ** (bits - 10)
+    levels = levels.astype(np.uint16)
+    file = cv2.imencode(".jp2", levels)[1].tobytes()
+    np.testing.assert_allclose(read_image(file), scaled(levels, 2**bits - 1)[..., ::-1], rtol=0, atol=1)
+    assert kind_of(PIL.Image.open(BytesIO(file))) == "RGB;16"
 
 
 def test_every_kind_is_tried() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import cv2
@@ -72,6 +73,15 @@ def test_masks_with_losses(form: str, options: dict[str, Any], colour: tuple[int
     edge = cv2.dilate(STROKE, np.ones((5, 5))) - cv2.erode(STROKE, np.ones((5, 5)))
     assert not (found != MASK)[edge == 0].any()
     assert np.count_nonzero(found != MASK) <= 0.1 * np.count_nonzero(MASK)
+
+
+def test_few_levels_that_losses_made() -> None:
+    line = np.zeros((120, 160), np.uint8)
+    line[50, 20:140] = 255
+    file = saved(image(line).convert("RGB"), "WEBP", quality=30)
+    levels = np.unique(np.asarray(PIL.Image.open(io.BytesIO(file))).max(axis=2))
+    assert 2 < len(levels) <= 8
+    np.testing.assert_array_equal(read_painted(file), line > 0)
 
 
 @pytest.mark.parametrize("sigma", [1, 4, 9])

@@ -235,11 +235,21 @@ def test_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pil_image_that_cannot_be_decoded() -> None:
     image = PIL.Image.open(io.BytesIO(saved(NOISE, "PNG")[:5000]))
     assert refusal(image).startswith("the PIL image is truncated")
+    assert "is truncated" in refusal(b"P3 2 2 255 1 2 3 4 5 6")
     jpeg = saved(PHOTO, "JPEG")
     np.testing.assert_array_equal(read_image(PIL.Image.open(io.BytesIO(jpeg[:-2]))), read_image(jpeg))
-    with PIL.Image.open(io.BytesIO(saved(PHOTO, "PNG"))) as image:
+
+
+def test_pil_image_of_a_file_that_pillow_opened_or_that_is_closed(tmp_path: Path) -> None:
+    wide = tmp_path / "wide.png"
+    wide.write_bytes(png(np.full((4, 5, 3), 700), 2))
+    np.testing.assert_array_equal(read_image(PIL.Image.open(wide)), read_image(wide))
+    with PIL.Image.open(wide) as closed_by_pillow:
         pass
-    assert refusal(image).startswith("the PIL image cannot be decoded")
+    with wide.open("rb") as file:
+        closed_by_caller = PIL.Image.open(file)
+    for image in (closed_by_pillow, closed_by_caller):
+        assert refusal(image) == "the PIL image was not decoded before its file was closed; call its load() first"
 
 
 def test_large_picture_is_converted_without_a_second_copy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,11 +245,11 @@ def check_table(kernels: Kernels, device: Device) -> None:
 def check_shared_before(kernels: Kernels, device: Device) -> None:
     """Results do not depend on what other blocks left in shared memory, to the last bit.
 
-    Queries past the window's last row, of which these cases have some in a row tile with others, are not stored. But
-    they take part in the vote on rescaling, which decides how the results of others are rounded.
+    Queries past the window's last row, of which this case has two in each row tile, are not stored. But they take part
+    in the vote on rescaling, which decides how the results of others are rounded.
     """
-    library = ctypes.CDLL(str(kernels.path))
-    for case, instance in itertools.product((CASES["14x14"], CASES["20x24"]), instances(kernels, with_bias=True)):
+    library, case = ctypes.CDLL(str(kernels.path)), CASES["14x14"]
+    for instance in instances(kernels, with_bias=True):
         if instance.tile < 0:
             continue
         print(f"{instance.precision}, head_dim {instance.head_dim}, tile {instance.name}", flush=True)

@@ -48,6 +48,31 @@ def endings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return json.loads(result.stdout)
 
 
+_DURING_IMPORT = """
+import sys, threading
+from ending import ending
+import samrt
+
+def load():
+    samrt.load(sys.argv[1]).close()
+
+thread = threading.Thread(target=load)
+thread.start()
+while sys.argv[2] not in sys.modules:
+    pass
+print(ending(load))
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("module", ["samrt.model", "onnxruntime"])
+def test_a_child_forked_while_a_thread_imports(module: str, tmp_path: Path) -> None:
+    write_toy_bundle(tmp_path / "bundle")
+    command = [sys.executable, "-W", "ignore", "-c", _DURING_IMPORT, str(tmp_path / "bundle"), module]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=SCRIPT.parent)
+    assert result.stdout == "exit 0\n", result.stderr
+
+
 def test_every_child_has_a_case(endings: dict[str, str]) -> None:
     assert [*endings] == NAMES
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -21,6 +22,23 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "samrt"
 
 
+def private_folder(folder: Path) -> None:
+    """Make the folder, which only its owner enters: what lies in it is run on the GPU.
+
+    Raises:
+        OSError: it cannot be made, or is another user's.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_private(folder)
+    folder.chmod(0o700)
+
+
+def check_private(folder: Path) -> None:
+    """Raises OSError where the folder is there and another user's."""
+    if hasattr(os, "geteuid") and folder.exists() and folder.stat().st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, f"{folder} belongs to another user")
+
+
 class JitCache:
     """The runtime cache of one plan on one GPU. What goes wrong with its file is no error: it only costs time."""
 
@@ -33,6 +51,7 @@ class JitCache:
         self._saved_once = False
         self._path: Path | None = None
         try:
+            check_private(cache_folder())
             self._path = cache_folder() / f"{sha256 or sha256_of(plan)}-{device}.jit"
             self._saved = self._path.read_bytes() if self._path.exists() else b""
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
@@ -59,7 +78,7 @@ class JitCache:
             content = bytes(self._cache.serialize())
             if content == self._saved:
                 return
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._path.parent)
             with replacing_file(self._path) as temporary:
                 temporary.write_bytes(content)
             self._saved = content

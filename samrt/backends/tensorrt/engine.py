@@ -22,6 +22,7 @@ from samrt.device.session import DeviceSession
 from samrt.engines.flavours import Flavour
 from samrt.errors import BackendError, InputError
 from samrt.processes import keep_while_alive
+from samrt.visible import visible
 
 _log = logging.getLogger(__name__)
 
@@ -266,7 +267,7 @@ class TensorRtEngine:
             graph = capture(self._session, lambda stream: self._enqueue(context, stream))
         except Exception as error:
             self.cuda_graphs = f"off: capturing failed ({error})"
-            _log.warning("CUDA graphs are %s", self.cuda_graphs)
+            _log.warning("CUDA graphs are %s", visible(self.cuda_graphs))
             self._graphs.close()
             return None
         keep_while_alive(graph, context)

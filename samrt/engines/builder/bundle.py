@@ -128,7 +128,8 @@ def build_bundle(
         verification=None,
         plugin=plugin,
     )
-    with replacing_folder(engines / draft.name) as folder:
+    target = engines / draft.name
+    with replacing_folder(target, lambda old: check_replaceable_set(old, target)) as folder:
         files = {name: _write_engine(folder, name, graphs[name], one, request.limits) for name, one in built.items()}
         manifest = replace(draft, engines=files)
         if gpu is None:
@@ -138,7 +139,6 @@ def build_bundle(
             built_set = EngineSet(folder, manifest)
             manifest = replace(manifest, verification=_verify(bundle, form, standard, built_set, gpu.index))
         (folder / ENGINE_MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-        check_replaceable_set(engines / draft.name)
     progress.say(f"wrote {engines / manifest.name}")
     return manifest
 
