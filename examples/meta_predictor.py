@@ -20,13 +20,13 @@ predictor = SamPredictor(load())  # was: SamPredictor(sam_model_registry["vit_b"
 image = np.array(Image.open(PHOTO).convert("RGB"))
 predictor.set_image(image)
 
-# (x, y) in pixels of the image: the coffee. One point is ambiguous, so three masks come back.
+# (x, y) in pixels of the image: the coffee. One point may mean the coffee or the cup, so three masks come back.
 point = np.array([[290, 150]])
 masks, scores, logits = predictor.predict(point_coords=point, point_labels=np.array([1]), multimask_output=True)
 for mask, score in zip(masks, scores, strict=True):
     print(f"one point: {mask.sum()} pixels, predicted IoU {score:.2f}")
 
-# Use the logits of the best mask as a prompt, with a second point where that mask misses the dark foam.
+# Use the logits of the best mask, the cup, as a prompt, with a second point: its pieces grow together.
 best = int(np.argmax(scores))
 masks, scores, _ = predictor.predict(
     point_coords=np.array([[290, 150], [290, 105]]),

@@ -31,10 +31,10 @@ def test_many_boxes_tints_every_object(tmp_path: Path) -> None:
     assert not changed[TABLE].any()
 
 
-def test_meta_predictor_refines_the_coffee(tmp_path: Path) -> None:
+def test_meta_predictor_refines_the_cup(tmp_path: Path) -> None:
     said = run("meta_predictor.py", tmp_path)
     assert said.count("one point:") == 3
-    assert_shows_the_coffee_alone(tmp_path / "meta_predictor.png")
+    assert_shows_the_cup(tmp_path / "meta_predictor.png")
 
 
 def test_keep_embedding_predicts_the_same_from_the_file(tmp_path: Path) -> None:
@@ -48,9 +48,9 @@ def test_keep_embedding_predicts_the_same_from_the_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, second)
 
 
-def test_scribble_shows_the_coffee(tmp_path: Path) -> None:
+def test_scribble_shows_the_cup(tmp_path: Path) -> None:
     run("scribble.py", tmp_path)
-    assert_shows_the_coffee_alone(tmp_path / "scribble.png")
+    assert_shows_the_cup(tmp_path / "scribble.png")
 
 
 def test_video_segments_each_frame(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_uses_public_names_only(script: Path) -> None:
     assert not [name for name in modules if name and name.startswith(("samrt.", "samrt_export"))]
 
 
-def assert_shows_the_coffee_alone(picture: Path) -> None:
+def assert_shows_the_cup(picture: Path) -> None:
     """The picture is the photograph's own where the mask is, and dark elsewhere."""
     shown = cv2.imread(str(picture))
     np.testing.assert_array_equal(shown[COFFEE], PHOTO[COFFEE])

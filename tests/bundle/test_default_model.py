@@ -30,7 +30,7 @@ LARGEST_BYTES, MOST_PARAMETERS = 24e6, 12e6
 def test_it_is_whole_and_small() -> None:
     manifest = open_bundle(samrt.default_bundle()).manifest
 
-    assert manifest.family == "sam"
+    assert manifest.family == "conv_vit"
     assert manifest.source.parameters <= MOST_PARAMETERS
     assert sum(path.stat().st_size for path in samrt.default_bundle().iterdir() if path.is_file()) <= LARGEST_BYTES
 
@@ -43,7 +43,8 @@ def test_it_was_made_from_the_weights_of_the_recorded_run(default_checkpoint: Pa
     record = json.loads((WEIGHTS / "model.json").read_text())
 
     assert open_bundle(samrt.default_bundle()).manifest.source.sha256 == record["model_sha256"]
-    if torch.__version__ == record["versions"]["torch"]:  # another may write the same weights as other bytes
+    # Another version may write the same weights as other bytes; 2.13 was seen to write those of the recorded one.
+    if torch.__version__.partition("+")[0] in ("2.13.0", record["versions"]["torch"].partition("+")[0]):
         assert sha256_of(default_checkpoint) == record["model_sha256"]
 
 
@@ -130,7 +131,7 @@ def test_info_and_eval_take_it_where_no_bundle_is_named(
     words = [str(tmp_path / "shapes"), "--prompts", "box", "-o", str(tmp_path / "out")] if command == "eval" else []
 
     assert main([command, *words]) == 0
-    assert ("vit_d192x8" if command == "info" else "filled box") in capsys.readouterr().out
+    assert ("conv_vit_d192x5" if command == "info" else "filled box") in capsys.readouterr().out
 
 
 def test_one_command_segments_a_photograph_and_needs_no_torch(tmp_path: Path) -> None:
@@ -163,12 +164,12 @@ def evaluation(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Eval
 
 # Measured on these images with the packaged files, less 0.02: a runtime that makes worse masks of them fails.
 LEAST = {
-    ("coco", "box"): 0.526,
-    ("coco", "points:1"): 0.256,
-    ("fruit", "box"): 0.876,
-    ("fruit", "points:1"): 0.620,
-    ("nuclei", "box"): 0.688,
-    ("nuclei", "points:1"): 0.189,
+    ("coco", "box"): 0.562,
+    ("coco", "points:1"): 0.436,
+    ("fruit", "box"): 0.904,
+    ("fruit", "points:1"): 0.896,
+    ("nuclei", "box"): 0.743,
+    ("nuclei", "points:1"): 0.453,
 }
 
 

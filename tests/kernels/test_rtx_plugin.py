@@ -100,7 +100,7 @@ def test_scratch_memory_of_vit_b(plugin: Path, tmp_path: Path, capsys: pytest.Ca
 def test_scratch_memory_of_the_default_model(
     plugin: Path, default_form: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    encoders = {"dense": samrt.default_bundle() / "encoder.fp16-dense.onnx"}
+    encoders = {"dense": samrt.default_bundle() / "image_encoder.fp16-dense.onnx"}
     for lowering in ("augmented", "plugin"):
         encoders[lowering] = default_form("fp16", lowering) / f"image_encoder.fp16-{lowering}.onnx"
     scratch = {form: encoder_memory(path, 512, plugin)["scratch_bytes"] for form, path in encoders.items()}
