@@ -84,7 +84,7 @@ def test_what_is_built_without_a_gpu(own_bundle: Path, rtx: Flavour) -> None:
         assert engine.memory["plan_bytes"] == engine.content.bytes > 1000
         assert engine.memory["scratch_bytes"] >= 0
         assert engine.build_seconds > 0
-        assert find_engine_sets(own_bundle)[0].path_of(name).stat().st_size == engine.content.bytes
+        assert find_engine_sets(own_bundle)[0].verified(name)[0].stat().st_size == engine.content.bytes
     assert lines[0] == f"building fp32-dense engines with TensorRT-RTX {rtx.version}"
     assert any("building encoder" in line for line in lines)
     assert any("building decoder" in line for line in lines)
