@@ -116,9 +116,10 @@ def test_doctor_says_the_number_and_why(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 SCRIPT = """
-import sys, samrt
+import sys, time, samrt
 from pathlib import Path
 model = samrt.load(sys.argv[1], threads=int(sys.argv[2]) or None)
+time.sleep(0.2)  # the kernel lists a thread that has ended for a moment longer
 for task in sorted(Path("/proc/self/task").iterdir()):
     status = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
     print(status["Cpus_allowed_list"].strip())

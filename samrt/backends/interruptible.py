@@ -56,6 +56,7 @@ def interruptible(call: Callable[[], T], stop: Callable[[], object]) -> T:
         if thread.ident is not None and not ended.wait(_PATIENCE):
             _left.append(thread)
         raise
+    thread.join()
     if "error" in outcome:
         raise outcome["error"]
     result: T = outcome["result"]
