@@ -363,3 +363,9 @@ def test_the_size_of_a_prepared_image_must_be_the_resized_one(toy_model: Model, 
 def test_prepared_images_of_another_dtype_fail_in_the_backend(toy_model: Model) -> None:
     with pytest.raises(BackendError, match="ONNX Runtime failed"):
         toy_model.encode_prepared(np.zeros((1, 3, 64, 64)), SIZE, INPUT)
+
+
+def test_an_embedding_does_not_keep_the_memory_of_the_session(toy_bundle: Path) -> None:
+    with samrt.load(toy_bundle) as model:
+        features = model.encode(np.zeros((64, 64, 3), np.uint8)).features
+    assert all(feature.flags.owndata for feature in features.values())

@@ -1,4 +1,4 @@
-"""What a file is, is told by its content: each kind that is taken for a checkpoint has its own message."""
+"""Each kind of file that is taken for a checkpoint has its own message; the kind is known by the content."""
 
 from __future__ import annotations
 

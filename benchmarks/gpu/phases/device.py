@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from importlib import metadata
 
+import kernel_build
 from driver import Driver
 from work import Work
 
@@ -59,4 +60,6 @@ def _nvidia_smi() -> dict[str, str]:
 def _doctor() -> list[str]:
     from samrt.doctor.runtime import examine
 
-    return [f"{finding.status}  {finding.name}: {finding.detail}" for finding in examine()]
+    # Results are published, and where the checkout lay on that machine is nobody's business.
+    checkout = f"{kernel_build.ROOT}{os.sep}"
+    return [f"{finding.status}  {finding.name}: {finding.detail}".replace(checkout, "") for finding in examine()]
