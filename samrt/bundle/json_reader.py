@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from samrt.errors import BundleError
 
@@ -65,7 +65,7 @@ def is_whole(value: object) -> bool:
     return is_size(value) or (value == 0 and isinstance(value, int) and not isinstance(value, bool))
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """A finite number that a float holds."""
     if isinstance(value, bool):
         return False

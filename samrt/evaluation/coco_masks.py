@@ -82,7 +82,7 @@ def _decode_runs(segmentation: Mapping[str, Any], size: Size) -> Mask:
 
 def _is_count(value: object) -> bool:
     """A whole number from 0 on, which some tools write as 160.0."""
-    return type(value) in (int, float) and is_number(value) and value >= 0 and value == int(value)  # type: ignore
+    return is_number(value) and value >= 0 and value == int(value)
 
 
 def _draw_polygons(polygons: list[Any], size: Size, what: str) -> Mask:
