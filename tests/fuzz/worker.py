@@ -68,7 +68,7 @@ def main() -> None:
                 data, "memory", "memory", f"resident memory: {sizes}; allowed are {allowed >> 20} more\n{line}"
             )
         os.write(report, line.encode() + b"\n")
-        if over:
+        if over or (hasattr(target, "spent") and target.spent(state)):
             break  # the peak stays as it is
     os.write(report, b"end\n")
 
