@@ -19,6 +19,8 @@ from threading import Event
 
 _HERE = Path(__file__).resolve().parent
 _SETUP_SECONDS = 120.0
+# Each input is written there before it is run.
+_MEMORY_DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _KEPT = 3  # of the inputs that fail at one place
 
 
@@ -60,7 +62,9 @@ class Supervision:
         begin = time.monotonic()
         done = False
         while not done and not stop.is_set():
-            with tempfile.TemporaryDirectory(prefix=f"fuzz-{self.name}-", ignore_cleanup_errors=True) as folder:
+            with tempfile.TemporaryDirectory(
+                prefix=f"fuzz-{self.name}-", dir=_MEMORY_DISK, ignore_cleanup_errors=True
+            ) as folder:
                 done = self._work(Path(folder), begin, stop)
         self.elapsed = time.monotonic() - begin
 

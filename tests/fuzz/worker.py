@@ -26,6 +26,7 @@ sys.path[:0] = [str(_TESTS.parent), str(_TESTS)]
 
 from fuzz.mutations import mutate_bytes  # noqa: E402
 
+_STATM = os.open("/proc/self/statm", os.O_RDONLY)
 _MEMORY = 1 << 30  # by which the process may grow, where the target names no other number
 
 
@@ -120,7 +121,7 @@ def _finding(data: bytes, kind: str, signature: str, text: str) -> str:
 
 def _memory() -> tuple[int, int]:
     """Bytes of address space and of resident memory."""
-    space, resident = Path("/proc/self/statm").read_bytes().split()[:2]
+    space, resident = os.pread(_STATM, 100, 0).split()[:2]
     return int(space) * resource.getpagesize(), int(resident) * resource.getpagesize()
 
 
