@@ -1,7 +1,8 @@
 """Runs the inputs of one target, one after the other, in a process of its own that `supervision.py` watches.
 
-Lines on stdout: "ready" after the set-up, then for each input "done WORD" or "finding JSON", and "end". The input
-is written to the file `current` before it is run, so that it is known whatever becomes of the process.
+Lines on stdout: "ready JSON" after the set-up, with the target's `KNOWN`, then for each input "done WORD" or "finding
+JSON", and "end". The input is written to the file `current` before it is run, so that it is known whatever becomes of
+the process.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
     # The second line of defence: an allocation fails before the machine has no memory left.
     resource.setrlimit(resource.RLIMIT_AS, (space + 4 * allowed,) * 2)
     current = os.open(given.folder / "current", os.O_RDWR | os.O_CREAT)
-    os.write(report, b"ready\n")
+    os.write(report, b"ready " + json.dumps(getattr(target, "KNOWN", {})).encode() + b"\n")
     for data in inputs:
         os.ftruncate(current, 0)
         os.pwrite(current, data, 0)
