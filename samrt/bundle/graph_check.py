@@ -10,6 +10,7 @@ The file is not mapped: a map of a file that is cut short meanwhile ends the pro
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -82,8 +83,10 @@ def check_graph(path: Path, files: Collection[str]) -> None:
     if path.suffix != ".onnx":  # ONNX Runtime takes some for its own format, which no one here can check
         raise BundleError(f"{path} is not called .onnx, so it is no graph of a bundle; export the checkpoint again")
     with path.open("rb") as file:
-        data = file.read(_LARGEST_FILE + 1)
-    if len(data) > _LARGEST_FILE:
+        size = os.fstat(file.fileno()).st_size
+        # Not more than it has: as many bytes as are asked for are allocated.
+        data = file.read(min(size, _LARGEST_FILE))
+    if size > _LARGEST_FILE:
         raise BundleError(f"{path} is larger than any ONNX graph; export the checkpoint again")
     try:
         _Walk(path, files).model(memoryview(data))
@@ -144,23 +147,32 @@ class _Walk:
 
     def _node(self, data: memoryview, own: Collection[str], nested: int) -> None:
         """A node; of samrt's domain it may be one of `own`."""
-        fields = list(_fields(data))
-        operator, domain = _text_of(fields, _NODE_OPERATOR), _text_of(fields, _NODE_DOMAIN)
-        name = _text_of(fields, _NODE_NAME)
+        operator = domain = name = ""
+        has_output = False
+        attributes = []
+        for number, value in _fields(data):
+            if number == _NODE_ATTRIBUTE:
+                attributes.append(_bytes(value))
+            elif number == _NODE_OUTPUT:
+                has_output |= _text(value) != ""
+            elif number == _NODE_INPUT:
+                _text(value)
+            elif number == _NODE_OPERATOR:
+                operator = _text(value)
+            elif number == _NODE_DOMAIN:
+                domain = _text(value)
+            elif number == _NODE_NAME:
+                name = _text(value)
         known = operator in OPERATORS if domain == "" else domain == OWN_DOMAIN and operator in own
         if not known:
             raise self._refusal(f"has a node {name!r} with the operator {operator!r} of the domain {domain!r}")
         self._nodes += 1 + (self._functions[operator] if domain == OWN_DOMAIN else 0)
         if self._nodes > _MOST_NODES:
             raise self._refusal(f"has more than {_MOST_NODES:,} nodes, with those of its functions")
-        outputs = [_text(value) for number, value in fields if number == _NODE_OUTPUT]
-        if not any(outputs):
+        if not has_output:
             raise self._refusal(f"has a node {name!r} ({operator}) without an output")
-        for number, value in fields:
-            if number == _NODE_INPUT:
-                _text(value)
-            elif number == _NODE_ATTRIBUTE:
-                self._attribute(_bytes(value), own, nested)
+        for attribute in attributes:
+            self._attribute(attribute, own, nested)
 
     def _attribute(self, data: memoryview, own: Collection[str], nested: int) -> None:
         for number, value in _fields(data):
@@ -202,12 +214,12 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         number, kind = key >> 3, key & 7
         if number == 0 or key > _LARGEST_KEY:
             raise _NotOnnxError(f"a field of the number {number}")
-        if kind == _VARINT:
+        if kind in (_VARINT, _BYTES):
             value, place = _varint(data, place)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            length, place = _varint(data, place)
+            if kind == _VARINT:
+                yield number, value
+                continue
+            length = value
         elif kind in (_FIXED64, _FIXED32):
             length = 8 if kind == _FIXED64 else 4
         else:
@@ -221,6 +233,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(data: memoryview, place: int) -> tuple[int, int]:
+    if place < len(data) and data[place] < 0x80:  # as nearly all have
+        return data[place], place + 1
     value = shift = 0
     for byte in data[place : place + _VARINT_BYTES]:
         place += 1
