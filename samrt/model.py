@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from samrt.backends.session import open_session
 from samrt.bundle.contract import Geometry, Size
 from samrt.bundle.default import default_bundle
-from samrt.bundle.file_state import BundleReplacedError
-from samrt.bundle.folder import READS, Bundle, open_bundle
+from samrt.bundle.file_state import BundleReplacedError, Patience
+from samrt.bundle.folder import Bundle, open_bundle
 from samrt.bundle.manifest import Manifest
 from samrt.decoding import Decoder, DeviceLowResPrediction, LowResPrediction, Prediction
 from samrt.device.session import DeviceOptions
@@ -59,10 +58,13 @@ def load(
     if isinstance(bundle, Bundle):
         return Model(bundle, backend, device_options, precision=precision, threads=threads)
     path = default_bundle() if bundle is None else bundle
-    for _ in range(READS - 1):
-        with suppress(BundleReplacedError):
+    patience = Patience()
+    while True:
+        try:
             return Model(open_bundle(path), backend, device_options, precision=precision, threads=threads)
-    return Model(open_bundle(path), backend, device_options, precision=precision, threads=threads)
+        except BundleReplacedError:
+            if patience.is_over():
+                raise
 
 
 class Model(SamModule, PickledByPath):

@@ -96,12 +96,7 @@ def open_session(
         BundleError: a file is not the graph that the manifest describes, or not the engine that was built.
     """
     options = options or DeviceOptions()
-    most = _THREADS_PER_CORE * (os.cpu_count() or 1)
-    if threads is not None and (not is_size(threads) or threads > most):
-        raise InputError(
-            f"threads must be a whole number from 1 to {most} on this machine, not {threads!r}",
-            Remedy("leave {threads} out to take one per usable core"),
-        )
+    check_threads(threads)
     choice = choose(bundle, backend, options.device, precision)
     for reason in choice.skipped:
         _logger.info("skipped %s", reason)
@@ -109,6 +104,16 @@ def open_session(
     if choice.engines is None:
         return open_onnxruntime(bundle, choice, threads)
     return open_engines(choice, choice.engines, options)
+
+
+def check_threads(threads: int | None) -> None:
+    """Raises InputError where `samrt.load` could not take this number of threads."""
+    most = _THREADS_PER_CORE * (os.cpu_count() or 1)
+    if threads is not None and (not is_size(threads) or threads > most):
+        raise InputError(
+            f"threads must be a whole number from 1 to {most} on this machine, not {threads!r}",
+            Remedy("leave {threads} out to take one per usable core"),
+        )
 
 
 def open_onnxruntime(bundle: Bundle, choice: Choice, threads: int | None = None) -> Session:

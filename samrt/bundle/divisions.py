@@ -77,7 +77,9 @@ class Divisions:
         elif kind in _WHOLE and _is_positive(tensor, _WHOLE[kind]):
             self._positive.add(name)
 
-    def node(self, operator: str, inputs: Sequence[str], outputs: Sequence[str], attributes: list[list[Field]]) -> bool:
+    def node(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], attributes: Sequence[memoryview]
+    ) -> bool:
         """A node of a standard operator; whether it is none that divides what may be whole numbers."""
         known = self._floating
         floats = operator in FLOATING
@@ -90,9 +92,7 @@ class Divisions:
         elif operator == "Cast":
             floats = _target(attributes) in _FLOATS
         elif operator == "Constant":
-            value = _only(attributes[0], _ATTRIBUTE_TENSOR) if len(attributes) == 1 else None
-            is_tensor = value is not None and text_of(attributes[0], _ATTRIBUTE_NAME) == "value"
-            self.constant(outputs[0], _inside(value) if is_tensor else [])
+            self.constant(outputs[0], _inside(_value(attributes)))
         if floats:
             # Of the others only Split has more than one that is of this type, and TopK's second are places.
             known.update(outputs if operator == "Split" else outputs[:1])
@@ -111,9 +111,20 @@ def _is_positive(tensor: Sequence[Field], form: str) -> bool:
     return all(value > 0 for (value,) in struct.iter_unpack(form, raw))
 
 
-def _target(attributes: list[list[Field]]) -> object:
-    found = [attribute for attribute in attributes if text_of(attribute, _ATTRIBUTE_NAME) == "to"]
+def _target(attributes: Sequence[memoryview]) -> object:
+    """What a Cast makes."""
+    found = [fields for fields in map(_fields, attributes) if text_of(fields, _ATTRIBUTE_NAME) == "to"]
     return _only(found[0], _ATTRIBUTE_INT) if len(found) == 1 else None
+
+
+def _value(attributes: Sequence[memoryview]) -> int | memoryview | None:
+    """The tensor of a Constant."""
+    fields = _fields(attributes[0]) if len(attributes) == 1 else []
+    return _only(fields, _ATTRIBUTE_TENSOR) if text_of(fields, _ATTRIBUTE_NAME) == "value" else None
+
+
+def _fields(data: memoryview) -> list[Field]:
+    return list(fields_of(data))
 
 
 def _only(fields: Sequence[Field], number: int) -> int | memoryview | None:
@@ -122,4 +133,4 @@ def _only(fields: Sequence[Field], number: int) -> int | memoryview | None:
 
 
 def _inside(value: int | memoryview | None) -> list[Field]:
-    return [] if value is None else list(fields_of(message(value)))
+    return [] if value is None else _fields(message(value))

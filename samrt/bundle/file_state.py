@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,19 @@ def hash_file(path: Path) -> tuple[str, FileState]:
 
 class BundleReplacedError(BundleError):
     """A bundle that was replaced or changed while it was read; reading it again may succeed."""
+
+
+class Patience:
+    """How long a bundle is read again that other processes keep replacing: some times at least, and some seconds."""
+
+    def __init__(self, reads: int = 10, seconds: float = 10) -> None:
+        self._reads = reads
+        self._until = time.monotonic() + seconds
+
+    def is_over(self) -> bool:
+        """Whether it ends with the read that has just failed."""
+        self._reads -= 1
+        return self._reads <= 0 and time.monotonic() >= self._until
 
 
 def check_unchanged(states: Mapping[Path, FileState]) -> None:

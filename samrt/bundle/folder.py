@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from samrt.bundle.contract import Graph
-from samrt.bundle.file_state import FileState, hash_file
+from samrt.bundle.file_state import FileState, Patience, hash_file
 from samrt.bundle.graph_check import check_graph
 from samrt.bundle.manifest import MANIFEST_NAME, FileEntry, Form, Manifest, files_of_any_version
 from samrt.errors import BundleError, OutputError, Remedy
 from samrt.files import sha256_of
 
 _MANIFEST_LIMIT = 1 << 20
-# How often a bundle is read again that was replaced meanwhile.
-READS = 10
 
 
 @dataclass(frozen=True)
@@ -163,15 +161,15 @@ def _is_as_written(path: Path, entry: FileEntry | None) -> bool:
 
 
 def _read_folder(path: Path) -> Bundle:
-    for _ in range(READS - 1):
+    patience = Patience()
+    while True:
         before = _state_of_folder(path)
         try:
             return _verified(path)
         except BundleError:
             # Half of the files may be of one bundle and half of the next: then nothing is damaged.
-            if _state_of_folder(path) == before:
+            if _state_of_folder(path) == before or patience.is_over():
                 raise
-    return _verified(path)
 
 
 def _state_of_folder(path: Path) -> tuple[FileState, FileState] | None:

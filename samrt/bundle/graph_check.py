@@ -10,6 +10,7 @@ The file is not mapped: a map of a file that is cut short meanwhile ends the pro
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -75,8 +76,10 @@ def check_graph(path: Path, files: Collection[str]) -> None:
     if path.suffix != ".onnx":  # ONNX Runtime takes some for its own format, which no one here can check
         raise BundleError(f"{path} is not called .onnx, so it is no graph of a bundle; export the checkpoint again")
     with path.open("rb") as file:
-        data = file.read(_LARGEST_FILE + 1)
-    if len(data) > _LARGEST_FILE:
+        size = os.fstat(file.fileno()).st_size
+        # Not more than it has: as many bytes as are asked for are allocated.
+        data = file.read(min(size, _LARGEST_FILE))
+    if size > _LARGEST_FILE:
         raise BundleError(f"{path} is larger than any ONNX graph; export the checkpoint again")
     try:
         _Walk(path, files).model(memoryview(data))
@@ -114,9 +117,9 @@ class _Walk:
         for number, value in fields:
             # A function that calls functions could double the graph with each.
             if number == _FUNCTION_NODE:
-                self._node(list(fields_of(message(value))), frozenset(), nested=1, known=known)
+                self._node(message(value), frozenset(), nested=1, known=known)
             elif number == _FUNCTION_DEFAULT:
-                self._attribute(list(fields_of(message(value))), frozenset(), nested=1, known=known)
+                self._attribute(message(value), frozenset(), nested=1, known=known)
         self._functions[name] += self._nodes - before
 
     def _graph(self, data: memoryview, own: Collection[str], nested: int, outer: Divisions | None) -> None:
@@ -139,29 +142,39 @@ class _Walk:
                 known.input(text_of(info, _VALUE_NAME), info)
         for number, value in fields:
             if number == _GRAPH_NODE:
-                self._node(list(fields_of(message(value))), own, nested, known)
+                self._node(message(value), own, nested, known)
 
-    def _node(self, fields: list[Field], own: Collection[str], nested: int, known: Divisions) -> None:
+    def _node(self, data: memoryview, own: Collection[str], nested: int, known: Divisions) -> None:
         """A node; of samrt's domain it may be one of `own`."""
-        operator, domain = text_of(fields, _NODE_OPERATOR), text_of(fields, _NODE_DOMAIN)
-        name = text_of(fields, _NODE_NAME)
+        operator = domain = name = ""
+        inputs, outputs, attributes = [], [], []
+        for number, value in fields_of(data):
+            if number == _NODE_ATTRIBUTE:
+                attributes.append(message(value))
+            elif number == _NODE_OUTPUT:
+                outputs.append(text(value))
+            elif number == _NODE_INPUT:
+                inputs.append(text(value))
+            elif number == _NODE_OPERATOR:
+                operator = text(value)
+            elif number == _NODE_DOMAIN:
+                domain = text(value)
+            elif number == _NODE_NAME:
+                name = text(value)
         if not (operator in OPERATORS if domain == "" else domain == OWN_DOMAIN and operator in own):
             raise self._refusal(f"has a node {name!r} with the operator {operator!r} of the domain {domain!r}")
         self._nodes += 1 + (self._functions[operator] if domain == OWN_DOMAIN else 0)
         if self._nodes > _MOST_NODES:
             raise self._refusal(f"has more than {_MOST_NODES:,} nodes, with those of its functions")
-        outputs = [text(value) for number, value in fields if number == _NODE_OUTPUT]
         if not any(outputs):
             raise self._refusal(f"has a node {name!r} ({operator}) without an output")
-        inputs = [text(value) for number, value in fields if number == _NODE_INPUT]
-        attributes = [list(fields_of(message(value))) for number, value in fields if number == _NODE_ATTRIBUTE]
         for attribute in attributes:
             self._attribute(attribute, own, nested, known)
         if domain == "" and not known.node(operator, inputs, outputs, attributes):
             raise self._refusal(f"has a node {name!r} that may divide whole numbers by zero or by -1")
 
-    def _attribute(self, fields: list[Field], own: Collection[str], nested: int, known: Divisions) -> None:
-        for number, value in fields:
+    def _attribute(self, data: memoryview, own: Collection[str], nested: int, known: Divisions) -> None:
+        for number, value in fields_of(data):
             if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
                 self._tensor(list(fields_of(message(value))))
             elif number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):

@@ -32,12 +32,12 @@ def fields_of(data: memoryview) -> Iterator[Field]:
         number, kind = key >> 3, key & 7
         if number == 0 or key > _LARGEST_KEY:
             raise NotOnnxError(f"a field of the number {number}")
-        if kind == _VARINT:
+        if kind in (_VARINT, _BYTES):
             value, place = _varint(data, place)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            length, place = _varint(data, place)
+            if kind == _VARINT:
+                yield number, value
+                continue
+            length = value
         elif kind in (_FIXED64, _FIXED32):
             length = 8 if kind == _FIXED64 else 4
         else:
@@ -51,6 +51,8 @@ def fields_of(data: memoryview) -> Iterator[Field]:
 
 
 def _varint(data: memoryview, place: int) -> tuple[int, int]:
+    if place < len(data) and data[place] < 0x80:  # as nearly all have
+        return data[place], place + 1
     value = shift = 0
     for byte in data[place : place + _VARINT_BYTES]:
         place += 1

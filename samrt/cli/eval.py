@@ -67,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=output_path,
         help="the folder for the results (default: eval_BUNDLE_DATA, with the names of both)",
     )
+    parser.add_argument(
+        "--threads", metavar="N", type=int, help="number of threads of onnxruntime (default: one per usable core)"
+    )
     parser.add_argument("--limit", metavar="N", type=int, help="use only the first N images of each data set")
     parser.add_argument(
         "--restart", action="store_true", help="start again: delete the scores of these data sets that DIR holds"
@@ -115,6 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         restart=arguments.restart,
         overwrite=arguments.overwrite,
+        threads=arguments.threads,
     )
     other = None
     if arguments.compare is not None or arguments.compare_backend is not None:

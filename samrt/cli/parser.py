@@ -6,9 +6,12 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from samrt.visible import visible
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 # What argparse takes for an option of its own, unless the word is one plain number.
 _NEGATIVE = re.compile(r"-(\.?\d|(inf|infinity|nan)\b)", re.IGNORECASE)
@@ -27,6 +30,10 @@ class Parser(argparse.ArgumentParser):
         for name in (None, "store"):
             self.register("action", name, _Once)
         self.register("action", "accumulate", _Accumulate)
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """As argparse's, which keeps quiet about a stdout that cannot be written to."""
+        (file or sys.stdout).write(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         """As argparse's, in one line: the names of files that a shell put there may hold anything."""

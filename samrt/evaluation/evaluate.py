@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from samrt.backends.session import check_threads
 from samrt.bundle.folder import Bundle, open_bundle
 from samrt.engines.selection import Choice, choose
 from samrt.errors import InputError, OutputError
@@ -62,6 +63,7 @@ class Options:
         limit: only the first so many images of each data set.
         restart: begin anew where the output folder holds another evaluation.
         overwrite: replace files in the output folder that have the results' names and are not an evaluation's.
+        threads: as `samrt.load`, for both models.
     """
 
     prompts: str = DEFAULT_PROMPTS
@@ -70,6 +72,7 @@ class Options:
     limit: int | None = None
     restart: bool = False
     overwrite: bool = False
+    threads: int | None = None
 
 
 def evaluate(
@@ -103,6 +106,7 @@ def evaluate(
     options = options or Options()
     if options.limit is not None and options.limit < 1:
         raise InputError(f"the limit must be at least 1 image, not {options.limit}; leave it out to take all")
+    check_threads(options.threads)
     plan = parse_prompts(options.prompts)
     images, masks = (None if each is None else Path(each) for each in (options.images, options.masks))
     data_sets = open_data_sets(Path(data), images, masks, options.limit)
@@ -135,7 +139,7 @@ def evaluate(
         if options.restart:
             _remove_results(folder, data_sets)
         for run in runs:
-            with load(run.bundle, run.backend) as model:
+            with load(run.bundle, run.backend, threads=options.threads) as model:
                 for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
                     _make_folder(run.journal(data_set).parent)
                     with Journal(run.journal(data_set), run.header(header)) as journal:

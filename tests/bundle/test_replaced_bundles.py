@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -89,6 +90,40 @@ def test_a_bundle_replaced_after_it_was_compared_is_read_again(tmp_path: Path, m
 
     monkeypatch.setattr(folder, "check_graph", check_graph)
     assert _result(samrt.load(target)) == _result(samrt.load(other))
+
+
+def test_a_bundle_replaced_many_times_in_a_row_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = _scaled(tmp_path / "other", 2)
+    target = write_toy_bundle(tmp_path / "bundle")
+    replacements = iter(range(30))
+    whole = folder.check_graph
+
+    def check_graph(path: Path, files: object) -> None:
+        if next(replacements, None) is not None:
+            _copy(other, target)
+        whole(path, files)
+
+    monkeypatch.setattr(folder, "check_graph", check_graph)
+    assert _result(samrt.load(target)) == _result(samrt.load(other))
+
+
+def test_a_bundle_that_is_replaced_for_ever_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = write_toy_bundle(tmp_path / "bundle")
+    other = write_toy_bundle(tmp_path / "other")
+    reads = 0
+    whole = folder.check_graph
+
+    def check_graph(path: Path, files: object) -> None:
+        nonlocal reads
+        reads += 1
+        _copy(other, target)
+        whole(path, files)
+
+    monkeypatch.setattr(folder, "check_graph", check_graph)
+    monkeypatch.setattr(file_state, "time", SimpleNamespace(monotonic=lambda: reads))
+    with pytest.raises(BundleReplacedError, match="was replaced or changed while it was loaded; load the bundle again"):
+        samrt.load(target)
+    assert reads >= 10
 
 
 def test_a_file_changed_after_open_bundle_is_not_loaded(own_bundle: Path) -> None:

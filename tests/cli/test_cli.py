@@ -243,10 +243,12 @@ def test_a_file_name_need_not_be_text(folder: Path, bundle: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_under_stdout_is_one_line() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["doctor"], ["segment", "--help"]])
+def test_a_full_disk_under_stdout_is_one_line(words: list[str], unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "samrt", "doctor"]
+        command = [sys.executable, "-m", "samrt", *words]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     assert done.returncode == 1
     assert re.fullmatch(r"samrt: error: cannot write to stdout: No space left on device; check .*\n", done.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from evaluation_data import write_data_set
 
+from samrt.backends import onnxruntime
 from samrt.cli import main
 from samrt.model import Model
 
@@ -70,6 +71,7 @@ def test_eval_compares_with_a_bundle_or_a_backend(run: Run, toy_bundle: Path) ->
         (("absent",), "there is no data set at absent"),
         (("shapes", "--prompts", "circle"), "'circle' is no kind of prompt"),
         (("shapes", "--limit", "0"), "the limit must be at least 1 image"),
+        (("shapes", "--threads", "0"), "not 0; leave --threads out to take one per usable core"),
         (("shapes", "--backend", "gpu"), "there is no backend 'gpu'"),
         (("shapes", "--compare", "absent"), "there is no bundle at absent"),
         (("shapes", "--masks", "."), "is not a COCO JSON file"),
@@ -85,6 +87,14 @@ def test_what_cannot_be_done_is_one_line(run: Run, toy_bundle: Path, words: tupl
     assert err.count("\n") == 1
     assert err.startswith("samrt: error: ")
     assert message in err
+
+
+def test_threads_are_those_of_onnx_runtime(run: Run, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int | None] = []
+    options = onnxruntime._session_options
+    monkeypatch.setattr(onnxruntime, "_session_options", lambda threads: taken.append(threads) or options(threads))
+    status, _, _ = run("shapes", "--bundle", toy_bundle, "--prompts", "box", "--limit", 1, "--threads", 1)
+    assert (status, taken) == (0, [1, 1])
 
 
 def test_an_interruption_says_where_it_goes_on(run: Run, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
