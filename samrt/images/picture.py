@@ -129,7 +129,7 @@ class Picture:
                 self.image = _identify(self.file, self.name)
                 _decode(self.image)
         except _ODD:
-            whole = None if self.file is None else _bare(self.file, self.image.format)
+            whole = None if self.file is None else _bare(self.file, self.image.format, self.name)
             if whole is None:
                 raise
             self.image = whole
@@ -236,7 +236,7 @@ def _identify(file: IO[bytes], name: str) -> PIL.Image.Image:
         try:
             return factory(io.BytesIO(bare_avif(file.read())) if each == "AVIF" else file, "")
         except _ODD as error:
-            bare = _bare(file, each)
+            bare = _bare(file, each, name)
             if bare is not None:
                 return bare
             reasons.append(f"it begins as {each} does, and Pillow says: {error}")
@@ -256,14 +256,23 @@ def _decode(image: PIL.Image.Image) -> None:
     image.load()
 
 
-def _bare(file: IO[bytes], form: str | None) -> PIL.Image.Image | None:
-    """A picture that Pillow refuses because of what is beside its pixels, without that; None if it still does."""
+def _bare(file: IO[bytes], form: str | None, name: str) -> PIL.Image.Image | None:
+    """A picture that Pillow refuses because of what is beside its pixels, without that; None if it still does.
+
+    Raises:
+        InputError: it is too large.
+    """
     if form not in ("JPEG", "MPO", "PNG"):
         return None
     file.seek(0)
     try:
         data, exif = (bare_png if form == "PNG" else bare_jpeg)(file.read())
         image: PIL.Image.Image = PIL.Image.OPEN["PNG" if form == "PNG" else "JPEG"][0](io.BytesIO(data), "")
+    except (*_ODD, OSError):
+        return None
+    # It was refused before anyone could see its size.
+    _check_size(name, image, file)
+    try:
         image.load()
     except (*_ODD, OSError):
         return None

@@ -180,6 +180,13 @@ def test_few_bytes_that_declare_many_pixels(monkeypatch: pytest.MonkeyPatch) -> 
     assert "declares 16000x16000 pixels in 58 bytes" in refusal(small)
 
 
+def test_a_picture_that_is_opened_without_what_is_beside_its_pixels_has_the_same_limits() -> None:
+    side = 2**31 - 1  # so large that decoding it fails at once
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    for broken in (chunk(b"fcTL", b"") + header, header + chunk(b"fcTL", b"")):
+        assert "samrt reads 268,435,456 at most" in refusal(b"\x89PNG\r\n\x1a\n" + broken + chunk(b"IDAT", b""))
+
+
 @pytest.mark.parametrize("tags", [{254: 1}, {0xC612: 1}])
 def test_raw_files_of_cameras_are_refused(tags: dict[int, int]) -> None:
     assert "is a camera's raw file or begins with a preview" in refusal(tiff(np.zeros((4, 4, 3), np.uint8), 2, tags))
