@@ -2,7 +2,7 @@
 PYTHON ?= python3
 TEST_PYTHON := .venv/bin/python
 
-.PHONY: help demo test pytest lint coverage docs bench wheel clean
+.PHONY: help demo test pytest lint fuzz coverage docs bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo "make test      linter, types and tests, in an environment of its own"
 	@echo "make pytest    the tests only"
 	@echo "make lint      linter and types only"
+	@echo "make fuzz      each of tests/fuzz/targets for SECONDS=60; TARGETS=\"image rle\" for some, SEED=1 to repeat a run"
 	@echo "make coverage  the tests again, and how much of samrt/ and export/ they run; pages in build/coverage/html"
 	@echo "make docs      the documentation as a site, with the Python API, in build/docs/site"
 	@echo "make wheel     a wheel for Linux with the CUDA kernels and the TensorRT plugin inside, in dist/; takes minutes"
@@ -38,6 +39,10 @@ lint: .venv/installed
 	$(TEST_PYTHON) -m ruff check .
 	$(TEST_PYTHON) -m ruff format --check .
 	$(TEST_PYTHON) -m mypy
+
+SECONDS ?= 60
+fuzz: .venv/installed
+	$(TEST_PYTHON) tests/fuzz/run.py $(TARGETS) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 coverage: .venv/installed
 	rm -rf build/coverage

@@ -8,6 +8,7 @@ compiler.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy.typing as npt
 
 from samrt.errors import InputError
 
+# As image files may have: samrt/images/picture.py.
+MAX_PIXELS = 2**28
 # pycocotools holds counts in 32 bits, so a difference of two has at most 33: seven groups of five bits.
 _MAX_GROUPS = 7
 
@@ -46,21 +49,28 @@ def encode(mask: npt.NDArray[np.bool_]) -> dict[str, object]:
     return {"size": [height, width], "counts": _to_string(runs)}
 
 
-def decode(rle: Mapping[str, object]) -> npt.NDArray[np.bool_]:
-    """Expand a compressed mask.
+def decode(rle: Mapping[str, object], *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:
+    """Expand a compressed mask. It takes a byte for each pixel, and twice that on the way.
 
     Args:
         rle: `{"size": [H, W], "counts": str or ASCII bytes}` as from `encode` or `pycocotools.mask.encode`.
+        max_pixels: the largest H x W to expand, since a few characters may stand for any number of pixels. The default
+            is the limit of image files; arrays may be larger.
 
     Returns:
         bool [H, W], C-contiguous.
 
     Raises:
         InputError: a key is missing or of another type, `counts` holds other characters or ends inside a number, or
-            its runs do not fill H x W pixels.
+            its runs do not fill H x W pixels, or are more than `max_pixels`.
     """
     height, width = _size_of(rle)
     runs = _runs_of(rle, height, width)
+    if max(height, width, height * width) > max_pixels:
+        raise InputError(
+            f"an RLE of {height} x {width} pixels is larger than max_pixels={max_pixels:,}; raise that if the memory "
+            "allows it"
+        )
     ones = np.zeros(runs.size, np.bool_)
     ones[1::2] = True
     return _transposed(np.repeat(ones, runs).reshape(width, height))
@@ -175,5 +185,5 @@ def _runs_of(rle: Mapping[str, object], height: int, width: int) -> npt.NDArray[
 def _size_of(rle: Mapping[str, object]) -> tuple[int, int]:
     size = rle.get("size")
     if not isinstance(size, list | tuple) or len(size) != 2 or not all(type(n) is int and n >= 0 for n in size):
-        raise InputError(f'an RLE\'s "size" must be [height, width] in pixels, got {size!r}')
+        raise InputError(f'an RLE\'s "size" must be [height, width] in pixels, got {reprlib.repr(size)}')
     return size[0], size[1]

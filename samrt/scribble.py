@@ -201,7 +201,7 @@ def _read_strokes(name: str, drawn: object) -> Strokes | Paint | None:
 def _read_polyline(name: str, line: ArrayLike) -> NDArray[np.float64]:
     try:
         points = np.asarray(line, np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(f"a polyline of the scribble's {name} is not numbers ({error}); give [K, 2] (x, y)") from error
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
         raise InputError(

@@ -15,15 +15,18 @@ RUN = Path(__file__).resolve().parent / "fuzz" / "run.py"
 TARGET = """
 import os, sys, time
 
-MEMORY = 64 << 20
+MEMORY = 16 << 20
+KNOWN = {"a fault of others": "theirs"}
 
 def corpus(folder):
-    return [b"good", b"crash", b"untyped", b"wrong", b"memory", b"exit", b"hang", b"end"]
+    return [b"good", b"crash", b"untyped", b"wrong", b"memory", b"exit", b"hang", b"known", b"end"]
 
 def run(data, state):
     print("a library's words", data, flush=True)
     print("and its warnings", file=sys.stderr)
-    if data == b"crash":
+    if data == b"known":
+        print("a fault of others", file=sys.stderr)
+    if data in (b"crash", b"known"):
         os.abort()
     if data == b"exit":
         os._exit(0)
@@ -32,7 +35,7 @@ def run(data, state):
     if data == b"untyped":
         raise KeyError("x")
     if data == b"memory":
-        bytearray(os.urandom(1 << 20) * 128)
+        bytearray(os.urandom(1 << 20) * 48)
     assert data != b"wrong", "differs"
     return "taken"
 """
@@ -51,11 +54,11 @@ def fuzz(target: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_kind_of_fault_is_found_and_kept_with_its_input_and_the_others_are_run(target: Path) -> None:
-    done = fuzz(target, "--inputs", "8", "--limit", "1", "--seed", "5")
+    done = fuzz(target, "--inputs", "9", "--limit", "4", "--seed", "5")
     assert done.returncode == 1
     row = next(line for line in done.stdout.splitlines() if line.startswith("toy "))
-    assert re.match(r"toy +8 ", row)
-    for count in ("crash 2", "untyped error 1", "wrong result 1", "memory 1", "hang 1", "taken 2"):
+    assert re.match(r"toy +9 ", row)
+    for count in ("crash 2", "untyped error 1", "wrong result 1", "memory 1", "hang 1", "taken 2", "known-theirs 1"):
         assert count in row
     kept = {path.read_bytes(): path.with_suffix(".txt").read_text() for path in target.parent.glob("found/*.input")}
     assert "SIGABRT" in kept[b"crash"]

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from samrt import rle
 from samrt.errors import InputError
+from samrt.images import picture
 from samrt.rle import Expanded, area_and_box, bounding_box, decode, encode
 
 # pycocotools' arrays do not know numpy 2's copy keyword.
@@ -111,6 +113,30 @@ def test_refuses_what_would_fill_one_pixel_by_luck(counts: str, error: str) -> N
     assert decode({"size": [1, 1], "counts": "1"}).sum() == 0
     with pytest.raises(InputError, match=error):
         decode({"size": [1, 1], "counts": counts})
+
+
+@pytest.mark.parametrize("size", [[2**14, 2**14 + 1], [2**32, 0], [0, 2**63]], ids=str)
+def test_a_few_characters_take_no_memory_that_nobody_asked_for(size: list[int]) -> None:
+    assert rle.MAX_PIXELS == picture.MAX_PIXELS
+    mask: dict[str, object] = {"size": size, "counts": rle._to_string(np.array([size[0] * size[1]]))}
+    with pytest.raises(InputError, match="larger than max_pixels=268,435,456; raise that"):
+        decode(mask)
+    assert area_and_box(mask) == (0, (0, 0, 0, 0))
+
+
+def test_a_limit_of_ones_own() -> None:
+    small = encode(np.ones((3, 4), bool))
+    assert decode(small, max_pixels=12).all()
+    with pytest.raises(InputError, match="3 x 4 pixels is larger than max_pixels=11"):
+        decode(small, max_pixels=11)
+
+
+def test_a_size_that_is_nested_deep_is_refused() -> None:
+    size: list[object] = []
+    for _ in range(5000):
+        size = [size]
+    with pytest.raises(InputError, match=r"must be \[height, width\] in pixels, got \[\[\["):
+        decode({"size": size, "counts": "0"})
 
 
 @pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])

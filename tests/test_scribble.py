@@ -186,6 +186,7 @@ def test_cells_under_both_kinds_stay_as_predicted() -> None:
         ({"foreground": [[[1, 2, 3]]]}, r"not \[1, 3\]"),
         ({"foreground": [[[1, np.nan]]]}, "foreground contains NaN"),
         ({"foreground": [[["a", "b"]]]}, "is not numbers"),
+        ({"foreground": [[[1, 10**400]]]}, "is not numbers"),
         ({"foreground": [CORNER], "background": [[1, 2]]}, "background must have the shape"),
         ({"foreground": [CORNER], "max_points": 0}, "at least 1, not 0"),
         ({"foreground": [CORNER], "max_points": 2.0}, "integer of at least 1, not 2.0"),

@@ -2,18 +2,20 @@
 
 Both take far more than samrt's exporter writes: loops without an end, functions nested until memory is full, weights
 from any file on the disk. So the file is walked here first, field by field as protobuf lays it out (onnx/onnx.proto
-names the fields). What protobuf of C++ would read otherwise than this walk is refused. No tensor is looked at.
+names the fields). What protobuf of C++ would read otherwise than this walk is refused. Of tensors,
+only small divisors are looked at.
 
 The file is not mapped: a map of a file that is cut short meanwhile ends the process.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
+from samrt.bundle.divisions import Divisions
+from samrt.bundle.protobuf import Field, NotOnnxError, fields_of, message, text, text_of
 from samrt.errors import BundleError
 
 # Domain of samrt's own functions and of its plugin's node.
@@ -41,30 +43,21 @@ OPERATORS = frozenset({
 _MOST_NESTED = 3
 # Those of a function count at each call: both runtimes copy it there. samrt's largest graphs have some thousands.
 _MOST_NODES = 100_000
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_VARINT_BYTES = 10
-# Protobuf keeps the low 32 bits of a field's key: what lies above them would show this walk another field.
-_LARGEST_KEY = (1 << 32) - 1
-# Fields of one message. samrt's largest graphs have some thousands; each takes a hundred times its bytes in memory.
-_MOST_FIELDS = 100_000
 # A file of protobuf is never larger.
 _LARGEST_FILE = (1 << 31) - 1
 
 # Numbers of the fields that are looked at.
 _MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 20, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 12, 15
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 11, 12, 15
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 _FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN, _FUNCTION_DEFAULT = 1, 7, 10, 11
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES = 22, 23
 _TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
+_VALUE_NAME = 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 _DO_NOT_TRUST = "do not use this bundle unless you trust where it came from, and export the checkpoint again"
-
-
-class _NotOnnxError(Exception):
-    """The bytes are no message of protobuf, or not text where text belongs."""
 
 
 def check_graph(path: Path, files: Collection[str]) -> None:
@@ -75,8 +68,8 @@ def check_graph(path: Path, files: Collection[str]) -> None:
         files: the names of the files beside it, of which its weights may be in any.
 
     Raises:
-        BundleError: it is no ONNX graph; it has an operator, a function or a nest of graphs that no bundle needs; a
-            node or a graph has no output; or its weights lie in a file that is none of `files`.
+        BundleError: it is no ONNX graph; it has an operator, a function, a division or a nest of graphs that no bundle
+            needs; a node or a graph has no output; or its weights lie in a file that is none of `files`.
         OSError: it cannot be read.
     """
     if path.suffix != ".onnx":  # ONNX Runtime takes some for its own format, which no one here can check
@@ -87,7 +80,7 @@ def check_graph(path: Path, files: Collection[str]) -> None:
         raise BundleError(f"{path} is larger than any ONNX graph; export the checkpoint again")
     try:
         _Walk(path, files).model(memoryview(data))
-    except _NotOnnxError as error:
+    except NotOnnxError as error:
         raise BundleError(
             f"{path} is not an ONNX graph ({error}): it is damaged, or of another kind; export the checkpoint again"
         ) from None
@@ -101,88 +94,92 @@ class _Walk:
         self._nodes = 0
 
     def model(self, data: memoryview) -> None:
-        found = list(_fields(data))
+        found = list(fields_of(data))
         functions = [value for number, value in found if number == _MODEL_FUNCTIONS]
         for function in functions:
-            self._function(_bytes(function))
+            self._function(message(function))
         graphs = [value for number, value in found if number == _MODEL_GRAPH]
         if len(graphs) != 1:
-            raise _NotOnnxError(f"{len(graphs)} graphs in it")
+            raise NotOnnxError(f"{len(graphs)} graphs in it")
         if any(number == _MODEL_TRAINING for number, _ in found):
             raise self._refusal("holds graphs for training")
-        self._graph(_bytes(graphs[0]), frozenset({*self._functions, PLUGIN_NAME}), nested=1)
+        self._graph(message(graphs[0]), frozenset({*self._functions, PLUGIN_NAME}), 1, None)
 
     def _function(self, data: memoryview) -> None:
-        fields = list(_fields(data))
-        name, domain = _text_of(fields, _FUNCTION_NAME), _text_of(fields, _FUNCTION_DOMAIN)
+        fields = list(fields_of(data))
+        name, domain = text_of(fields, _FUNCTION_NAME), text_of(fields, _FUNCTION_DOMAIN)
         if domain != OWN_DOMAIN:
             raise self._refusal(f"has a function {name!r} of the domain {domain!r}")
-        before = self._nodes
+        before, known = self._nodes, Divisions()
         for number, value in fields:
             # A function that calls functions could double the graph with each.
             if number == _FUNCTION_NODE:
-                self._node(_bytes(value), frozenset(), nested=1)
+                self._node(list(fields_of(message(value))), frozenset(), nested=1, known=known)
             elif number == _FUNCTION_DEFAULT:
-                self._attribute(_bytes(value), frozenset(), nested=1)
+                self._attribute(list(fields_of(message(value))), frozenset(), nested=1, known=known)
         self._functions[name] += self._nodes - before
 
-    def _graph(self, data: memoryview, own: Collection[str], nested: int) -> None:
+    def _graph(self, data: memoryview, own: Collection[str], nested: int, outer: Divisions | None) -> None:
         if nested > _MOST_NESTED:
             raise self._refusal(f"nests graphs more than {_MOST_NESTED} deep")
-        outputs = 0
-        for number, value in _fields(data):
-            if number == _GRAPH_NODE:
-                self._node(_bytes(value), own, nested)
-            elif number == _GRAPH_INITIALIZER:
-                self._tensor(_bytes(value))
-            elif number == _GRAPH_SPARSE:
-                raise self._refusal("holds sparse tensors")
-            elif number == _GRAPH_OUTPUT:
-                outputs += 1
-        if not outputs:
+        fields = list(fields_of(data))
+        numbers = {number for number, _ in fields}
+        if _GRAPH_SPARSE in numbers:
+            raise self._refusal("holds sparse tensors")
+        if _GRAPH_OUTPUT not in numbers:
             raise self._refusal("has a graph without outputs")
+        known = Divisions(outer, lambda: _computed(fields))
+        for number, value in fields:
+            if number == _GRAPH_INITIALIZER:
+                tensor = list(fields_of(message(value)))
+                self._tensor(tensor)
+                known.constant(text_of(tensor, _TENSOR_NAME), tensor)
+            elif number == _GRAPH_INPUT:
+                info = list(fields_of(message(value)))
+                known.input(text_of(info, _VALUE_NAME), info)
+        for number, value in fields:
+            if number == _GRAPH_NODE:
+                self._node(list(fields_of(message(value))), own, nested, known)
 
-    def _node(self, data: memoryview, own: Collection[str], nested: int) -> None:
+    def _node(self, fields: list[Field], own: Collection[str], nested: int, known: Divisions) -> None:
         """A node; of samrt's domain it may be one of `own`."""
-        fields = list(_fields(data))
-        operator, domain = _text_of(fields, _NODE_OPERATOR), _text_of(fields, _NODE_DOMAIN)
-        name = _text_of(fields, _NODE_NAME)
-        known = operator in OPERATORS if domain == "" else domain == OWN_DOMAIN and operator in own
-        if not known:
+        operator, domain = text_of(fields, _NODE_OPERATOR), text_of(fields, _NODE_DOMAIN)
+        name = text_of(fields, _NODE_NAME)
+        if not (operator in OPERATORS if domain == "" else domain == OWN_DOMAIN and operator in own):
             raise self._refusal(f"has a node {name!r} with the operator {operator!r} of the domain {domain!r}")
         self._nodes += 1 + (self._functions[operator] if domain == OWN_DOMAIN else 0)
         if self._nodes > _MOST_NODES:
             raise self._refusal(f"has more than {_MOST_NODES:,} nodes, with those of its functions")
-        outputs = [_text(value) for number, value in fields if number == _NODE_OUTPUT]
+        outputs = [text(value) for number, value in fields if number == _NODE_OUTPUT]
         if not any(outputs):
             raise self._refusal(f"has a node {name!r} ({operator}) without an output")
-        for number, value in fields:
-            if number == _NODE_INPUT:
-                _text(value)
-            elif number == _NODE_ATTRIBUTE:
-                self._attribute(_bytes(value), own, nested)
+        inputs = [text(value) for number, value in fields if number == _NODE_INPUT]
+        attributes = [list(fields_of(message(value))) for number, value in fields if number == _NODE_ATTRIBUTE]
+        for attribute in attributes:
+            self._attribute(attribute, own, nested, known)
+        if domain == "" and not known.node(operator, inputs, outputs, attributes):
+            raise self._refusal(f"has a node {name!r} that may divide whole numbers by zero or by -1")
 
-    def _attribute(self, data: memoryview, own: Collection[str], nested: int) -> None:
-        for number, value in _fields(data):
+    def _attribute(self, fields: list[Field], own: Collection[str], nested: int, known: Divisions) -> None:
+        for number, value in fields:
             if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-                self._tensor(_bytes(value))
+                self._tensor(list(fields_of(message(value))))
             elif number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
-                self._graph(_bytes(value), own, nested + 1)
+                self._graph(message(value), own, nested + 1, known)
             elif number in (_ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES):
                 raise self._refusal("holds sparse tensors")
 
-    def _tensor(self, data: memoryview) -> None:
-        fields = list(_fields(data))
+    def _tensor(self, fields: list[Field]) -> None:
         for number, value in fields:
             if number != _TENSOR_EXTERNAL:
                 continue
-            entry = list(_fields(_bytes(value)))
-            if _text_of(entry, _ENTRY_KEY) != "location":
+            entry = list(fields_of(message(value)))
+            if text_of(entry, _ENTRY_KEY) != "location":
                 continue
-            location = _text_of(entry, _ENTRY_VALUE)
+            location = text_of(entry, _ENTRY_VALUE)
             if location not in self._files:
                 raise self._refusal(
-                    f"takes the weights {_text_of(fields, _TENSOR_NAME)!r} from {location!r}, which is no file of the "
+                    f"takes the weights {text_of(fields, _TENSOR_NAME)!r} from {location!r}, which is no file of the "
                     "manifest"
                 )
 
@@ -190,60 +187,14 @@ class _Walk:
         return BundleError(f"{self._path} {what}, which no graph of a bundle needs; {_DO_NOT_TRUST}")
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field of a message: bytes where it has a length, else a number."""
-    place, end = 0, len(data)
-    for count in itertools.count():
-        if place == end:
-            return
-        if count == _MOST_FIELDS:
-            raise _NotOnnxError(f"more than {_MOST_FIELDS:,} fields in one message")
-        key, place = _varint(data, place)
-        number, kind = key >> 3, key & 7
-        if number == 0 or key > _LARGEST_KEY:
-            raise _NotOnnxError(f"a field of the number {number}")
-        if kind == _VARINT:
-            value, place = _varint(data, place)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            length, place = _varint(data, place)
-        elif kind in (_FIXED64, _FIXED32):
-            length = 8 if kind == _FIXED64 else 4
-        else:
-            raise _NotOnnxError(f"a field of the kind {kind}")
-        if length > end - place:
-            raise _NotOnnxError("a field that reaches past its end")
-        content = data[place : place + length]
-        # Not bytes: protobuf skips a text or a message that is given in this form.
-        yield number, content if kind == _BYTES else int.from_bytes(content, "little")
-        place += length
-
-
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    value = shift = 0
-    for byte in data[place : place + _VARINT_BYTES]:
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-        shift += 7
-    raise _NotOnnxError("a number that does not end")
-
-
-def _bytes(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise _NotOnnxError("a number in the place of a message")
-    return value
-
-
-def _text(value: int | memoryview) -> str:
-    try:
-        return bytes(_bytes(value)).decode()
-    except UnicodeDecodeError:
-        raise _NotOnnxError("a name that is not UTF-8") from None
-
-
-def _text_of(fields: list[tuple[int, int | memoryview]], number: int) -> str:
-    """The last value of a text field, as protobuf reads it; empty where there is none."""
-    return next((_text(value) for found, value in reversed(fields) if found == number), "")
+def _computed(graph: list[Field]) -> set[str]:
+    """Names of a graph's inputs, and of what its nodes make but constants."""
+    names = set()
+    for number, value in graph:
+        if number == _GRAPH_INPUT:
+            names.add(text_of(list(fields_of(message(value))), _VALUE_NAME))
+        elif number == _GRAPH_NODE:
+            node = list(fields_of(message(value)))
+            if text_of(node, _NODE_OPERATOR) != "Constant":
+                names.update(text(output) for kind, output in node if kind == _NODE_OUTPUT)
+    return names

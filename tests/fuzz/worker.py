@@ -1,7 +1,8 @@
 """Runs the inputs of one target, one after the other, in a process of its own that `supervision.py` watches.
 
-Lines on stdout: "ready" after the set-up, then for each input "done WORD" or "finding JSON", and "end". The input
-is written to the file `current` before it is run, so that it is known whatever becomes of the process.
+Lines on stdout: "ready JSON" after the set-up, with the target's `KNOWN`, then for each input "done WORD" or "finding
+JSON", and "end". The input is written to the file `current` before it is run, so that it is known whatever becomes of
+the process.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ sys.path[:0] = [str(_TESTS.parent), str(_TESTS)]
 
 from fuzz.mutations import mutate_bytes  # noqa: E402
 
+_STATM = os.open("/proc/self/statm", os.O_RDONLY)
 _MEMORY = 1 << 30  # by which the process may grow, where the target names no other number
 
 
@@ -53,7 +55,7 @@ def main() -> None:
     # The second line of defence: an allocation fails before the machine has no memory left.
     resource.setrlimit(resource.RLIMIT_AS, (space + 4 * allowed,) * 2)
     current = os.open(given.folder / "current", os.O_RDWR | os.O_CREAT)
-    os.write(report, b"ready\n")
+    os.write(report, b"ready " + json.dumps(getattr(target, "KNOWN", {})).encode() + b"\n")
     for data in inputs:
         os.ftruncate(current, 0)
         os.pwrite(current, data, 0)
@@ -68,7 +70,7 @@ def main() -> None:
                 data, "memory", "memory", f"resident memory: {sizes}; allowed are {allowed >> 20} more\n{line}"
             )
         os.write(report, line.encode() + b"\n")
-        if over:
+        if over or (hasattr(target, "spent") and target.spent(state)):
             break  # the peak stays as it is
     os.write(report, b"end\n")
 
@@ -120,7 +122,7 @@ def _finding(data: bytes, kind: str, signature: str, text: str) -> str:
 
 def _memory() -> tuple[int, int]:
     """Bytes of address space and of resident memory."""
-    space, resident = Path("/proc/self/statm").read_bytes().split()[:2]
+    space, resident = os.pread(_STATM, 100, 0).split()[:2]
     return int(space) * resource.getpagesize(), int(resident) * resource.getpagesize()
 
 

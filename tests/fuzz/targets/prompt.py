@@ -136,10 +136,9 @@ def _array(
     if rng.random() < 0.05:
         full = tuple(rng.choice((n, n, 0, 1, n + 1)) for n in full)[rng.choice((0, 0, 1)) :]
     if np.prod(full) > 1000:
-        result: Any = np.full(
-            full, _number(rng, values), rng.choice((np.float32, np.float64)) if rng.random() < 0.9 else object
-        )
-        return result
+        array = np.full(full, rng.choice(values), rng.choice((np.float32, np.float64, object)))
+        array.reshape(-1)[7] = _number(rng, values) if array.dtype == object else rng.choice((0, 1e30, np.nan))
+        return array
     nested = _nested(rng, full, values)
     if rng.random() < 0.5:
         return nested
