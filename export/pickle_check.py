@@ -220,7 +220,7 @@ class _Walk:
         if short in _ITERATING:
             for each in given:
                 _check_no_tensor(each, name)
-            self._hash(given)
+                self._hash(each)
         if short in _WRAPPING or short.endswith("Tensor"):
             return next((part.numbers for part in given if isinstance(part, _Made) and part.numbers is not None), 0)
         return None

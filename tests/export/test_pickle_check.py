@@ -173,7 +173,9 @@ def test_old_checkpoints_have_what_torch_takes_for_granted(
 
 
 @pytest.mark.parametrize("as_zip", [True, False])
-def test_takes_what_training_scripts_save(tmp_path: Path, as_zip: bool) -> None:
+def test_takes_what_training_scripts_save(tmp_path: Path, as_zip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Less than there are tensors: the empty dictionary that each of them has is no key.
+    monkeypatch.setattr(samrt_export.pickle_check, "_MOST_KEYS", 8)
     weight = torch.nn.Parameter(torch.ones(2, 3))
     optimizer = torch.optim.AdamW([weight])
     weight.sum().backward()
