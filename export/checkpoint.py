@@ -11,8 +11,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,10 +23,15 @@ from torch import Tensor
 from samrt.errors import BundleError
 from samrt.files import sha256_of
 from samrt_export.bookkeeping import ALLOWED
-from samrt_export.file_kinds import EXPECTED, PICKLE, SAFETENSORS, ZIP, check_zip, kind_of
-from samrt_export.pickle_check import check_pickle
+from samrt_export.file_kinds import EXPECTED, PICKLE, SAFETENSORS, ZIP, check_zip, kind_of, sizes_of_records
+from samrt_export.pickle_check import check_old_pickles, check_pickle
 from samrt_export.safetensors_file import read_safetensors
 from samrt_export.state import find, listed
+
+_DTYPES = (
+    *(torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         content = _content_of(path)
         if not isinstance(content, Mapping):
             raise BundleError(f"{path} holds one object of type {type(content).__name__}; {EXPECTED}")
-        found = find(content)
+        with _as_misleading(path):
+            found = find(content)
         if not found.state:
             kind = "numpy arrays or settings: " if found.strange else ""
             names = listed(found.strange or found.left_out) or "nothing"
@@ -123,23 +129,29 @@ def _content_of(path: Path) -> Any:
 
 def _check_bounds(path: Path, kind: str) -> None:
     size = path.stat().st_size
-    with ExitStack() as opened:
-        if kind == ZIP:
-            archive = opened.enter_context(zipfile.ZipFile(path))
-            # All, because torch takes another of two with one name, and does not tell small letters from capitals.
-            entries = [each for each in archive.infolist() if each.filename.casefold().endswith("data.pkl")]
-            files = [opened.enter_context(archive.open(each)) for each in entries]
-        else:
-            files = [opened.enter_context(path.open("rb"))]
-        try:
-            for file in files:
-                # Before 1.6: a mark, a version, the machine's sizes, the content, names of storages.
-                check_pickle(cast("BinaryIO", file), size, pickles=1 if kind == ZIP else 5)
-        except BundleError as error:
-            raise BundleError(
-                f"{path} was not read: {error.facts}. It is damaged or made to mislead; download or copy it again, or "
-                "save the state dict alone"
-            ) from error
+    with _as_misleading(path):
+        if kind == PICKLE:
+            with path.open("rb") as file:
+                check_old_pickles(file, size)
+            return
+        with zipfile.ZipFile(path) as archive:
+            records = sizes_of_records(path, archive)
+            for entry in archive.infolist():
+                # All, because torch takes another of two with one name, and does not tell small letters from capitals.
+                if entry.filename.casefold().endswith("data.pkl"):
+                    with archive.open(entry) as member:
+                        check_pickle(cast("BinaryIO", member), size, records)
+
+
+@contextmanager
+def _as_misleading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(
+            f"{path} was not read: {error.facts}. It is damaged or made to mislead; download or copy it again, or save "
+            "the state dict alone"
+        ) from error
 
 
 def _torch_load(path: Path, mapped: bool) -> Any:
@@ -200,7 +212,9 @@ def _unusual(tensor: Tensor) -> str:
         return f"of complex numbers ({tensor.dtype})"
     if tensor.device.type != "cpu":
         return f"without values here (torch device {tensor.device})"
-    return "" if tensor.layout == torch.strided else f"stored sparsely ({tensor.layout})"
+    if tensor.layout != torch.strided:
+        return f"stored sparsely ({tensor.layout})"
+    return "" if tensor.dtype in _DTYPES else f"of an unusual type ({tensor.dtype})"
 
 
 def _as_weight(name: str, tensor: Tensor, path: Path) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 from samrt.errors import BundleError
 
@@ -39,6 +41,8 @@ _SPREAD = re.compile(rb"ctorch\.distributed\.(_?tensor|_shard|device_mesh)\b")
 # The pickle of a checkpoint has names and shapes only; the numbers lie beside it.
 _LONGEST_PICKLE = 1 << 26
 _HEAD = 1024
+# Bytes of a record's header in a zip archive, before its name.
+_LOCAL = 30
 # The format's own bound.
 _LONGEST_HEADER = 100_000_000
 # The two places where a tar archive says that it is one, in every variant.
@@ -70,12 +74,46 @@ def check_zip(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+        _check_entries(entries, path)
         spread = any(_is_spread(archive, entry) for entry in entries if entry.filename.endswith("/data.pkl"))
     if spread:
         raise BundleError(
             f"{path} holds tensors that are spread over several processes (DTensor); gather them before saving: "
             "torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True"
         )
+
+
+def sizes_of_records(path: Path, archive: zipfile.ZipFile) -> dict[str, set[int]]:
+    """Bytes of the records that storages are made of, by key, in small letters as torch does not tell them apart.
+
+    Raises:
+        Exception: of any kind, where a record does not begin as an archive's directory says.
+    """
+    sizes: dict[str, set[int]] = {}
+    with path.open("rb") as file:
+        for entry in archive.infolist():
+            _check_local(file, archive, entry)
+    for entry in archive.infolist():
+        key = entry.filename.casefold().partition("/data/")[2]
+        sizes.setdefault(key, set()).add(entry.file_size)
+    return sizes
+
+
+def _check_local(file: BinaryIO, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Where a record begins depends on the lengths of what stands before it, which torch takes as they are."""
+    archive.open(entry).close()  # compares the names
+    file.seek(entry.header_offset)
+    header = file.read(_LOCAL)
+    file.seek(int.from_bytes(header[26:28], "little"), os.SEEK_CUR)
+    extra = file.read(int.from_bytes(header[28:30], "little"))
+    while extra:
+        end = 4 + int.from_bytes(extra[2:4], "little")
+        if end > len(extra):
+            raise zipfile.BadZipFile(f"the header of {entry.filename[:80]!r} is damaged")
+        extra = extra[end:]
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
     names = {entry.filename.rpartition("/")[2] for entry in entries}
     if "constants.pkl" in names:
         raise BundleError(f"{path} is a TorchScript program; {EXPECTED}")
@@ -86,6 +124,12 @@ def check_zip(path: Path) -> None:
     # torch.save never compresses; a small file that unpacks to a huge one is an attack on this machine's memory.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise BundleError(f"{path} is compressed, which torch.save never does; {EXPECTED}")
+    # Entries that lie over one another would be read once for each of them.
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise BundleError(
+            f"the files in {path} claim more bytes than it has: it is damaged or made to mislead; download or copy it "
+            "again"
+        )
 
 
 def _is_spread(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from samrt.errors import BundleError
 from samrt_export.bookkeeping import Bookkeeping
 
 # The modules of a SAM, in Meta's names and in Hugging Face's. What stands before them is no part of the model.
@@ -28,6 +29,8 @@ _ADDED_WEIGHTS = re.compile(
 # Deeper than any known nesting. A file may hold a container within itself.
 _DEEPEST = 8
 _SHOWN, _LONGEST = 4, 120
+# Characters of all names with the keys before them; those of a model with its optimizer are some hundred thousand.
+_MOST_TEXT = 1 << 24
 
 Path = tuple[str, ...]
 
@@ -54,8 +57,18 @@ class Found:
 
 
 def find(content: Mapping[Any, Any]) -> Found:
-    """The model in the content of a checkpoint; the state is empty where there is no tensor."""
-    leaves = dict(_leaves(content, (), set()))
+    """The model in the content of a checkpoint; the state is empty where there is no tensor.
+
+    Raises:
+        BundleError: its names are too long; the text has no name of the file.
+    """
+    leaves: dict[Path, Any] = {}
+    length = 0
+    for path, value in _leaves(content, (), set()):
+        length += sum(map(len, path))
+        if length > _MOST_TEXT:
+            raise BundleError(f"the names in it are of more than {_MOST_TEXT:,} characters")
+        leaves[path] = value
     roots = {path: _root_of(_split(path)) for path, value in leaves.items() if isinstance(value, Tensor)}
     if not roots:
         kinds = {".".join(path): _kind(value) for path, value in leaves.items() if isinstance(value, Bookkeeping)}

@@ -188,6 +188,30 @@ def test_refuses_compressed_archives(tmp_path: Path) -> None:
         read_checkpoint(bomb)
 
 
+@pytest.mark.parametrize("field", [26, 28])
+def test_refuses_archives_whose_records_begin_elsewhere(tmp_path: Path, field: int) -> None:
+    """torch believes the lengths in a record's own header, and would take its numbers from another place."""
+    path = tmp_path / "model.pth"
+    torch.save({"weight": torch.arange(100.0)}, path)
+    with zipfile.ZipFile(path) as archive:
+        place = archive.getinfo("model/data/0").header_offset + field
+    whole = bytearray(path.read_bytes())
+    whole[place] -= 4
+    path.write_bytes(whole)
+    with pytest.raises(BundleError, match="truncated or damaged"):
+        read_checkpoint(path)
+
+
+def test_refuses_archives_with_one_record_many_times(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    torch.save({"weight": torch.zeros(1000)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.filelist += [archive.getinfo("model/data/0")] * 3
+        archive.writestr("more", b"")  # so that the directory is written again
+    with pytest.raises(BundleError, match="claim more bytes than it has"):
+        read_checkpoint(path)
+
+
 class Hostile:
     """Makes a file when it is unpickled."""
 
@@ -252,6 +276,7 @@ def test_refuses_quantised_tensors(tmp_path: Path) -> None:
         ({"weight": torch.ones(4).to_sparse()}, "weight in .* is stored sparsely"),
         ({"weight": torch.ones(4, device="meta")}, "weight in .* is without values here"),
         ({"weight": torch.ones(4, dtype=torch.complex64)}, "weight in .* is of complex numbers"),
+        ({"weight": torch.ones(4, dtype=torch.uint16)}, "weight in .* is of an unusual type"),
         ({"weight": torch.ones(1).expand(1_000_000)}, r"claim 1,000,000 numbers and more, but the file has \d,\d+"),
         ({"a": torch.ones(2), "weight": torch.tensor([1.0, float("nan")])}, "weight in .* holds NaN or infinity"),
         ({"weight": torch.tensor([float("-inf")], dtype=torch.float16)}, "weight in .* holds NaN or infinity"),

@@ -97,6 +97,28 @@ def test_truncated_safetensors_are_refused(tmp_path: Path, cut: int) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ('{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "a": {}}', "name twice"),
+        ('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', "not as long as the file"),
+        ('{"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 8]},'
+         '"b": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}', "not its own"),
+        ('{"a": {"dtype": "F32", "shape": [2147483648, 2147483648, 4], "data_offsets": [0, 8]}}', "not its own"),
+        ('{"a": {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}}', "whole numbers"),
+        ('{"a": {"dtype": "F32", "shape": 2}}', "damaged"),
+        ('{"a": ' + "[" * 100_000, "damaged"),
+        ("{" + " " * (1 << 22) + "}", "its header claims"),
+    ],
+)  # fmt: skip
+def test_safetensors_hold_what_their_header_says(tmp_path: Path, header: str, message: str) -> None:
+    pytest.importorskip("safetensors")
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(8))
+    with pytest.raises(BundleError, match=message):
+        read_checkpoint(path)
+
+
 def test_safetensors_of_another_framework_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     path = tmp_path / "model.safetensors"

@@ -96,6 +96,11 @@ def test_a_lightning_checkpoint_with_all_that_it_keeps(tmp_path: Path) -> None:
     assert checkpoint.left_out == ("state_dict.loss", *list(content)[1:])
 
 
+def test_names_that_are_longer_than_any_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="was not read: the names in it are of more than"):
+        read(tmp_path, {"a" * 100_000: dict.fromkeys(map(str, range(200)))})
+
+
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
 def test_numpy_values_of_either_version_are_passed_over(tmp_path: Path, module: str) -> None:
     buffer = io.BytesIO()
