@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch import Tensor
 
+from samrt.bundle.file_state import FileState
 from samrt.errors import BundleError
 from samrt.files import sha256_of
 from samrt_export.bookkeeping import ALLOWED
@@ -68,6 +69,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     try:
         size = _size_of(path)
+        before = FileState.of(path)
         content = _content_of(path)
         if not isinstance(content, Mapping):
             raise BundleError(f"{path} holds one object of type {type(content).__name__}; {EXPECTED}")
@@ -92,7 +94,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             raise BundleError(f"{path} holds {listed([name])}, {kind}, among its tensors; {EXPECTED}")
         _check_sizes(found.state, size, path)
         state = {name: _as_weight(name, tensor, path) for name, tensor in found.state.items()}
-        return Checkpoint(path, state, sha256_of(path), size, found.root, found.left_out)
+        sha256 = sha256_of(path)
+        # It was opened by its name several times: to be checked, to be read, and for its hash.
+        if FileState.of(path) != before:
+            raise BundleError(
+                f"{path} was replaced or changed while it was read; wait until it is whole, and try again"
+            )
+        return Checkpoint(path, state, sha256, size, found.root, found.left_out)
     except OSError as error:
         raise BundleError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
 

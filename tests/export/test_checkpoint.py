@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from samrt.errors import BundleError
+from samrt_export import checkpoint
 from samrt_export.checkpoint import read_checkpoint
 
 
@@ -38,11 +39,25 @@ def assert_same(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_reads_a_state_dict(tmp_path: Path, as_zip: bool) -> None:
     path = tmp_path / "model.pth"
     torch.save(weights(), path, _use_new_zipfile_serialization=as_zip)
-    checkpoint = read_checkpoint(str(path))
-    assert_same(checkpoint.state, weights())
-    assert checkpoint.path == path
-    assert checkpoint.bytes == path.stat().st_size
-    assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    read = read_checkpoint(str(path))
+    assert_same(read.state, weights())
+    assert read.path == path
+    assert read.bytes == path.stat().st_size
+    assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_refuses_a_file_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.pth"
+    torch.save(weights(), path)
+    walk = checkpoint._check_bounds
+
+    def walk_and_replace(path: Path, kind: str) -> None:
+        walk(path, kind)
+        torch.save({"layer.weight": torch.zeros(2)}, path)
+
+    monkeypatch.setattr(checkpoint, "_check_bounds", walk_and_replace)
+    with pytest.raises(BundleError, match=r"model\.pth was replaced or changed while it was read"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict"])
