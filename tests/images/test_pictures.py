@@ -19,7 +19,7 @@ from written_files import chunk, exif, png, saved, short, tiff
 
 from samrt.errors import InputError
 from samrt.images import picture, read_image, read_part
-from samrt.images.picture import FORMATS
+from samrt.images.formats import FORMATS
 
 SMOOTH = np.add.outer(np.arange(61), np.arange(83))[..., None] * np.array([1, 2, 3])
 PHOTO = PIL.Image.fromarray((SMOOTH % 256).astype(np.uint8))
