@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,9 +31,41 @@ _LINKS = 40
 _RACES = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: there is none, or what is there has no end or makes one wait for it: a pipe, a device, a folder.
+    """
+
+    # Without O_NONBLOCK, opening a pipe that nobody writes to would wait forever.
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    file = open(path, "rb", opener=opener)  # noqa: SIM115 - it is returned
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", str(path))
+    return file
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises:
+        OSError: as `open_regular`; with `errno.EFBIG` where it has more, of which nothing was read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = b"" if size > limit else file.read(limit + 1)
+    if max(size, len(content)) > limit:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, and samrt reads {limit:,} of such a file", str(path))
+    return content
+
+
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
-    with path.open("rb") as file:
+    """Hexadecimal SHA-256 of a file's content. Raises OSError, as `open_regular`."""
+    with open_regular(path) as file:
         return sha256_of_open(file)
 
 
@@ -69,10 +102,11 @@ def check_mark(file: Path, mark: bytes | None) -> None:
     Raises:
         OutputError: samrt did not write the file, or it cannot be read.
     """
-    if mark is None or not file.exists():
-        return
-    with _reporting(file), file.open("rb") as content:
-        head = content.read(_HEAD)
+    with _reporting(file):
+        if mark is None or not file.exists():
+            return
+        with open_regular(file) as content:
+            head = content.read(_HEAD)
     if head and mark not in head:
         raise OutputError(
             f"{file} exists, and samrt did not write it",

@@ -17,6 +17,7 @@ from samrt.evaluation.datasets import INDEX, Survey, fingerprint, open_data_sets
 from samrt.evaluation.difference import paired_difference
 from samrt.evaluation.journal import ANOTHER_FOLDER, JOURNAL_MARK, Journal, check_journal, read_records
 from samrt.evaluation.protocol import DEFAULT_PROMPTS, PromptPlan, parse_prompts
+from samrt.evaluation.record_check import RecordCheck
 from samrt.evaluation.records import Record, evaluate_instances
 from samrt.evaluation.report import REPORT_MARK, describe_left_out, markdown_report
 from samrt.evaluation.results import (
@@ -136,9 +137,10 @@ def evaluate(
             _remove_results(folder, data_sets)
         for run in runs:
             with load(run.bundle, run.backend) as model:
-                for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
+                for data_set, header, summary, found in zip(data_sets, headers, summaries, surveys, strict=True):
                     _make_folder(run.journal(data_set).parent)
-                    with Journal(run.journal(data_set), run.header(header)) as journal:
+                    check = RecordCheck(found.images, plan, run.masks)
+                    with Journal(run.journal(data_set), run.header(header), check.fits) as journal:
                         work = _Work(model, plan, summary.disc_radius)
                         _fill(journal, data_set, work, run.title(data_set, len(runs)), progress)
         evaluation = _results(runs, data_sets, summaries, plan)
@@ -168,6 +170,11 @@ class _Run:
 
     def journal(self, data_set: DataSet) -> Path:
         return self.folder / data_set.name / self.file_name
+
+    @property
+    def masks(self) -> int:
+        """Of each prompt: the single one, and those of an ambiguous prompt."""
+        return 1 + len(self.bundle.manifest.masks.ambiguous)
 
     def header(self, header: dict[str, Any]) -> dict[str, Any]:
         return {"model": self.description.identity, **header}
@@ -206,7 +213,8 @@ def _fill(journal: Journal, data_set: DataSet, work: _Work, title: str, progress
     total = len(data_set.items)
     if journal.dropped:
         progress.say(
-            f"{journal.path}: {journal.dropped} damaged lines were dropped, and their images are evaluated again"
+            f"{journal.path}: {journal.dropped} lines were dropped that are damaged or not of this evaluation; their "
+            "images are evaluated again"
         )
     progress.step(title, len(journal.done), total)
     for item in data_set.items:
