@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import IO
 
@@ -28,6 +29,8 @@ _MOST_PER_BYTE, _LARGE = 10_000, 2**24
 # The formats that keep pixels as they were, and what of TIFF does not. Others may have been written with losses.
 _LOSSLESS, _LOSSY_TIFF = ("PNG", "TIFF", "BMP", "GIF", "PPM"), ("jpeg", "tiff_jpeg", "webp")
 PIL_IMAGE = "the PIL image"  # what errors call a caller's
+# What every file is opened and decoded in. The command line keeps C libraries' own lines off stderr there.
+AROUND: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar("AROUND", default=nullcontext)
 # Python's filters of warnings are one list for all threads.
 _FILTERS = threading.Lock()
 
@@ -116,7 +119,7 @@ def open_picture(source: FileSource) -> Iterator[Picture]:
         InputError: there is no such file, or it cannot be read or decoded.
     """
     name = name_of(source)
-    with reporting(name), open_source(source) as file:
+    with AROUND.get()(), reporting(name), open_source(source) as file:
         try:
             image = identify(file, name)
         except Warning:
