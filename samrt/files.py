@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from samrt.errors import OutputError, Remedy
+from samrt.errors import InputError, OutputError, Remedy, SamrtError
 from samrt.exchange import exchange
 from samrt.processes import this_process
 
@@ -29,6 +29,29 @@ _SWAPS = 20
 # As Linux follows in one path.
 _LINKS = 40
 _RACES = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
+
+
+def path_of(given: object, what: str, error: type[SamrtError] = InputError) -> Path:
+    """A caller's path.
+
+    Args:
+        given: a str or an `os.PathLike` of str.
+        what: for the error: "the data set".
+        error: its type.
+
+    Raises:
+        SamrtError: `error`: it is of another type, or no file can have that name.
+    """
+    if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
+        raise error(f"{what} must be a path, a str or a pathlib.Path, not {type(given).__name__}")
+    path = Path(given)
+    try:
+        os.stat(path)
+    except OSError:
+        pass  # whoever opens it says so
+    except ValueError as reason:  # a NUL, or half of a surrogate pair
+        raise error(f"no file can have the name of {what}, {str(path)[:200]!r}: {reason}") from reason
+    return path
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -84,6 +107,7 @@ def check_target(target: str | os.PathLike[str], mark: bytes | None = None) -> N
         OutputError: the folder is missing or not writable, or what is at `target` is not a regular file or lacks the
             mark.
     """
+    target = path_of(target, "the output", OutputError)
     with _reporting(target):
         file = _file_at(target)
         check_mark(file, mark)
@@ -129,6 +153,7 @@ def replacing_file(target: str | os.PathLike[str], mark: bytes | None = None) ->
         OutputError: the folder is missing or not writable, the disk is full, or what is at `target` is not a regular
             file or lacks the mark. `target` keeps its old content.
     """
+    target = path_of(target, "the output", OutputError)
     with _reporting(target):
         file = _file_at(target)
         check_mark(file, mark)
@@ -164,6 +189,7 @@ def replacing_folder(target: str | os.PathLike[str], check: Callable[[Path], Non
     Raises:
         OutputError: as `replacing_file`; also when `target` exists and is not a folder.
     """
+    target = path_of(target, "the output", OutputError)
     with _reporting(target):
         folder = _follow(target)
         if folder.exists() and not folder.is_dir():

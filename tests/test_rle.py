@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco
 
 from samrt.errors import InputError
-from samrt.rle import Expanded, area_and_box, bounding_box, decode, encode
+from samrt.rle import Expanded, _to_string, area_and_box, bounding_box, decode, encode
 
 # pycocotools' arrays do not know numpy 2's copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -133,3 +134,26 @@ def test_area_and_box_of_runs_over_several_columns_and_of_none() -> None:
 def test_expanded_masks_are_a_sequence() -> None:
     masks = np.random.default_rng(0).random((3, 6, 5)) < 0.5
     np.testing.assert_array_equal(np.stack(Expanded([encode(mask) for mask in masks])), masks)
+
+
+@pytest.mark.parametrize("given", [None, 5, "x", [], [[True]], object()])
+def test_other_types_are_errors_of_samrt(given: Any) -> None:
+    for call in (encode, decode, area_and_box, bounding_box):
+        with pytest.raises(InputError, match=r"a mask must be|an RLE must be"):
+            call(given)
+
+
+def test_no_mask_is_larger_than_the_format_counts() -> None:
+    for size in ([2**16, 2**16], [10**200, 10**200]):
+        with pytest.raises(InputError, match="more than the format counts, 4,294,967,295"):
+            decode({"size": size, "counts": "0"})
+
+
+def test_runs_whose_sum_overflows_are_refused() -> None:
+    """They are 2^64 + 12 pixels, and the mask has 12."""
+    runs = np.full(1 + 2 * 65535, 2**32)
+    runs[0] += 12
+    runs[1::2] = 2**33 * np.arange(1, 65536)
+    assert runs.sum() == 12
+    with pytest.raises(InputError, match="do not fill 3 x 4 pixels"):
+        area_and_box({"size": [3, 4], "counts": _to_string(runs)})

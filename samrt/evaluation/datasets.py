@@ -63,6 +63,12 @@ def open_data_sets(
     Raises:
         InputError: there is nothing of that kind, or a list is damaged or empty.
     """
+    try:
+        os.stat(data)
+    except OSError as error:
+        raise InputError(
+            f"there is no data set at {data} ({error.strerror}); name a folder with an {INDEX}, or a COCO JSON file"
+        ) from error
     if data.is_file():
         found = [open_coco(data, images, masks)]
     elif images is not None or masks is not None:

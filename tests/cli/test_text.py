@@ -118,3 +118,11 @@ def test_what_c_libraries_print_of_a_picture_is_not_shown(
     err = capfd.readouterr().err
     assert err.splitlines()[-1].startswith(f"samrt: error: {photo} ")
     assert "ZIPDecode" not in err
+
+
+def test_a_table_is_not_as_wide_as_the_longest_text(run: Run, tmp_path: Path) -> None:
+    bundle = write_toy_bundle(tmp_path / "bundle")
+    rewrite_manifest(bundle, family="x" * 10**5, exporter={"y" * 10**5: "1"})
+    status, out, _ = run("info", bundle)
+    assert status == 0
+    assert max(map(len, out.splitlines())) < 400
