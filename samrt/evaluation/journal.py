@@ -25,7 +25,6 @@ JOURNAL_MARK = b'{"format_version":'
 _CHECKSUM = b',"crc32":'
 # Bytes in a line: a hundred thousand instances take half. A damaged file may have no end of a line at all.
 LONGEST_LINE = 2**28
-_PIECE = 2**20
 ANOTHER_FOLDER = Remedy("choose another folder ({output})")
 OVERWRITE = Remedy("choose another folder ({output}), or replace it with {overwrite}", {"overwrite": True})
 RESTART = Remedy("choose another folder ({output}), or start anew with {restart}", {"restart": True})
@@ -175,20 +174,19 @@ def _lines(
 
 
 def _split(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Where each line begins, and its bytes; none of a line that is longer than `LONGEST_LINE`."""
+    """Where each line begins, and its bytes; the last is one that is longer than `LONGEST_LINE`, cut off."""
     start = 0
-    while line := file.readline(LONGEST_LINE):
-        length, piece = len(line), line
-        while not piece.endswith(b"\n") and (piece := file.readline(_PIECE)):
-            length, line = length + len(piece), b""
+    while line := file.readline(LONGEST_LINE + 1):
         yield start, line
-        start += length
+        start += len(line)
+        if len(line) > LONGEST_LINE:
+            return  # nothing that samrt wrote, and it may go on for as long as the disk
 
 
 def _read_line(line: bytes) -> dict[str, Any] | None:
     """What a line says, without its checksum; None where it is damaged."""
     text, _, checksum = line.removesuffix(b"}\n").rpartition(_CHECKSUM)
-    if not line.endswith(b"}\n") or checksum != f'"{zlib.crc32(text):08x}"'.encode():
+    if len(line) > LONGEST_LINE or not line.endswith(b"}\n") or checksum != f'"{zlib.crc32(text):08x}"'.encode():
         return None
     try:
         content = json.loads(text + b"}")

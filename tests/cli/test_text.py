@@ -126,3 +126,16 @@ def test_a_table_is_not_as_wide_as_the_longest_text(run: Run, tmp_path: Path) ->
     status, out, _ = run("info", bundle)
     assert status == 0
     assert max(map(len, out.splitlines())) < 400
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_names_that_no_file_can_have(run: Run, folder: Path, bundle: Path, name: str) -> None:
+    point = ("--point", "3,4", "--bundle", bundle)
+    for words in (
+        (name, *point),
+        ("photo.png", *point, "--json", name),
+        ("photo.png", "--bundle", bundle, "--mask", name),
+    ):
+        status, out, err = run("segment", *words)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith("samrt: error: ")

@@ -111,14 +111,18 @@ def test_each_changed_byte_of_a_line_is_noticed(path: Path) -> None:
 
 def test_a_line_without_an_end_does_not_fill_the_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("samrt.evaluation.journal.LONGEST_LINE", 100)
-    monkeypatch.setattr("samrt.evaluation.journal._PIECE", 64)
     lines = path.read_bytes().splitlines(keepends=True)
     long = _line(record("c" * 500))
-    path.write_bytes(b"".join([*lines[:2], long, lines[2], b"\0" * 1000]))
+    path.write_bytes(b"".join([*lines[:2], long, lines[2]]))
     with Journal(path, HEADER) as journal:
-        assert (journal.done, journal.dropped) == ({"a", "b"}, 2)
+        assert (journal.done, journal.dropped) == ({"a"}, 1)
         with pytest.raises(InputError, match="samrt keeps 100 of an image"):
             journal.add(record("d" * 500))
+    assert path.read_bytes() == b"".join(lines[:2])
+    with path.open("wb") as file:
+        file.truncate(10**12)  # a hole
+    with pytest.raises(InputError, match="damaged in its first line"):
+        check_journal(path, HEADER)
 
 
 def test_records_that_do_not_fit_are_dropped(path: Path) -> None:
