@@ -32,7 +32,7 @@ CROWD, EMPTY = "crowd regions", "annotations without a pixel"
 BOX_ONLY, DAMAGED = "annotations without a segmentation", "annotations with a damaged segmentation"
 STRAY = "annotations of an image that is not listed"
 _REMEDY = "download the annotations again"
-# COCO's own largest list has 450 MB, LVIS's 1.1 GB.
+# COCO's own largest list, of train2017, has 450 MB and takes 2.7 GB of memory; LVIS's has over twice as many bytes.
 _LARGEST_LIST = 2**31
 _YES = re.compile(r"1(\.0*)?|true|yes", re.IGNORECASE)
 
