@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from samrt.bundle.contract import Size
-from samrt.errors import InputError
-from samrt.files import replacing_file
+from samrt.errors import InputError, OutputError
+from samrt.files import path_of, replacing_file
 from samrt.rle import area_and_box
 
 _DESCRIPTION = "masks predicted by samrt"
@@ -61,7 +61,7 @@ class CocoWriter:
             InputError: the image was added before, a mask is damaged or of another size, or there are not as many
                 scores as masks.
         """
-        path = Path(os.path.abspath(image))
+        path = Path(os.path.abspath(path_of(image, "the image")))
         if path in self._known:
             raise InputError(f"the image {image} is given twice; add it once, with all its masks")
         if len(masks) != len(scores):
@@ -89,7 +89,9 @@ class CocoWriter:
         Raises:
             OutputError: it could not be written, or is there and not samrt's; what was there before is untouched.
         """
-        names = _names([image for image, _ in self._images], Path(os.path.abspath(path)).parent)
+        names = _names(
+            [image for image, _ in self._images], Path(os.path.abspath(path_of(path, "the output", OutputError))).parent
+        )
         content = {
             "info": {"description": _DESCRIPTION, "version": "1.0"},
             "licenses": [],

@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from samrt.bundle.contract import Size
 from samrt.device.array import DeviceArray
 from samrt.errors import BundleError, InputError
-from samrt.files import replacing_file
-from samrt.images.picture import MAX_PIXELS
+from samrt.files import path_of, replacing_file
+from samrt.images.limits import MAX_PIXELS
 
 _FORMAT_VERSION = 2
 _MARK = b"samrt-embedding"
 # Before the name of a feature in a saved file.
 _FEATURE = "feature:"
+
+# What OpenCV, which resizes masks, counts pixels of a side with.
+_LARGEST_SIDE = 2**31 - 1
 
 Region = tuple[int, int, int, int]  # x0, y0, x1, y1; the last column and row are x1 - 1 and y1 - 1
 WHOLE: Region = (0, 0, 0, 0)  # stands for the whole image, until its size is known
@@ -66,6 +69,8 @@ class Embedding:
                     f"the feature {name} of an embedding must be a float32 array [1, ...]; use what Model.encode "
                     "returned"
                 )
+        if not isinstance(self.model_id, str):
+            raise InputError(f"model_id of an embedding must be text, not {type(self.model_id).__name__}")
         # Lists and numpy's integers become what comparisons expect; the class is frozen.
         for name in ("original_size", "input_size"):
             object.__setattr__(self, name, _size(name, getattr(self, name)))
@@ -117,7 +122,7 @@ class Embedding:
             BundleError: there is no such file, it is damaged, it is not an embedding, or its image has more pixels than
                 an image file may have.
         """
-        path = Path(path)
+        path = path_of(path, "the embedding", BundleError)
         try:
             if not path.is_file():
                 raise BundleError(f"there is no embedding at {path}; check the path, or save one with Embedding.save")
@@ -202,6 +207,6 @@ def _size(name: str, given: Size) -> Size:
         height, width = map(operator.index, given)
     except (TypeError, ValueError):
         height = width = 0
-    if min(height, width) < 1:
-        raise InputError(f"{name} of an embedding must be (height, width) of at least 1x1, not {given}")
+    if min(height, width) < 1 or max(height, width) > _LARGEST_SIDE:
+        raise InputError(f"{name} of an embedding must be (height, width) of 1 to {_LARGEST_SIDE:,}, not {given}")
     return height, width

@@ -11,12 +11,13 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
-from samrt.errors import OutputError, Remedy
+from samrt.errors import InputError, OutputError, Remedy, SamrtError
 from samrt.exchange import exchange
 from samrt.processes import this_process
 
@@ -30,9 +31,64 @@ _LINKS = 40
 _RACES = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 
 
+def path_of(given: object, what: str, error: type[SamrtError] = InputError) -> Path:
+    """A caller's path.
+
+    Args:
+        given: a str or an `os.PathLike` of str.
+        what: for the error: "the data set".
+        error: its type.
+
+    Raises:
+        SamrtError: `error`: it is of another type, or no file can have that name.
+    """
+    if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
+        raise error(f"{what} must be a path, a str or a pathlib.Path, not {type(given).__name__}")
+    path = Path(given)
+    try:
+        os.stat(path)
+    except OSError:
+        pass  # whoever opens it says so
+    except ValueError as reason:  # a NUL, or half of a surrogate pair
+        raise error(f"no file can have the name of {what}, {str(path)[:200]!r}: {reason}") from reason
+    return path
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: there is none, or what is there has no end or makes one wait for it: a pipe, a device, a folder.
+    """
+
+    # Without O_NONBLOCK, opening a pipe that nobody writes to would wait forever.
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    file = open(path, "rb", opener=opener)  # noqa: SIM115 - it is returned
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", str(path))
+    return file
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises:
+        OSError: as `open_regular`; with `errno.EFBIG` where it has more, of which nothing was read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = b"" if size > limit else file.read(limit + 1)
+    if max(size, len(content)) > limit:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, and samrt reads {limit:,} of such a file", str(path))
+    return content
+
+
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
-    with path.open("rb") as file:
+    """Hexadecimal SHA-256 of a file's content. Raises OSError, as `open_regular`."""
+    with open_regular(path) as file:
         return sha256_of_open(file)
 
 
@@ -53,6 +109,7 @@ def check_target(target: str | os.PathLike[str], mark: bytes | None = None) -> N
         OutputError: the folder is missing or not writable, or what is at `target` is not a regular file or lacks the
             mark.
     """
+    target = path_of(target, "the output", OutputError)
     with _reporting(target):
         file = _file_at(target)
         check_mark(file, mark)
@@ -71,10 +128,11 @@ def check_mark(file: Path, mark: bytes | None) -> None:
     Raises:
         OutputError: samrt did not write the file, or it cannot be read.
     """
-    if mark is None or not file.exists():
-        return
-    with _reporting(file), file.open("rb") as content:
-        head = content.read(_HEAD)
+    with _reporting(file):
+        if mark is None or not file.exists():
+            return
+        with open_regular(file) as content:
+            head = content.read(_HEAD)
     if head and mark not in head:
         raise OutputError(
             f"{file} exists, and samrt did not write it",
@@ -97,6 +155,7 @@ def replacing_file(target: str | os.PathLike[str], mark: bytes | None = None) ->
         OutputError: the folder is missing or not writable, the disk is full, or what is at `target` is not a regular
             file or lacks the mark. `target` keeps its old content.
     """
+    target = path_of(target, "the output", OutputError)
     with _reporting(target):
         file = _file_at(target)
         check_mark(file, mark)
@@ -132,6 +191,7 @@ def replacing_folder(target: str | os.PathLike[str], check: Callable[[Path], Non
     Raises:
         OutputError: as `replacing_file`; also when `target` exists and is not a folder.
     """
+    target = path_of(target, "the output", OutputError)
     with _reporting(target):
         folder = _follow(target)
         if folder.exists() and not folder.is_dir():

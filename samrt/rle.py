@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 from samrt.errors import InputError
 
-# As image files may have: samrt/images/picture.py.
+# As image files may have: samrt/images/limits.py.
 MAX_PIXELS = 2**28
 # pycocotools holds counts in 32 bits, so a difference of two has at most 33: seven groups of five bits.
 _MAX_GROUPS = 7
+# For the same reason no mask has more pixels.
+_MOST_PIXELS = 2**32 - 1
 
 
 def encode(mask: npt.NDArray[np.bool_]) -> dict[str, object]:
@@ -36,8 +38,7 @@ def encode(mask: npt.NDArray[np.bool_]) -> dict[str, object]:
     Raises:
         InputError: the mask is not bool or not two-dimensional.
     """
-    if mask.ndim != 2 or mask.dtype != np.bool_:
-        raise InputError(f"a mask must be bool [H, W], got {mask.dtype} {list(mask.shape)}; threshold it first")
+    _check_mask(mask)
     height, width = mask.shape
     flat = _transposed(mask).reshape(-1)
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -116,13 +117,24 @@ def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
     Args:
         mask: bool [H, W].
+
+    Raises:
+        InputError: the mask is not bool or not two-dimensional.
     """
+    _check_mask(mask)
     columns = np.flatnonzero(mask.any(axis=0))
     rows = np.flatnonzero(mask.any(axis=1))
     if columns.size == 0:
         return 0, 0, 0, 0
     x, y = int(columns[0]), int(rows[0])
     return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1
+
+
+def _check_mask(mask: object) -> None:
+    if not isinstance(mask, np.ndarray):
+        raise InputError(f"a mask must be an array, bool [H, W], not {type(mask).__name__}")
+    if mask.ndim != 2 or mask.dtype != np.bool_:
+        raise InputError(f"a mask must be bool [H, W], got {mask.dtype} {list(mask.shape)}; threshold it first")
 
 
 def _transposed(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -174,7 +186,9 @@ def _from_string(counts: object) -> npt.NDArray[np.int64]:
 
 def _runs_of(rle: Mapping[str, object], height: int, width: int) -> npt.NDArray[np.int64]:
     runs = _from_string(rle.get("counts"))
-    if runs.size == 0 or runs.min() < 0 or runs.sum() != height * width:
+    # No run is longer than the mask, or their sum could overflow to its number of pixels.
+    pixels = height * width
+    if runs.size == 0 or runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
         raise InputError(
             f"damaged RLE: its runs do not fill {height} x {width} pixels; write it again from the mask, "
             'and check that "size" is [height, width]'
@@ -183,7 +197,11 @@ def _runs_of(rle: Mapping[str, object], height: int, width: int) -> npt.NDArray[
 
 
 def _size_of(rle: Mapping[str, object]) -> tuple[int, int]:
+    if not isinstance(rle, Mapping):
+        raise InputError(f'an RLE must be a mapping with "size" and "counts", not {type(rle).__name__}')
     size = rle.get("size")
     if not isinstance(size, list | tuple) or len(size) != 2 or not all(type(n) is int and n >= 0 for n in size):
         raise InputError(f'an RLE\'s "size" must be [height, width] in pixels, got {reprlib.repr(size)}')
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise InputError(f"an RLE of {size[0]} x {size[1]} pixels has more than the format counts, {_MOST_PIXELS:,}")
     return size[0], size[1]

@@ -17,16 +17,18 @@ _UNFIT = re.compile(
 )
 # Longer than any message of samrt; two names of files as long as Linux allows fit.
 LONGEST = 4096
+# For the cell of a table, whose column is as wide as its longest: the longest name of a file fits.
+CELL = 256
 _END = 1024
 
 
-def visible(text: str) -> str:
-    """The text in one line: what would not be seen as `\\x1b`, and of more than `LONGEST` characters both ends.
+def visible(text: str, longest: int = LONGEST) -> str:
+    """The text in one line: what would not be seen as `\\x1b`, and of more than `longest` characters both ends.
 
     Text that went through here before comes out as it is.
     """
-    if len(text) > LONGEST:
+    if len(text) > longest:
         # The end of an error says what to do.
-        left_out = f" [{len(text) - LONGEST} characters] "
-        text = text[: LONGEST - _END - len(left_out)] + left_out + text[-_END:]
+        end, left_out = min(_END, longest // 4), f" [{len(text) - longest} characters] "
+        text = text[: longest - end - len(left_out)] + left_out + text[-end:]
     return _UNFIT.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -186,6 +186,10 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monkey
         ("original_size", (480.5, 640)),
         ("original_size", None),
         ("input_size", (0, 64)),
+        ("input_size", (64, 2**31)),
+        ("original_size", (10**400, 640)),
+        ("model_id", None),
+        ("model_id", np.zeros(2)),
     ],
 )
 def test_made_up_embeddings_are_refused(field: str, value: Any) -> None:

@@ -8,13 +8,14 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from samrt import files
 from samrt.errors import OutputError
 from samrt.exchange import exchange
-from samrt.files import check_target, replacing_file, replacing_folder, sha256_of
+from samrt.files import check_mark, check_target, read_regular, replacing_file, replacing_folder, sha256_of
 
 
 def _write_to_a_full_disk(path: Path) -> None:
@@ -292,3 +293,25 @@ def test_a_folder_is_there_at_every_moment_of_its_replacement(tmp_path: Path) ->
     done.set()
     watcher.join()
     assert not missing
+
+
+@pytest.mark.parametrize("given", [None, 5, b"name", ["name"], "a\0b", "\ud800"])
+def test_what_is_no_path_is_an_error_of_samrt(given: Any) -> None:
+    for act in (check_target, lambda path: replacing_file(path).__enter__()):
+        with pytest.raises(OutputError, match=r"must be a path|no file can have the name"):
+            act(given)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
+    """They would make one wait, or have no end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="a pipe or a device"):
+            read_regular(path, 10)
+    with pytest.raises(OutputError, match="a pipe or a device"):
+        check_mark(tmp_path / "pipe", b"mark")
+    (tmp_path / "file").write_bytes(b"12345678901")
+    assert read_regular(tmp_path / "file", 11) == b"12345678901"
+    with pytest.raises(OSError, match="11 bytes, and samrt reads 10"):
+        read_regular(tmp_path / "file", 10)

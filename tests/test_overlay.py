@@ -73,7 +73,7 @@ def test_strips_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     image, mask = _photograph(100, 70), np.random.default_rng(0).random((1, 100, 70)) > 0.5
     marks = [Marks(painted=_rectangle(100, 70, slice(10, 90), slice(10, 20)))]
     whole = draw_overlay(image, mask, prompts=marks)
-    monkeypatch.setattr("samrt.overlay._STRIP", 11)
+    monkeypatch.setattr("samrt.overlay.shapes._STRIP", 11)
     np.testing.assert_array_equal(draw_overlay(image, mask, prompts=marks), whole)
 
 

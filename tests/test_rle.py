@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from pycocotools import mask as coco
 
 from samrt import rle
 from samrt.errors import InputError
-from samrt.images import picture
+from samrt.images import limits
 from samrt.rle import Expanded, area_and_box, bounding_box, decode, encode
 
 # pycocotools' arrays do not know numpy 2's copy keyword.
@@ -117,7 +118,7 @@ def test_refuses_what_would_fill_one_pixel_by_luck(counts: str, error: str) -> N
 
 @pytest.mark.parametrize("size", [[2**14, 2**14 + 1], [2**32, 0], [0, 2**63]], ids=str)
 def test_a_few_characters_take_no_memory_that_nobody_asked_for(size: list[int]) -> None:
-    assert rle.MAX_PIXELS == picture.MAX_PIXELS
+    assert rle.MAX_PIXELS == limits.MAX_PIXELS
     mask: dict[str, object] = {"size": size, "counts": rle._to_string(np.array([size[0] * size[1]]))}
     with pytest.raises(InputError, match="larger than max_pixels=268,435,456; raise that"):
         decode(mask)
@@ -159,3 +160,26 @@ def test_area_and_box_of_runs_over_several_columns_and_of_none() -> None:
 def test_expanded_masks_are_a_sequence() -> None:
     masks = np.random.default_rng(0).random((3, 6, 5)) < 0.5
     np.testing.assert_array_equal(np.stack(Expanded([encode(mask) for mask in masks])), masks)
+
+
+@pytest.mark.parametrize("given", [None, 5, "x", [], [[True]], object()])
+def test_other_types_are_errors_of_samrt(given: Any) -> None:
+    for call in (encode, decode, area_and_box, bounding_box):
+        with pytest.raises(InputError, match=r"a mask must be|an RLE must be"):
+            call(given)
+
+
+def test_no_mask_is_larger_than_the_format_counts() -> None:
+    for size in ([2**16, 2**16], [10**200, 10**200]):
+        with pytest.raises(InputError, match="more than the format counts, 4,294,967,295"):
+            decode({"size": size, "counts": "0"})
+
+
+def test_runs_whose_sum_overflows_are_refused() -> None:
+    """They are 2^64 + 12 pixels, and the mask has 12."""
+    runs = np.full(1 + 2 * 65535, 2**32)
+    runs[0] += 12
+    runs[1::2] = 2**33 * np.arange(1, 65536)
+    assert runs.sum() == 12
+    with pytest.raises(InputError, match="do not fill 3 x 4 pixels"):
+        area_and_box({"size": [3, 4], "counts": rle._to_string(runs)})

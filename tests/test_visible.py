@@ -6,7 +6,7 @@ import pytest
 
 from samrt.errors import BundleError, Reason, Remedy
 from samrt.progress import Lines
-from samrt.visible import LONGEST, visible
+from samrt.visible import CELL, LONGEST, visible
 
 # Escape sequences, ends of lines as Python and Unicode know them, C1, directions, no width, half a pair, a tag.
 HOSTILE = "\x1b[2J\x07\r\n\t\x00\x0b\x1c\x85\x9b31m\u2028\u202e\u2066\u200b\u200f\xad\ufeff\udcff\ud800\U000e0041"
@@ -30,6 +30,7 @@ def test_long_text_keeps_both_ends() -> None:
     assert len(shown) == LONGEST
     assert shown.startswith("begin")
     assert shown.endswith("xexport the checkpoint again")
+    assert len(visible("x" * 1000, CELL)) == CELL
 
 
 def test_an_error_is_one_line_whatever_it_quotes() -> None:

@@ -5,6 +5,7 @@ A family describes itself with a `Contract`; graphs, runtime and comparison foll
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,6 +20,13 @@ PROMPT_INPUTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 MASK_OUTPUTS = ("low_res_masks", "iou_predictions")
 # No graph need bear out the prompts' side, and masks pass through a square of it: 256 MB each at this side.
 LARGEST_SIDE = 8192
+# What the features of an image, or the masks of a prompt, may hold together: 1 GiB of float32, sixteen times what
+# SAM's own decoder returns at the largest side.
+LARGEST_ARRAY = 2**28
+# TensorRT takes eight, and the batch is one of them.
+MOST_AXES = 7
+# Pixels lie in 0..255. What is farther from that leaves no digit of them in float32, or no number at all.
+FARTHEST = 1e6
 
 RESIZES = ("longest_side", "square")
 INTERPOLATIONS = ("bilinear_antialiased",)
@@ -179,6 +187,25 @@ class Contract:
         indices = (masks.single, *masks.ambiguous)
         if not masks.ambiguous or len(set(masks.ambiguous)) != len(masks.ambiguous) or max(indices) >= masks.count:
             yield f"masks must name outputs below their count of {masks.count}, not {list(indices)}"
+        yield from self._too_large()
+        yield from self._too_far()
+
+    def _too_large(self) -> Iterable[str]:
+        if any(len(feature.shape) > MOST_AXES for feature in self.features):
+            yield f"features must have at most {MOST_AXES} axes each"
+        elif sum(math.prod(feature.shape) for feature in self.features) > LARGEST_ARRAY:
+            shapes = ", ".join(str(list(feature.shape)) for feature in self.features)
+            yield f"features must hold at most {LARGEST_ARRAY:,} numbers together, not {shapes}"
+        count, side = self.masks.count, self.geometry.low_res_side
+        if count * side**2 > LARGEST_ARRAY:
+            yield f"masks must hold at most {LARGEST_ARRAY:,} numbers together, not {count} of {side} x {side}"
+
+    def _too_far(self) -> Iterable[str]:
+        how, threshold = self.geometry.normalization, self.masks.threshold
+        if not all(1 / FARTHEST <= value <= FARTHEST for value in how.std or ()):
+            yield f"geometry must have a std from {1 / FARTHEST:g} to {FARTHEST:g}, not {how.std}"
+        if not all(abs(value) <= FARTHEST for value in (*(how.mean or ()), threshold)):
+            yield f"mean and threshold must be at most {FARTHEST:g} from 0, not {how.mean} and {threshold}"
 
     def _features(self, batch: int | str) -> tuple[Tensor, ...]:
         return tuple(Tensor(feature.name, "float32", (batch, *feature.shape)) for feature in self.features)

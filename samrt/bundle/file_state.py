@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samrt.errors import BundleError
-from samrt.files import sha256_of_open
+from samrt.files import open_regular, sha256_of_open
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FileState:
 
 def hash_file(path: Path) -> tuple[str, FileState]:
     """Hexadecimal SHA-256 of a file's content, and the state of the file before it was read. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         state = FileState.of(file.fileno())
         return sha256_of_open(file), state
 

@@ -13,7 +13,7 @@ from samrt.bundle.file_state import FileState, Patience, hash_file
 from samrt.bundle.graph_check import check_graph
 from samrt.bundle.manifest import MANIFEST_NAME, FileEntry, Form, Manifest, files_of_any_version
 from samrt.errors import BundleError, OutputError, Remedy
-from samrt.files import sha256_of
+from samrt.files import path_of, sha256_of
 
 _MANIFEST_LIMIT = 1 << 20
 
@@ -92,7 +92,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises:
         BundleError: there is no bundle at `path`, or one of its files is missing, truncated or changed.
     """
-    path = Path(path)
+    path = path_of(path, "the bundle", BundleError)
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
@@ -101,7 +101,8 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         return _read_folder(path)
     if not exists:
         raise BundleError(f"there is no bundle at {path}", Remedy("check the path, or make one with {export}"))
-    if zipfile.is_zipfile(path):
+    # Asked of a pipe or a device, it would wait or read without an end.
+    if path.is_file() and zipfile.is_zipfile(path):
         raise BundleError(
             f"{path} is a file, and a bundle is a folder",
             Remedy("unpack a bundle's zip to a folder and name that; make a bundle of a checkpoint with {export}"),

@@ -20,8 +20,8 @@ def parse(text: str | bytes, what: str, remedy: str) -> Any:
     """The value of a short JSON text.
 
     Raises:
-        BundleError: it is not JSON, is nested deeper than any manifest, or has a number of more than 64 bits or text
-            that is no Unicode.
+        BundleError: it is not JSON, is nested deeper than any manifest, or has an integer of more than 64 bits, a
+            number that is not finite, or text that is no Unicode.
     """
     try:
         data = json.loads(text)
@@ -32,6 +32,9 @@ def parse(text: str | bytes, what: str, remedy: str) -> Any:
         for value in level:
             if isinstance(value, int) and abs(value) > _LARGEST:
                 raise BundleError(f"{what} has a number of more than 64 bits; {remedy}")
+            if isinstance(value, float) and not math.isfinite(value):
+                # 1e400 is one too. JSON has none, so none could be written again.
+                raise BundleError(f"{what} has a number that is not finite; {remedy}")
             if isinstance(value, str) and not _is_text(value):
                 raise BundleError(f"{what} has text that is not Unicode, {value[:80]!r}; {remedy}")
         level = [inner for value in level for inner in _inside(value)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from samrt.bundle.default import default_bundle
 from samrt.cli.outputs import output_path
 from samrt.cli.parser import words
-from samrt.cli.streams import show
+from samrt.cli.streams import quiet_pictures, show
 from samrt.errors import SamrtError
 
 DESCRIPTION = """\
@@ -102,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@quiet_pictures()
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, with progress on stderr, and print the tables."""
     from samrt.cli.terminal import Terminal

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from samrt.bundle.default import default_bundle
 from samrt.cli.remedies import in_flags
 from samrt.cli.streams import show
-from samrt.visible import visible
+from samrt.visible import CELL, visible
 
 if TYPE_CHECKING:
     from samrt.bundle.contract import Tensor
@@ -221,7 +221,7 @@ def _size(number: int) -> str:
 
 def _table(rows: list[Row]) -> list[str]:
     # Here for the columns' widths.
-    rows = [tuple(map(visible, row)) for row in rows]
+    rows = [tuple(visible(cell, CELL) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

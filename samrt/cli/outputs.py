@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samrt.cli.streams import is_closed
+from samrt.files import path_of
 
 STDIN, STDOUT = Path("-"), "-"
 _STDOUT_NAMES = (STDOUT, "/dev/stdout", "/dev/fd/1")
@@ -80,4 +81,4 @@ def segment_outputs(arguments: argparse.Namespace) -> SegmentOutputs:
 
 def _real(path: Path) -> Path:
     # Unlike Path.resolve, answers for links in a circle too.
-    return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path_of(path, "a file")))

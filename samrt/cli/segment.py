@@ -15,7 +15,7 @@ from samrt.bundle.default import default_bundle
 from samrt.cli.outputs import STDIN, STDOUT, output_path, output_path_or_stdout, png_path, segment_outputs
 from samrt.cli.prompts import check_prompt_arguments, parse_box, parse_point, parse_region, read_prompt_arguments
 from samrt.cli.remedies import in_flags
-from samrt.cli.streams import is_closed, quiet, show, tell
+from samrt.cli.streams import is_closed, quiet_pictures, show, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -168,6 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(refuse=parser.error)
 
 
+@quiet_pictures()
 def run(arguments: argparse.Namespace) -> int:
     """Segment, write the files that were asked for, and say so."""
     arguments.bundle = arguments.bundle or default_bundle()
@@ -196,8 +197,7 @@ def run(arguments: argparse.Namespace) -> int:
         for path in arguments.images:
             with _naming(path if several else None):
                 if path is not arguments.images[0]:
-                    with quiet():
-                        image = read_image(path)
+                    image = read_image(path)
                 results = work.segment(model, image)
                 rles = [entry["segmentation"] for entry in results.entries]
                 writer.add(path, image.shape[:2], rles, results.scores.ravel().tolist())
@@ -244,7 +244,7 @@ class _Work:
         from samrt.images.picture import open_picture
 
         for path in self.arguments.images[1:]:
-            with _naming(path), quiet(), open_picture(path) as picture:
+            with _naming(path), open_picture(path) as picture:
                 self.check(model, picture.size)
 
     def segment(self, model: Model, image: npt.NDArray[np.uint8]) -> Results:
@@ -270,8 +270,7 @@ def _read_inputs(arguments: argparse.Namespace) -> tuple[npt.NDArray[np.uint8], 
     from samrt.images import read_image
 
     source = _image_source(arguments)
-    with quiet():
-        return read_image(source), read_prompt_arguments(arguments)
+    return read_image(source), read_prompt_arguments(arguments)
 
 
 def _image_source(arguments: argparse.Namespace) -> Path | IO[bytes]:

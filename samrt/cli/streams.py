@@ -55,11 +55,23 @@ def settle(stream: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet_pictures() -> Iterator[None]:
     """Keep off stderr what C libraries print there of a picture (libtiff, libpng): the error has what matters.
 
-    Python's own stderr goes nowhere too, so nothing is to be told in the block.
+    For a command that reads pictures, as a decorator of its `run`; only while one is open does stderr go nowhere.
     """
+    from samrt.images.picture import AROUND
+
+    token = AROUND.set(_quiet)
+    try:
+        yield
+    finally:
+        AROUND.reset(token)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Python's own stderr goes nowhere too, so nothing is to be told in the block."""
     if os.environ.get("SAMRT_DEBUG"):
         yield
         return

@@ -64,7 +64,7 @@ class Choice:
 
 def check_backend(name: str) -> None:
     """Raises BackendError where there is no backend of this name."""
-    if name not in ("auto", *BACKENDS):
+    if not isinstance(name, str) or name not in ("auto", *BACKENDS):
         raise BackendError(f"there is no backend {name!r}; choose one of auto, {', '.join(BACKENDS)}")
 
 
@@ -79,7 +79,7 @@ def choose(bundle: Bundle, backend: str = "auto", device: int = 0, precision: st
         BackendError: there is no backend of this name, or no engines or form of it that fit; the message says why not.
     """
     check_backend(backend)
-    if precision not in (None, *PRECISIONS):
+    if precision is not None and (not isinstance(precision, str) or precision not in PRECISIONS):
         raise InputError(f"there is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     held = [form.name for form in bundle.manifest.forms]
     if precision is not None and bundle.manifest.form(precision) is None:

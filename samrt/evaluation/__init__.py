@@ -9,7 +9,8 @@ print(found.rows[0].answer.miou)
 from __future__ import annotations
 
 from samrt.evaluation.difference import Difference
-from samrt.evaluation.evaluate import Contender, Options, evaluate
+from samrt.evaluation.evaluate import evaluate
+from samrt.evaluation.options import Contender, Options
 from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
 from samrt.evaluation.summary import Row, Score
 

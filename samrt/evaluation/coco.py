@@ -16,7 +16,15 @@ from samrt.bundle.contract import Size
 from samrt.bundle.json_reader import JsonReader
 from samrt.errors import InputError, Remedy
 from samrt.evaluation.coco_masks import UnusableAnnotationError, has_segmentation, segmentation_mask
-from samrt.evaluation.coco_pictures import Picture, files_of, find_folder, id_of, name_inside, read_pictures
+from samrt.evaluation.coco_pictures import (
+    Picture,
+    files_of,
+    find_folder,
+    id_of,
+    name_inside,
+    outside_note,
+    read_pictures,
+)
 from samrt.evaluation.reading import as_input_errors, read_json, read_panoptic_map
 from samrt.evaluation.truths import DataSet, Item, Truths, cut_out
 
@@ -24,6 +32,8 @@ CROWD, EMPTY = "crowd regions", "annotations without a pixel"
 BOX_ONLY, DAMAGED = "annotations without a segmentation", "annotations with a damaged segmentation"
 STRAY = "annotations of an image that is not listed"
 _REMEDY = "download the annotations again"
+# COCO's own largest list, of train2017, has 450 MB and takes 2.7 GB of memory; LVIS's has over twice as many bytes.
+_LARGEST_LIST = 2**31
 _YES = re.compile(r"1(\.0*)?|true|yes", re.IGNORECASE)
 
 
@@ -33,7 +43,7 @@ def open_coco(path: Path, images: Path | None = None, masks: Path | None = None)
     Raises:
         InputError: the file is not COCO's, contradicts itself, or its pictures are not found.
     """
-    reader = read_json(path, _REMEDY)
+    reader = read_json(path, _REMEDY, _LARGEST_LIST)
     with as_input_errors():
         if not {"images", "annotations"} <= set(reader.names()):
             raise InputError(f'{path} is not a COCO file: it lacks "images" and "annotations"; name one that has both')
@@ -43,12 +53,15 @@ def open_coco(path: Path, images: Path | None = None, masks: Path | None = None)
         if masks is not None and not panoptic:
             raise InputError(f"{path} is not a panoptic file, and only those have masks", Remedy("leave {masks} out"))
         by_image: dict[str, list[JsonReader]] = defaultdict(list)
-        strays = []
+        strays, maps_written = [], []
         for annotation in annotations:
             key = id_of(annotation, "image_id")
             by_image[key].append(annotation)
             if key not in pictures:
-                strays.append(f"{_name(annotation, by_image[key])} of image {key}")
+                strays.append(f"{_name(annotation, len(by_image[key]))} of image {key}")
+            if panoptic:
+                maps_written.append(annotation.text("file_name"))
+        notes += outside_note("masks", maps_written)
         files = files_of(images or find_folder(path, pictures), pictures)
         maps = masks or path.with_suffix("")
         items = tuple(
@@ -63,12 +76,12 @@ def open_coco(path: Path, images: Path | None = None, masks: Path | None = None)
 def _instances_item(picture: Picture, image: Path, annotations: list[JsonReader]) -> Item:
     def read(size: Size) -> Truths:
         picture.check(image, size)
-        found = Truths([])
-        for annotation in annotations:
+        found = Truths()
+        for number, annotation in enumerate(annotations, start=1):
+            name = _name(annotation, number)
             if _is_crowd(annotation):
-                found.leave_out(CROWD, f"{_name(annotation, annotations)} of {picture.name}")
+                found.leave_out(CROWD, f"{name} of {picture.name}")
                 continue
-            name = _name(annotation, annotations)
             segmentation = annotation.raw("segmentation") if "segmentation" in annotation.names() else None
             if not has_segmentation(segmentation):
                 found.leave_out(BOX_ONLY, f"{name} of {picture.name}")
@@ -81,7 +94,7 @@ def _instances_item(picture: Picture, image: Path, annotations: list[JsonReader]
             if truth is None:
                 found.leave_out(EMPTY, f"{name} of {picture.name}")
             else:
-                found.instances.append(truth)
+                found.add(truth)
         return found
 
     return Item(picture.name, image, _checked(read))
@@ -93,7 +106,7 @@ def _panoptic_item(picture: Picture, image: Path, maps: Path, annotations: list[
 
     def read(size: Size) -> Truths:
         picture.check(image, size)
-        found = Truths([])
+        found = Truths()
         for annotation, name, file in zip(annotations, names, files, strict=True):
             ids = read_panoptic_map(file, size)
             for segment in annotation.list_of_children("segments_info"):
@@ -105,7 +118,7 @@ def _panoptic_item(picture: Picture, image: Path, maps: Path, annotations: list[
                 truth = cut_out(f"{name}#{number}", ids == number)
                 if truth is None:
                     raise InputError(f"{file} has no pixel of its segment {number}; {_REMEDY}")
-                found.instances.append(truth)
+                found.add(truth)
         return found
 
     return Item(picture.name, image, _checked(read), files)
@@ -123,7 +136,7 @@ def _is_crowd(reader: JsonReader) -> bool:
     return "iscrowd" in reader.names() and _YES.fullmatch(str(reader.raw("iscrowd"))) is not None
 
 
-def _name(annotation: JsonReader, among: list[JsonReader]) -> str:
+def _name(annotation: JsonReader, number: int) -> str:
     """Its id; without one, its place among the annotations of its image."""
     value: Any = annotation.raw("id") if "id" in annotation.names() else None
-    return f"number {among.index(annotation) + 1}" if value is None else str(value)
+    return f"number {number}" if value is None else str(value)

@@ -50,10 +50,11 @@ def segmentation_mask(segmentation: Any, size: Size, what: str) -> Mask:
     parts = segmentation if isinstance(segmentation, list) else [segmentation]
     if parts and all(isinstance(part, Mapping) for part in parts):
         try:
-            masks = [_decode_runs(part, size) for part in parts]
+            whole = _decode_runs(parts[0], size)
+            for part in parts[1:]:
+                whole |= _decode_runs(part, size)
         except InputError as error:
             raise UnusableAnnotationError(f"{what}: {error}") from error
-        whole: Mask = np.any(masks, axis=0) if len(masks) > 1 else masks[0]
         return whole
     if not isinstance(segmentation, list):
         raise UnusableAnnotationError(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from samrt.bundle.contract import Size
@@ -15,7 +15,8 @@ from samrt.errors import InputError, Remedy
 from samrt.evaluation.reading import check_size
 
 _REMEDY = "download the annotations again"
-_DRIVE_OR_ADDRESS = re.compile(r"[A-Za-z]:|[a-z]+://|/")
+# "/x", "C:/x", "file:///x", "s3://x".
+_ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:/")
 # So many of a list's first names are looked for when its folder is searched.
 _LOOKED_FOR = 50
 
@@ -41,23 +42,25 @@ def read_pictures(reader: JsonReader, path: Path) -> tuple[dict[str, Picture], t
         InputError: two have one id, or one has no id or no name.
     """
     pictures: dict[str, Picture] = {}
-    outside = []
+    written = []
     for each in reader.list_of_children("images"):
         key = id_of(each, "id")
         if key in pictures:
             raise InputError(f"{path} lists two images with the id {key}; {_REMEDY}")
-        written = each.text("file_name")
-        name = name_inside(written)
-        if leads_outside(written):
-            outside.append(written)
-        pictures[key] = Picture(name, _side(each, "width"), _side(each, "height"))
-    notes = (
-        f"{len(outside)} of {len(pictures)} images are named by an absolute path or one with '..', which is not "
-        f"followed: only its last part is looked for (such as {PurePosixPath(name_inside(outside[0])).name[:80]!r})"
-        if outside
-        else ""
+        written.append(each.text("file_name"))
+        pictures[key] = Picture(name_inside(written[-1]), _side(each, "width"), _side(each, "height"))
+    return pictures, outside_note("images", written)
+
+
+def outside_note(what: str, written: Sequence[str]) -> tuple[str, ...]:
+    """A line about those of the names of `what` that lead outside, if there are any."""
+    outside = [name for name in written if leads_outside(name)]
+    if not outside:
+        return ()
+    return (
+        f"{len(outside)} of {len(written)} {what} are named by an absolute path or one with '..', which is not "
+        f"followed: only its last part is looked for (such as {name_inside(outside[0])[:80]!r})",
     )
-    return pictures, tuple(filter(None, [notes]))
 
 
 def id_of(reader: JsonReader, key: str) -> str:
@@ -72,13 +75,24 @@ def id_of(reader: JsonReader, key: str) -> str:
 
 def leads_outside(written: str) -> bool:
     """Whether a name is absolute on any system, an address, or climbs."""
-    return _DRIVE_OR_ADDRESS.match(written.replace("\\", "/")) is not None or ".." in _parts(written)
+    # A drive without a slash, "C:x", is one on Windows only.
+    absolute = _ABSOLUTE.match(written.replace("\\", "/")) is not None or PurePath(written).drive != ""
+    return absolute or ".." in _parts(written)
 
 
 def name_inside(written: str) -> str:
-    """A name below the folder of the pictures, with slashes; of one that leads outside, only the last part."""
+    """A name below the folder of the pictures, with slashes; of one that leads outside, only the last part.
+
+    Raises:
+        InputError: nothing is left of it.
+    """
     parts = _parts(written)
-    return (parts[-1] if leads_outside(written) and parts[-1] != ".." else "/".join(parts)) if parts else written
+    inside = "/".join(parts)
+    if leads_outside(written):
+        inside = PurePath(parts[-1]).name if parts else ""  # without the drive
+    if inside in ("", ".."):
+        raise InputError(f"{written!r} is not the name of a file; {_REMEDY}")
+    return inside
 
 
 def find_folder(path: Path, pictures: Mapping[str, Picture]) -> Path:

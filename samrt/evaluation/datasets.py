@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -14,12 +14,16 @@ import numpy as np
 from samrt.bundle.contract import Size
 from samrt.errors import InputError, Remedy
 from samrt.evaluation.coco import CROWD, open_coco
+from samrt.evaluation.coco_pictures import leads_outside
 from samrt.evaluation.reading import as_input_errors, read_frame, read_id_map, read_json
+from samrt.evaluation.record_check import Surveyed
 from samrt.evaluation.truths import MOST_NAMED, DataSet, Item, Truths, instances_of
 from samrt.files import sha256_of
 from samrt.progress import SILENT, Progress
 
 INDEX = "index.json"
+# Two million images with a mask each.
+_LARGEST_INDEX = 2**28
 _REMEDY = 'write it as {"images": [{"file": "a.jpg", "masks": ["a.png"]}]}'
 
 
@@ -33,6 +37,7 @@ class Survey:
         left_out: annotations that are not evaluated, by reason.
         named: the first of those, by reason.
         turned: how many images are turned or mirrored by their EXIF orientation.
+        images: what the record of each image must agree with, by name.
     """
 
     instances: int
@@ -40,6 +45,7 @@ class Survey:
     left_out: dict[str, int]
     named: dict[str, list[str]]
     turned: int
+    images: dict[str, Surveyed] = field(default_factory=dict, repr=False)
 
 
 def open_data_sets(
@@ -57,6 +63,12 @@ def open_data_sets(
     Raises:
         InputError: there is nothing of that kind, or a list is damaged or empty.
     """
+    try:
+        os.stat(data)
+    except OSError as error:
+        raise InputError(
+            f"there is no data set at {data} ({error.strerror}); name a folder with an {INDEX}, or a COCO JSON file"
+        ) from error
     if data.is_file():
         found = [open_coco(data, images, masks)]
     elif images is not None or masks is not None:
@@ -94,7 +106,7 @@ def survey(data_set: DataSet, progress: Progress = SILENT) -> Survey:
     areas: list[int] = []
     left_out = Counter({reason: len(names) for reason, names in data_set.left_out.items()})
     named = {reason: names[:MOST_NAMED] for reason, names in data_set.left_out.items()}
-    turned = 0
+    turned, images = 0, {}
     what, total = f"annotations of {data_set.name}", len(data_set.items)
     progress.step(what, 0, total)
     for done, item in enumerate(data_set.items, start=1):
@@ -104,6 +116,7 @@ def survey(data_set: DataSet, progress: Progress = SILENT) -> Survey:
         if twice:
             raise InputError(f"{data_set.index} lists the instance {twice} of {item.name} twice; list it once")
         turned += frame.turned
+        images[item.name] = Surveyed.of(frame.size, truths.instances)
         areas += [truth.area for truth in truths.instances]
         left_out += truths.left_out
         for reason, names in truths.named.items():
@@ -112,7 +125,12 @@ def survey(data_set: DataSet, progress: Progress = SILENT) -> Survey:
     if not areas:
         raise _nothing(data_set, left_out, named)
     return Survey(
-        len(areas), float(np.median(areas)), dict(sorted(left_out.items())), dict(sorted(named.items())), turned
+        instances=len(areas),
+        median_area=float(np.median(areas)),
+        left_out=dict(sorted(left_out.items())),
+        named=dict(sorted(named.items())),
+        turned=turned,
+        images=images,
     )
 
 
@@ -160,9 +178,15 @@ def _open_folder(folder: Path) -> DataSet:
 
 
 def _items(folder: Path) -> Iterator[Item]:
-    for entry in read_json(folder / INDEX, _REMEDY).list_of_children("images"):
+    for entry in read_json(folder / INDEX, _REMEDY, _LARGEST_INDEX).list_of_children("images"):
         name = entry.text("file")
         names = entry.items("masks", lambda value: isinstance(value, str) and value != "", "file names")
+        for each in (name, *names):
+            if leads_outside(each):
+                raise InputError(
+                    f"{folder / INDEX} names {each!r}, which leads out of its folder; put the file, or a link to it, "
+                    "into the folder and name it there"
+                )
         reader = _MapReader(folder / "masks", tuple(names))
         yield Item(name, folder / "images" / name, reader, reader.files)
 
@@ -179,10 +203,11 @@ class _MapReader:
         return tuple(self.folder / name for name in self.names)
 
     def __call__(self, size: Size) -> Truths:
-        found = Truths([])
+        found = Truths()
         for name, path in zip(self.names, self.files, strict=True):
             # As it is listed, because maps in two folders may share the last part; without "./", for they may not all.
-            found.instances.extend(instances_of(read_id_map(path, size), PurePath(name).as_posix()))
+            for truth in instances_of(read_id_map(path, size), PurePath(name).as_posix()):
+                found.add(truth)
         return found
 
 

@@ -12,12 +12,14 @@ from typing import Any
 from samrt.backends.session import check_threads
 from samrt.bundle.folder import Bundle, open_bundle
 from samrt.engines.selection import Choice, choose
-from samrt.errors import InputError, OutputError
+from samrt.errors import BundleError, InputError, OutputError
 from samrt.evaluation.baselines import disc_radius
 from samrt.evaluation.datasets import INDEX, Survey, fingerprint, open_data_sets, survey
 from samrt.evaluation.difference import paired_difference
 from samrt.evaluation.journal import ANOTHER_FOLDER, JOURNAL_MARK, Journal, check_journal, read_records
-from samrt.evaluation.protocol import DEFAULT_PROMPTS, PromptPlan, parse_prompts
+from samrt.evaluation.options import Contender, Options
+from samrt.evaluation.protocol import PromptPlan, parse_prompts
+from samrt.evaluation.record_check import RecordCheck
 from samrt.evaluation.records import Record, evaluate_instances
 from samrt.evaluation.report import REPORT_MARK, describe_left_out, markdown_report
 from samrt.evaluation.results import (
@@ -31,9 +33,9 @@ from samrt.evaluation.results import (
 from samrt.evaluation.sheet import choose_shown, draw_sheet
 from samrt.evaluation.summary import Row, Table, summarise, tabulate
 from samrt.evaluation.truths import DataSet, Item
-from samrt.files import check_mark
+from samrt.files import check_mark, path_of
 from samrt.images import read_image
-from samrt.lock import folder_lock
+from samrt.lock import LOCK_NAME, folder_lock
 from samrt.model import Model, load
 from samrt.png import PNG_MARK, write_png
 from samrt.progress import SILENT, Progress
@@ -42,37 +44,6 @@ _RESULTS, _REPORT = "results.json", "results.md"
 _JOURNALS = ("instances.jsonl", "other.jsonl")
 # Begins the name under which images are counted whose scores are on the disk.
 IMAGES = "images of "
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A bundle and what runs it, as `samrt.load` takes them."""
-
-    bundle: str | os.PathLike[str]
-    backend: str = "auto"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to evaluate.
-
-    Attributes:
-        prompts: "box", "point" or "points:N", N one of 1, 2, 3, 5, 9; several separated by commas.
-        images: where the pictures of a COCO JSON file lie, if not near it.
-        masks: where the maps of a panoptic JSON file lie, if not in the folder of its name.
-        limit: only the first so many images of each data set.
-        restart: begin anew where the output folder holds another evaluation.
-        overwrite: replace files in the output folder that have the results' names and are not an evaluation's.
-        threads: as `samrt.load`, for both models.
-    """
-
-    prompts: str = DEFAULT_PROMPTS
-    images: str | os.PathLike[str] | None = None
-    masks: str | os.PathLike[str] | None = None
-    limit: int | None = None
-    restart: bool = False
-    overwrite: bool = False
-    threads: int | None = None
 
 
 def evaluate(
@@ -103,18 +74,21 @@ def evaluate(
         OutputError: a file cannot be written, `output` is no place for results, or another process evaluates into it.
             The images that were done are kept.
     """
-    options = options or Options()
-    if options.limit is not None and options.limit < 1:
-        raise InputError(f"the limit must be at least 1 image, not {options.limit}; leave it out to take all")
+    options = Options() if options is None else options
+    if not isinstance(options, Options) or not all(isinstance(each, Contender | None) for each in (contender, other)):
+        raise InputError("options must be an Options, and models a Contender each; see samrt.evaluation")
     check_threads(options.threads)
     plan = parse_prompts(options.prompts)
-    images, masks = (None if each is None else Path(each) for each in (options.images, options.masks))
-    data_sets = open_data_sets(Path(data), images, masks, options.limit)
-    folder = Path(output)
+    images, masks = (
+        None if each is None else path_of(each, "the folder of images or masks")
+        for each in (options.images, options.masks)
+    )
+    data_sets = open_data_sets(path_of(data, "the data set"), images, masks, options.limit)
+    folder = path_of(output, "the output", OutputError)
     contenders = [contender] if other is None else [contender, other]
     for each in contenders:
-        _check_output(folder, Path(each.bundle))
-    _check_apart(folder, data_sets)
+        _check_output(folder, path_of(each.bundle, "the bundle", BundleError))
+    _check_apart(folder, data_sets, plan)
     names = [each.name for each in data_sets]
     check_results(folder / _RESULTS, names, restart=options.restart, overwrite=options.overwrite)
     if not options.overwrite:
@@ -140,9 +114,10 @@ def evaluate(
             _remove_results(folder, data_sets)
         for run in runs:
             with load(run.bundle, run.backend, threads=options.threads) as model:
-                for data_set, header, summary in zip(data_sets, headers, summaries, strict=True):
+                for data_set, header, summary, found in zip(data_sets, headers, summaries, surveys, strict=True):
                     _make_folder(run.journal(data_set).parent)
-                    with Journal(run.journal(data_set), run.header(header)) as journal:
+                    check = RecordCheck(found.images, plan, run.masks)
+                    with Journal(run.journal(data_set), run.header(header), check.fits) as journal:
                         work = _Work(model, plan, summary.disc_radius)
                         _fill(journal, data_set, work, run.title(data_set, len(runs)), progress)
         evaluation = _results(runs, data_sets, summaries, plan)
@@ -172,6 +147,11 @@ class _Run:
 
     def journal(self, data_set: DataSet) -> Path:
         return self.folder / data_set.name / self.file_name
+
+    @property
+    def masks(self) -> int:
+        """Of each prompt: the single one, and those of an ambiguous prompt."""
+        return 1 + len(self.bundle.manifest.masks.ambiguous)
 
     def header(self, header: dict[str, Any]) -> dict[str, Any]:
         return {"model": self.description.identity, **header}
@@ -210,7 +190,8 @@ def _fill(journal: Journal, data_set: DataSet, work: _Work, title: str, progress
     total = len(data_set.items)
     if journal.dropped:
         progress.say(
-            f"{journal.path}: {journal.dropped} damaged lines were dropped, and their images are evaluated again"
+            f"{journal.path}: {journal.dropped} lines were dropped that are damaged or not of this evaluation; their "
+            "images are evaluated again"
         )
     progress.step(title, len(journal.done), total)
     for item in data_set.items:
@@ -297,6 +278,12 @@ def _check_marks(folder: Path, data_sets: Sequence[DataSet], plan: PromptPlan, *
 
 
 def _check_output(folder: Path, bundle: Path) -> None:
+    try:
+        os.stat(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
     real = Path(os.path.realpath(folder))
     if Path(os.path.realpath(bundle)) in (real, *real.parents):
         raise OutputError(f"{folder} is the bundle {bundle} or lies in it", ANOTHER_FOLDER)
@@ -308,8 +295,12 @@ def _check_output(folder: Path, bundle: Path) -> None:
         raise OutputError(f"cannot write the folder {folder}: a file of that name exists", ANOTHER_FOLDER)
 
 
-def _check_apart(folder: Path, data_sets: Sequence[DataSet]) -> None:
-    """A data set is only read: no part of the results goes into its folder."""
+def _check_apart(folder: Path, data_sets: Sequence[DataSet], plan: PromptPlan) -> None:
+    """A data set is only read: no part of the results goes into its folder. A folder of journals is no other result."""
+    files = {_RESULTS, _REPORT, LOCK_NAME, *(_sheet_name(each, prompt) for each in data_sets for prompt in plan.shown)}
+    taken = next((each for each in data_sets if each.name in files), None)
+    if taken is not None:
+        raise InputError(f"{taken.index} gives its data set the name {taken.name!r}, as a result has; rename it")
     for into in data_sets:
         real = Path(os.path.realpath(folder / into.name))
         for each in data_sets:

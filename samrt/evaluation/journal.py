@@ -2,8 +2,8 @@
 
 One file of JSON lines per model and data set. The first line says what was evaluated and how; each other one is an
 image. Unlike all else that samrt writes it grows in place: a line is flushed to the disk before the next image begins.
-Each line ends with a checksum of the rest, `"crc32"`: one that was cut short or damaged is dropped when the file is
-opened again, and its image is evaluated again.
+Each line ends with a checksum of the rest, `"crc32"`: one that was cut short or damaged, or that no evaluation of the
+data set can have written, is dropped when the file is opened again, and its image is evaluated again.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from samrt.errors import InputError, OutputError, Remedy
-from samrt.files import replacing_file
+from samrt.files import open_regular, replacing_file
 
 FORMAT_VERSION = 2
 # By which a journal is known again: how its first line begins.
 JOURNAL_MARK = b'{"format_version":'
 _CHECKSUM = b',"crc32":'
+# Bytes in a line: a hundred thousand instances take half. A damaged file may have no end of a line at all.
+LONGEST_LINE = 2**28
 ANOTHER_FOLDER = Remedy("choose another folder ({output})")
 OVERWRITE = Remedy("choose another folder ({output}), or replace it with {overwrite}", {"overwrite": True})
 RESTART = Remedy("choose another folder ({output}), or start anew with {restart}", {"restart": True})
@@ -34,15 +36,18 @@ class Journal:
     Attributes:
         path: the file.
         done: names of the images in it.
-        dropped: how many lines were found damaged and dropped.
+        dropped: how many lines were found damaged or unfit and dropped.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, header: Mapping[str, Any], fits: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    ) -> None:
         """Open the journal, or begin it.
 
         Args:
             path: the file; its folder exists.
             header: what is evaluated and how, as JSON; a journal of something else is refused.
+            fits: whether a record can be one of this evaluation; others are dropped.
 
         Raises:
             InputError: there is a journal of something else, or one whose first line is damaged.
@@ -54,7 +59,7 @@ class Journal:
         try:
             if path.exists():
                 check_journal(path, header)
-                self._continue()
+                self._continue(fits)
             else:
                 with replacing_file(path) as temporary:
                     temporary.write_bytes(_line(_full(header)))
@@ -69,10 +74,17 @@ class Journal:
         """Write an image's record, `{"image": name, ...}`, and wait until it is on the disk.
 
         Raises:
+            InputError: it is longer than any line that is read again.
             OutputError: the disk is full or gone; the images before are kept.
         """
         try:
-            rest = memoryview(_line(record))
+            line = _line(record)
+            if len(line) > LONGEST_LINE:
+                raise InputError(
+                    f"the scores of {record['image']} take {len(line):,} bytes, and samrt keeps {LONGEST_LINE:,} of an "
+                    "image; evaluate fewer kinds of prompts, or leave out annotations"
+                )
+            rest = memoryview(line)
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
@@ -88,9 +100,9 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def _continue(self) -> None:
+    def _continue(self, fits: Callable[[Mapping[str, Any]], bool]) -> None:
         whole = []
-        for start, line in _lines(self.path):
+        for start, line in _lines(self.path, fits):
             if line is None:
                 self.dropped += 1
             else:
@@ -147,24 +159,34 @@ def read_records(path: Path, images: Sequence[str]) -> Iterator[dict[str, Any]]:
         raise _not_written(path, error) from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Where each line begins in the file, and what it says; None for one that is damaged or repeats an image."""
-    with path.open("rb") as file:
-        start = 0
+def _lines(
+    path: Path, fits: Callable[[Mapping[str, Any]], bool] = lambda _: True
+) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Where each line begins in the file, and what it says; None for one that is damaged, unfit or repeats an image."""
+    with open_regular(path) as file:
         images: set[str] = set()
-        for line in file:
+        for start, line in _split(file):
             content = _read_line(line)
             if start > 0 and content is not None:
-                content = content if _is_record(content, images) else None
+                content = content if _is_record(content, images) and fits(content) else None
                 images.update([] if content is None else [content["image"]])
             yield start, content
-            start += len(line)
+
+
+def _split(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Where each line begins, and its bytes; the last is one that is longer than `LONGEST_LINE`, cut off."""
+    start = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        yield start, line
+        start += len(line)
+        if len(line) > LONGEST_LINE:
+            return  # nothing that samrt wrote, and it may go on for as long as the disk
 
 
 def _read_line(line: bytes) -> dict[str, Any] | None:
     """What a line says, without its checksum; None where it is damaged."""
     text, _, checksum = line.removesuffix(b"}\n").rpartition(_CHECKSUM)
-    if not line.endswith(b"}\n") or checksum != f'"{zlib.crc32(text):08x}"'.encode():
+    if len(line) > LONGEST_LINE or not line.endswith(b"}\n") or checksum != f'"{zlib.crc32(text):08x}"'.encode():
         return None
     try:
         content = json.loads(text + b"}")

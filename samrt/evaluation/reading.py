@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,23 +16,32 @@ from numpy.typing import NDArray
 from samrt.bundle.contract import Size
 from samrt.bundle.json_reader import JsonReader
 from samrt.errors import BundleError, InputError
+from samrt.files import read_regular
 from samrt.images.orientation import turned
 from samrt.images.picture import Picture, open_picture
 
 _ID_KINDS = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")
 
 
-def read_json(path: Path, remedy: str) -> JsonReader:
+def read_json(path: Path, remedy: str, limit: int) -> JsonReader:
     """A file's JSON object.
 
+    Args:
+        path: the file.
+        remedy: what to do about one that is damaged.
+        limit: the most bytes that such a file has. Python's objects take up to twenty times as many.
+
     Raises:
-        InputError: there is no such file, or it is not valid JSON.
+        InputError: there is no such file, it is larger, or it is not valid JSON.
     """
     try:
         # Editors on Windows put a byte order mark first.
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = json.loads(read_regular(path, limit).decode("utf-8-sig"))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from error
+        advice = "split it" if error.errno == errno.EFBIG else "check the path and its permissions"
+        raise InputError(f"cannot read {path}: {error.strerror}; {advice}") from error
+    except MemoryError as error:
+        raise InputError(f"not enough memory to read {path}; split it, or raise this process's limit") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no text in UTF-8, as JSON is; name another, or {remedy}") from error
     except (ValueError, RecursionError) as error:
@@ -79,7 +89,7 @@ def read_id_map(path: Path, size: Size) -> NDArray[np.integer]:
             which is (H, W).
     """
     with open_picture(path) as picture:
-        _check_lossless(path, picture)
+        _check_map(path, picture, size)
         if picture.kind not in _ID_KINDS:
             raise InputError(
                 f"{path} has pixels of the kind {picture.kind!r}; a map of instance ids has one channel of 8 or 16 "
@@ -87,7 +97,6 @@ def read_id_map(path: Path, size: Size) -> NDArray[np.integer]:
             )
         # A palette's indices are the ids; its colours only show them.
         ids = _as_seen(picture)
-    check_size(path, (ids.shape[0], ids.shape[1]), size)
     return ids.astype(np.uint8) if ids.dtype == np.bool_ else ids
 
 
@@ -98,14 +107,17 @@ def read_panoptic_map(path: Path, size: Size) -> NDArray[np.int32]:
         InputError: as `read_id_map`.
     """
     with open_picture(path) as picture:
-        _check_lossless(path, picture)
+        _check_map(path, picture, size)
         if picture.kind != "RGB":
             raise InputError(
                 f"{path} has pixels of the kind {picture.kind!r}; a panoptic map is RGB: download it again"
             )
-        colours = _as_seen(picture).astype(np.int32)
-    check_size(path, (colours.shape[0], colours.shape[1]), size)
-    ids: NDArray[np.int32] = colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
+        colours = _as_seen(picture)
+    # In place: a large picture would need several more copies of itself.
+    ids = colours[..., 2].astype(np.int32)
+    for channel in (1, 0):
+        ids *= 256
+        ids += colours[..., channel]
     return ids
 
 
@@ -127,10 +139,12 @@ def _as_seen(picture: Picture) -> NDArray[Any]:
     return np.ascontiguousarray(turned(values, picture.orientation))
 
 
-def _check_lossless(path: Path, picture: Picture) -> None:
+def _check_map(path: Path, picture: Picture, size: Size) -> None:
+    """Before it is decoded: it may be far larger than its image."""
     # An id that is off by one is another instance.
     if not picture.lossless:
         form = "JPEG or WebP in a TIFF" if picture.image.format == "TIFF" else picture.image.format
         raise InputError(
             f"{path} is a {form} file, which does not keep ids as they were, or may not; make the map anew, as a PNG"
         )
+    check_size(path, picture.size, size)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from samrt.evaluation.difference import LEAST_IMAGES
 from samrt.evaluation.results import DataSetSummary, Evaluation, ModelDescription
 from samrt.evaluation.summary import Row, Score
-from samrt.visible import visible
+from samrt.visible import CELL, visible
 
 _HEADINGS = ("data set", "prompt", "instances", "mIoU", "boundary", "confident", "oracle", "r", "baselines")
 _COMPARED = ("data set", "prompt", "mIoU", "other", "difference", "95 % interval", "boundary difference", "interval")
@@ -148,7 +148,7 @@ def _signed(value: float) -> str:
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     # A bar in a name would begin a cell of its own.
-    lines = [list(headings), *([visible(cell).replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [list(headings), *([visible(cell, CELL).replace("|", "\\|") for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(

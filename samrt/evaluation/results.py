@@ -14,10 +14,12 @@ from samrt.errors import InputError, OutputError
 from samrt.evaluation.difference import CONFIDENCE, RESAMPLES, Difference
 from samrt.evaluation.journal import OVERWRITE, RESTART
 from samrt.evaluation.summary import Row
-from samrt.files import replacing_file
+from samrt.files import read_regular, replacing_file
 
 FORMAT, FORMAT_VERSION = "samrt-evaluation", 1
 RESULTS_MARK = f'"format": "{FORMAT}"'.encode()
+# A data set takes some kilobytes.
+_LARGEST = 2**26
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,11 @@ def check_results(path: Path, data_sets: Collection[str], *, restart: bool, over
         OutputError: what is there was not written by an evaluation, or cannot be read.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_regular(path, _LARGEST))
     except FileNotFoundError:
         return
     except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror}; check the permissions") from error
+        raise OutputError(f"cannot read {path}: {error.strerror}; move it away, or check its permissions") from error
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("format") != FORMAT:

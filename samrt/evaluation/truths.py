@@ -18,6 +18,9 @@ Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
 # Images with more instances are not known; pictures of other things, as of depth, have tens of thousands of values.
 _MOST_IDS = 5000
+# Pixels that the instances of one image are kept in, one byte each: far more than those of SA-1B's images. A few
+# kilobytes can declare a thousand instances, each as large as the largest image.
+_MOST_PIXELS = 2**31
 # Of annotations that are left out for one reason, so many are named.
 MOST_NAMED = 20
 
@@ -59,13 +62,28 @@ class Truth:
         return full
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Truths:
     """All instances of one image, and by reason how many annotations were left out, and the first of each by name."""
 
-    instances: list[Truth]
+    instances: list[Truth] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[str]] = field(default_factory=dict)
+    _pixels: int = 0
+
+    def add(self, truth: Truth) -> None:
+        """Keep an instance.
+
+        Raises:
+            InputError: with it they would take more memory than any image's.
+        """
+        self._pixels += truth.crop.size
+        if self._pixels > _MOST_PIXELS:
+            raise InputError(
+                f"the instances up to {truth.name} take more than {_MOST_PIXELS:,} pixels together, and samrt keeps so "
+                "many of one image; leave some of them out"
+            )
+        self.instances.append(truth)
 
     def leave_out(self, reason: str, name: str) -> None:
         """Count an annotation that is not evaluated."""

@@ -56,7 +56,7 @@ def read_part(
     Raises:
         InputError: as `read_image`, or what `choose` raises.
     """
-    if image_format not in IMAGE_FORMATS:
+    if not isinstance(image_format, str) or image_format not in IMAGE_FORMATS:
         raise InputError(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {image_format!r}")
     if isinstance(source, np.ndarray):
         image = _checked(source, image_format)

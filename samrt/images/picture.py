@@ -1,68 +1,31 @@
-"""Opening pictures with Pillow: which formats, how large, and what went wrong."""
+"""Opening pictures with Pillow, and what went wrong."""
 
 from __future__ import annotations
 
 import io
-import struct
 import threading
 import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import IO
 
 import PIL.Image
-from PIL import (  # noqa: F401  each registers its format
-    BmpImagePlugin,
-    GifImagePlugin,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
 
 from samrt.errors import InputError
 from samrt.images.complete import complete_jpeg, lacks_rows, lacks_tiles
-from samrt.images.foreign import what_it_is
-from samrt.images.metadata import bare_avif, bare_jpeg, bare_png, bits_of_jpeg2000
+from samrt.images.formats import PLUGIN_ERRORS, identify, without_metadata
+from samrt.images.limits import check_size
+from samrt.images.metadata import bits_of_jpeg2000
 from samrt.images.orientation import orientation_of, seen_size
 from samrt.images.sources import FileSource, name_of, open_source, unreadable
 
-with suppress(ImportError):
-    from PIL import AvifImagePlugin  # noqa: F401  since Pillow 11.3
-
-# What Pillow may open, by its names, and what the docs say of each. The rest of Pillow's formats start other programs
-# (EPS), are decoded in Python, or have no mark by which they are told apart.
-FORMATS = {
-    "JPEG": "Taken without its end marker too, where all pixels are there.",
-    "MPO": "Several pictures in one JPEG file: the first.",
-    "PNG": "Of an animated one, the first frame.",
-    "WEBP": "Of an animated one, the first frame.",
-    "AVIF": "Of a sequence, the first frame. Needs Pillow 11.3.",
-    "HEIF": "HEIC files of phones. Needs `pip install pillow-heif`.",
-    "TIFF": "The first page. A camera's raw file (DNG, NEF), whose first page is a small preview, is refused.",
-    "BMP": "Also of 5 or 6 bits per channel.",
-    "GIF": "Of an animated one, the first frame.",
-    "JPEG2000": "Needs a Pillow that was built with OpenJPEG, as its wheels are.",
-    "PPM": "PBM, PGM, PPM, and PFM of grey.",
-}
-
-# The number of pixels of a square with the side 2^14: the 200 megapixels of cameras fit, and JPEG's largest square not.
-MAX_PIXELS = 2**28
-# An empty page in the format that compresses least of all, PNG, takes 8,256 pixels to a byte. Only pictures that are
-# large too are measured by that.
-_MOST_PER_BYTE, _LARGE = 10_000, 2**24
-
 # The formats that keep pixels as they were, and what of TIFF does not. Others may have been written with losses.
 _LOSSLESS, _LOSSY_TIFF = ("PNG", "TIFF", "BMP", "GIF", "PPM"), ("jpeg", "tiff_jpeg", "webp")
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-# What Pillow's plugins raise while they read what comes before or after the pixels.
-_ODD = (SyntaxError, IndexError, TypeError, KeyError, EOFError, ValueError, AssertionError, struct.error, zlib.error)
 PIL_IMAGE = "the PIL image"  # what errors call a caller's
+# What every file is opened and decoded in. The command line keeps C libraries' own lines off stderr there.
+AROUND: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar("AROUND", default=nullcontext)
 # Python's filters of warnings are one list for all threads.
 _FILTERS = threading.Lock()
 
@@ -126,10 +89,10 @@ class Picture:
             if self.file is None:
                 raise
             with _without_warnings():
-                self.image = _identify(self.file, self.name)
+                self.image = identify(self.file, self.name)
                 _decode(self.image)
-        except _ODD:
-            whole = None if self.file is None else _bare(self.file, self.image.format, self.name)
+        except PLUGIN_ERRORS:
+            whole = None if self.file is None else without_metadata(self.file, self.image.format, self.name)
             if whole is None:
                 raise
             self.image = whole
@@ -151,14 +114,15 @@ def open_picture(source: FileSource) -> Iterator[Picture]:
         InputError: there is no such file, or it cannot be read or decoded.
     """
     name = name_of(source)
-    with reporting(name), open_source(source) as file:
+    with AROUND.get()(), reporting(name), open_source(source) as file:
         try:
-            image = _identify(file, name)
+            image = identify(file, name)
         except Warning:
             with _without_warnings():
-                image = _identify(file, name)
+                image = identify(file, name)
         with image:
-            _check_size(name, image, file)
+            check_size(name, image, file)
+            _check_whole(name, image)
             yield Picture(name, image, _kind(image, file), file)
 
 
@@ -209,43 +173,6 @@ def reporting(name: str) -> Iterator[None]:
         raise _undecodable(name, error) from error
 
 
-def _identify(file: IO[bytes], name: str) -> PIL.Image.Image:
-    """Open a file with the first plugin of `FORMATS` that knows it.
-
-    Not by PIL.Image.open, which refuses 200 megapixels by a limit that is one for the whole process.
-    """
-    file.seek(0)
-    start = file.read(64)
-    reasons = []
-    for each in FORMATS:
-        if each == "HEIF":
-            opened = _open_heif(file, start, name)
-            if opened is not None:
-                return opened
-            continue
-        factory, accept = PIL.Image.OPEN.get(each, (None, None))
-        accepted = factory is not None and (accept is None or accept(start[:16]))
-        if factory is None or not accepted:
-            continue
-        if isinstance(accepted, str):
-            raise InputError(
-                f"{name} is a {each} file, which this Pillow was built without; pip install --force-reinstall pillow, "
-                "or convert it to PNG or JPEG"
-            )
-        file.seek(0)
-        try:
-            return factory(io.BytesIO(bare_avif(file.read())) if each == "AVIF" else file, "")
-        except _ODD as error:
-            bare = _bare(file, each, name)
-            if bare is not None:
-                return bare
-            reasons.append(f"it begins as {each} does, and Pillow says: {error}")
-    if not reasons:
-        what, remedy = what_it_is(start)
-        raise InputError(f"{name} is not an image in a format that samrt reads{what}; {remedy}")
-    raise InputError(f"{name} cannot be opened ({'; '.join(reasons)}); open it in a viewer and save it again")
-
-
 def _decode(image: PIL.Image.Image) -> None:
     tags = getattr(image, "tag_v2", None)
     if lacks_tiles(image):
@@ -256,58 +183,7 @@ def _decode(image: PIL.Image.Image) -> None:
     image.load()
 
 
-def _bare(file: IO[bytes], form: str | None, name: str) -> PIL.Image.Image | None:
-    """A picture that Pillow refuses because of what is beside its pixels, without that; None if it still does.
-
-    Raises:
-        InputError: it is too large.
-    """
-    if form not in ("JPEG", "MPO", "PNG"):
-        return None
-    file.seek(0)
-    try:
-        data, exif = (bare_png if form == "PNG" else bare_jpeg)(file.read())
-        image: PIL.Image.Image = PIL.Image.OPEN["PNG" if form == "PNG" else "JPEG"][0](io.BytesIO(data), "")
-    except (*_ODD, OSError):
-        return None
-    # It was refused before anyone could see its size.
-    _check_size(name, image, file)
-    try:
-        image.load()
-    except (*_ODD, OSError):
-        return None
-    image.info["exif"] = exif
-    return image
-
-
-def _open_heif(file: IO[bytes], start: bytes, name: str) -> PIL.Image.Image | None:
-    if start[4:8] != b"ftyp" or start[8:12] not in _HEIF_BRANDS:
-        return None
-    try:
-        from pillow_heif import HeifImageFile
-    except ImportError as error:
-        raise InputError(
-            f"{name} is a HEIF file, which Pillow reads with the package pillow-heif only; pip install pillow-heif, or "
-            "convert it to PNG or JPEG"
-        ) from error
-    file.seek(0)
-    image: PIL.Image.Image = HeifImageFile(file, "")
-    return image
-
-
-def _check_size(name: str, image: PIL.Image.Image, file: IO[bytes]) -> None:
-    width, height = image.size
-    pixels = width * height
-    if pixels > MAX_PIXELS:
-        raise InputError(
-            f"{name} has {width}x{height} pixels, {pixels:,} in all, and samrt reads {MAX_PIXELS:,} at most; shrink "
-            "it, or pass parts of it as arrays"
-        )
-    if pixels > _LARGE and pixels > _MOST_PER_BYTE * file.seek(0, 2):
-        raise InputError(
-            f"{name} declares {width}x{height} pixels in {file.tell():,} bytes, which no photograph needs so few for; "
-            "convert it to another format if you trust it"
-        )
+def _check_whole(name: str, image: PIL.Image.Image) -> None:
     tags = getattr(image, "tag_v2", {})
     # NewSubfileType, whose first bit is a smaller version of another page; DNGVersion.
     if tags and (tags.get(0xC612) is not None or tags.get(0xFE, 0) == 1):

@@ -6,6 +6,7 @@ import errno
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_bundle import rewrite_manifest
@@ -131,3 +132,17 @@ def test_a_manifest_that_cannot_be_used_is_named(own_bundle: Path) -> None:
     manifest.write_text(manifest.read_text().replace('"format_version": 3', '"format_version": 2'))
     with pytest.raises(BundleError, match=r"bundle: the bundle has format version 2, .*; export the checkpoint again"):
         open_bundle(own_bundle)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_and_a_device_in_place_of_a_bundle(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(BundleError, match="a bundle is a folder"):
+            open_bundle(path)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"bundle", "a\0b", "\ud800"])
+def test_what_is_no_path(path: Any) -> None:
+    with pytest.raises(BundleError, match=r"the bundle must be a path|no file can have the name"):
+        open_bundle(path)

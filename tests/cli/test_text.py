@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_data import write_data_set
 from PIL import Image
 from toy_bundle import rewrite_manifest, write_toy_bundle
 
 from samrt.bundle.manifest import Source
+from samrt.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 HOSTILE = "a\x1b[2J\r\x9b31m\u202e\u2028b"
@@ -97,3 +100,42 @@ def test_eval(run: Run, tmp_path: Path, hostile: Path) -> None:
     for text in (out, err, report):
         assert ESCAPED in text
     assert report.startswith(f"<!-- samrt-evaluation -->\n\n# Evaluation of {ESCAPED} {ESCAPED}\\n\n\n")
+
+
+@pytest.mark.parametrize("command", ["segment", "eval"])
+def test_what_c_libraries_print_of_a_picture_is_not_shown(
+    tmp_path: Path, bundle: Path, pixels: np.ndarray, command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = BytesIO()
+    Image.fromarray(pixels).save(content, "TIFF", compression="tiff_adobe_deflate")
+    damaged = bytearray(content.getvalue())
+    damaged[200:260] = b"\xff" * 60  # libtiff prints "ZIPDecode: ..." by itself
+    data = write_data_set(tmp_path / "data", 1)
+    photo = data / "images" / "0.png"
+    photo.write_bytes(damaged)
+    words = [photo, "--point", "3,4"] if command == "segment" else [data, "-o", tmp_path / "out"]
+    assert main([command, *map(str, words), "--bundle", str(bundle)]) == 1
+    err = capfd.readouterr().err
+    assert err.splitlines()[-1].startswith(f"samrt: error: {photo} ")
+    assert "ZIPDecode" not in err
+
+
+def test_a_table_is_not_as_wide_as_the_longest_text(run: Run, tmp_path: Path) -> None:
+    bundle = write_toy_bundle(tmp_path / "bundle")
+    rewrite_manifest(bundle, family="x" * 10**5, exporter={"y" * 10**5: "1"})
+    status, out, _ = run("info", bundle)
+    assert status == 0
+    assert max(map(len, out.splitlines())) < 400
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_names_that_no_file_can_have(run: Run, folder: Path, bundle: Path, name: str) -> None:
+    point = ("--point", "3,4", "--bundle", bundle)
+    for words in (
+        (name, *point),
+        ("photo.png", *point, "--json", name),
+        ("photo.png", "--bundle", bundle, "--mask", name),
+    ):
+        status, out, err = run("segment", *words)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith("samrt: error: ")

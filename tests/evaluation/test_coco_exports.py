@@ -94,6 +94,48 @@ def test_names_that_lead_out_of_the_folder_are_not_followed(tmp_path: Path, abso
         open_data_sets(path)
 
 
+@pytest.mark.parametrize("written", ["..", "a/..", "../..", "/", "\\\\", ".", "./.", "C:\\.."])
+def test_a_name_of_which_nothing_is_left_is_refused(tmp_path: Path, written: str) -> None:
+    path = write(tmp_path / "set", content({"segmentation": SQUARE}, file_name=written))
+    with pytest.raises(InputError, match="is not the name of a file"):
+        open_data_sets(path)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "FILE:///x/a.png",
+        "file:/x/a.png",
+        "s3://x/a.png",
+        "\\\\server\\share\\a.png",
+        "//server/a.png",
+        "c:/a.png",
+        "b/../../a.png",
+    ],
+)
+def test_no_name_leaves_the_folder_that_was_named(tmp_path: Path, written: str) -> None:
+    write(tmp_path / "images", content())
+    path = write(tmp_path / "set", content({"segmentation": SQUARE}, file_name=written), "other.png")
+    (data_set,) = open_data_sets(path, tmp_path / "images")
+    assert data_set.items[0].image == tmp_path / "images" / "a.png"
+    assert "which is not followed" in data_set.notes[0]
+
+
+def test_many_annotations_without_an_id_of_an_image_that_is_not_listed(tmp_path: Path) -> None:
+    data = content({"segmentation": SQUARE})
+    data["annotations"] += [{"image_id": 9} for _ in range(20_000)]
+    (data_set,) = open_data_sets(write(tmp_path, data))
+    assert data_set.left_out["annotations of an image that is not listed"][-1] == "number 20000 of image 9"
+
+
+def test_instances_that_do_not_fit_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand masks of the largest image take a few kilobytes of JSON."""
+    monkeypatch.setattr("samrt.evaluation.truths._MOST_PIXELS", 2000)
+    path = write(tmp_path, content(*[{"segmentation": SQUARE}] * 3))
+    with pytest.raises(InputError, match=r"up to 3 take more than 2,000 pixels together"):
+        truths(path)
+
+
 def test_a_name_is_not_shortened_where_two_images_would_share_it(tmp_path: Path) -> None:
     data = content({"segmentation": SQUARE}, file_name="train/a.png")
     data["images"].append({"id": 2, "file_name": "val/a.png"})

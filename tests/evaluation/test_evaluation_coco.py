@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from changed_json import changed
 from evaluation_data import HEIGHT, WIDTH, random_ids, random_image, rectangle
 from PIL import Image
 from pycocotools import mask as coco
@@ -288,6 +289,24 @@ def test_the_folder_of_the_maps_can_be_named(panoptic: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match="there is no image file"):
         truths_of(panoptic)
     assert len(truths_of(panoptic, masks=tmp_path / "maps")["a.jpg"].instances) == 3
+
+
+@pytest.mark.parametrize("name", ["../../a.png", "/x/a.png", "C:\\x\\a.png", "file:///x/a.png"])
+def test_no_name_of_a_map_leaves_its_folder(panoptic: Path, name: str) -> None:
+    panoptic.write_text(changed(panoptic.read_text(), "annotations", 0, "file_name", to=name))
+    (data_set,) = open_data_sets(panoptic)
+    assert data_set.items[0].files == (panoptic.parent / "panoptic" / "a.png",)
+    assert "1 of 1 masks are named by an absolute path" in data_set.notes[0]
+
+
+@pytest.mark.parametrize("size", [(61, 90), (6000, 9000)])
+def test_a_map_of_another_size_is_not_decoded(
+    panoptic: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    Image.new("RGB", size[::-1]).save(panoptic.parent / "panoptic" / "a.png", format="PPM")
+    monkeypatch.setattr("samrt.images.picture.Picture.load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(InputError, match="annotations are never resized"):
+        truths_of(panoptic)
 
 
 def test_a_segment_without_pixels_and_a_grey_map_are_refused(panoptic: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,38 @@ def test_folders_for_json_files_are_refused_elsewhere(folder: Path, tmp_path: Pa
     for keyword in ("images", "masks"):
         with pytest.raises(InputError, match=r"is not a COCO JSON file.*; leave images and masks out"):
             open_data_sets(folder, **{keyword: tmp_path})
+
+
+@pytest.mark.parametrize("key", ["file", "masks"])
+@pytest.mark.parametrize("name", ["../{}", "/x/{}", "a/../../{}", "..\\{}", "C:\\{}", "file:///{}", ".."])
+def test_names_that_lead_out_of_the_folder_are_refused(folder: Path, key: str, name: str) -> None:
+    name = name.format("0.png")
+    index = folder / "index.json"
+    index.write_text(changed(index.read_text(), "images", 0, key, to=name if key == "file" else [name]))
+    with pytest.raises(InputError, match="which leads out of its folder; put the file"):
+        open_data_sets(folder)
+
+
+def test_a_list_that_is_too_large_is_not_read(folder: Path, tmp_path: Path) -> None:
+    with (folder / "index.json").open("ab") as file:
+        file.truncate(2**28 + 1)  # a hole: it takes no room on the disk
+    with pytest.raises(InputError, match=r"268,435,457 bytes, and samrt reads 268,435,456 .*; split it"):
+        open_data_sets(folder)
+    coco = tmp_path / "coco.json"
+    with coco.open("wb") as file:
+        file.truncate(2**31 + 1)
+    with pytest.raises(InputError, match="split it"):
+        open_data_sets(coco)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_and_a_device_are_not_read(folder: Path) -> None:
+    index = folder / "index.json"
+    for make in (lambda: os.mkfifo(index), lambda: index.symlink_to("/dev/zero")):
+        index.unlink()
+        make()
+        with pytest.raises(InputError, match="a pipe or a device"):
+            open_data_sets(folder.parent)
 
 
 def test_a_map_of_another_size_is_named(folder: Path) -> None:

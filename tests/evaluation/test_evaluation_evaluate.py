@@ -261,11 +261,34 @@ def test_outputs_where_they_would_do_harm_are_refused(own_bundle: Path, data: Pa
     assert sorted(own_bundle.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["results.json", "results.md", ".samrt-lock", "b_box.png"])
+def test_a_data_set_that_is_called_as_a_result_is_refused(toy_bundle: Path, tmp_path: Path, name: str) -> None:
+    """Before its scores are computed for hours."""
+    for each in ("b", name):
+        write_data_set(tmp_path / "data" / each, 1)
+    with pytest.raises(InputError, match="as a result has; rename it"):
+        evaluate(tmp_path / "data", Contender(toy_bundle), tmp_path / "out", Options(prompts="box"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_work_is_said_before_anything_is_written(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     with pytest.raises(InputError, match="limit"):
         evaluate(data, Contender(toy_bundle), out, Options(limit=0))
+    for given in ({"limit": 1.5}, {"limit": True}, {"prompts": 5}, {"restart": "no"}, {"overwrite": None}):
+        with pytest.raises(InputError, match=next(iter(given))):
+            Options(**given)
+    for call in (
+        lambda: evaluate(data, Contender(toy_bundle), out, 5),
+        lambda: evaluate(data, toy_bundle, out),
+        lambda: evaluate(5, Contender(toy_bundle), out),
+        lambda: evaluate("x" * 300, Contender(toy_bundle), out),
+    ):
+        with pytest.raises(InputError):
+            call()
+    with pytest.raises(OutputError, match="too long"):
+        evaluate(data, Contender(toy_bundle), tmp_path / ("x" * 300))
     with pytest.raises(InputError, match="points:4"):
         evaluate(data, Contender(toy_bundle), out, Options(prompts="points:4"))
     with pytest.raises(BundleError, match="no bundle at"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from samrt import InputError, OutputError
-from samrt.evaluation.journal import Journal, check_journal, read_records
+from samrt.evaluation.journal import Journal, _line, check_journal, read_records
 
 HEADER = {"model": {"id": "m"}, "prompts": ("box",), "data_set": "abc"}
 
@@ -106,6 +107,35 @@ def test_each_changed_byte_of_a_line_is_noticed(path: Path) -> None:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with Journal(path, HEADER) as journal:
             assert journal.done < {"a", "b"}
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("samrt.evaluation.journal.LONGEST_LINE", 100)
+    lines = path.read_bytes().splitlines(keepends=True)
+    long = _line(record("c" * 500))
+    path.write_bytes(b"".join([*lines[:2], long, lines[2]]))
+    with Journal(path, HEADER) as journal:
+        assert (journal.done, journal.dropped) == ({"a"}, 1)
+        with pytest.raises(InputError, match="samrt keeps 100 of an image"):
+            journal.add(record("d" * 500))
+    assert path.read_bytes() == b"".join(lines[:2])
+    with path.open("wb") as file:
+        file.truncate(10**12)  # a hole
+    with pytest.raises(InputError, match="damaged in its first line"):
+        check_journal(path, HEADER)
+
+
+def test_records_that_do_not_fit_are_dropped(path: Path) -> None:
+    with Journal(path, HEADER, lambda record: record["image"] != "a") as journal:
+        assert (journal.done, journal.dropped) == ({"b"}, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "j")
+    for act in (check_journal, Journal):
+        with pytest.raises(OutputError, match="a pipe or a device"):
+            act(tmp_path / "j", HEADER)
 
 
 def test_an_image_that_is_there_twice_counts_once(path: Path) -> None:

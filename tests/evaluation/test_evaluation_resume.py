@@ -11,7 +11,7 @@ from evaluation_data import IMAGES, Heard, read_results
 
 from samrt import InputError, OutputError
 from samrt.evaluation import Contender, Options, evaluate
-from samrt.evaluation.journal import _line, read_records
+from samrt.evaluation.journal import _line, _read_line, read_records
 from samrt.model import Model
 from samrt.progress import Silent
 
@@ -110,14 +110,30 @@ def test_a_line_that_was_lost_does_not_mix_up_a_comparison(
     assert journal.read_bytes() != b"".join(lines)  # at the end now
 
 
-def test_an_image_of_no_data_set_in_a_journal_is_refused(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_an_image_of_no_data_set_in_a_journal_is_dropped(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
     words = data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box")
     evaluate(*words)
     journal = tmp_path / "out" / "first" / "instances.jsonl"
     journal.write_bytes(journal.read_bytes() + _line({"image": "stranger.png", "instances": []}))
 
-    with pytest.raises(InputError, match=r"see 'stranger\.png'; .*restart=True"):
-        evaluate(*words)
+    heard = Heard()
+    assert evaluate(*words, progress=heard).rows
+    assert any("1 lines were dropped that are damaged or not of this evaluation" in line for line in heard.lines)
+    assert b"stranger" not in journal.read_bytes()
+
+
+def test_forged_scores_do_not_get_into_results(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
+    words = data / "first", Contender(toy_bundle), tmp_path / "out", Options(prompts="box")
+    before = evaluate(*words)
+    journal = tmp_path / "out" / "first" / "instances.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    record = _read_line(lines[1]) or {}
+    record["instances"][0]["prompts"]["box"]["iou"][0] = 7
+    journal.write_bytes(b"".join([lines[0], _line(record), *lines[2:]]))
+
+    heard = Heard()
+    assert evaluate(*words, progress=heard).rows == before.rows
+    assert any("1 lines were dropped" in line for line in heard.lines)
 
 
 def test_results_of_other_data_sets_are_not_replaced(toy_bundle: Path, data: Path, tmp_path: Path) -> None:

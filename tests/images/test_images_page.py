@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from samrt.images.formats import FORMATS
 from samrt.images.kinds import KINDS
+from samrt.images.limits import MAX_PIXELS
 from samrt.images.orientation import turned
-from samrt.images.picture import FORMATS, MAX_PIXELS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "images.md"
 # A picture of 2 rows and 3 columns, whose pixels are numbered as they are stored.

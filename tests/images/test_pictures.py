@@ -18,8 +18,8 @@ import pytest
 from written_files import chunk, exif, png, saved, short, tiff
 
 from samrt.errors import InputError
-from samrt.images import picture, read_image, read_part
-from samrt.images.picture import FORMATS
+from samrt.images import limits, read_image, read_part
+from samrt.images.formats import FORMATS
 
 SMOOTH = np.add.outer(np.arange(61), np.arange(83))[..., None] * np.array([1, 2, 3])
 PHOTO = PIL.Image.fromarray((SMOOTH % 256).astype(np.uint8))
@@ -155,7 +155,7 @@ def test_damaged_pixels_are_not_read() -> None:
 
 
 def test_200_megapixels_are_read_and_more_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert picture.MAX_PIXELS >= 16384 * 12288
+    assert limits.MAX_PIXELS >= 16384 * 12288
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own limit does not count, nor is it changed
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -165,9 +165,9 @@ def test_200_megapixels_are_read_and_more_refused(monkeypatch: pytest.MonkeyPatc
         assert read_image(tiff(np.asarray(PHOTO), 2, {0x0112: 6})).shape == (83, 61, 3)
         assert read_part(saved(PHOTO, "PNG"), "RGB", lambda _: (1, 1, 80, 60))[0].shape == (59, 79, 3)
     assert PIL.Image.MAX_IMAGE_PIXELS == 100
-    monkeypatch.setattr(picture, "MAX_PIXELS", 61 * 83)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 61 * 83)
     assert read_image(saved(PHOTO, "PNG")).shape == (61, 83, 3)
-    monkeypatch.setattr(picture, "MAX_PIXELS", 61 * 83 - 1)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 61 * 83 - 1)
     assert "has 83x61 pixels, 5,063 in all, and samrt reads 5,062 at most; shrink it, or pass" in refusal(
         saved(PHOTO, "PNG")
     )
