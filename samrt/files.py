@@ -46,8 +46,8 @@ def sha256_of_open(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def check_target(target: str | os.PathLike[str], mark: bytes | None = None) -> None:
-    """Find out before long work whether `replacing_file` can begin there.
+def check_target(target: str | os.PathLike[str], mark: bytes | None = None, say: Say = log) -> None:
+    """Find out before long work whether `replacing_file` can begin there; `say` is told what leftovers were removed.
 
     Raises:
         OutputError: the folder is missing or not writable, or what is at `target` is not a regular file or lacks the
@@ -56,7 +56,7 @@ def check_target(target: str | os.PathLike[str], mark: bytes | None = None) -> N
     with _reporting(target):
         file = _file_at(target)
         check_mark(file, mark)
-        remove_leftovers(file.parent)
+        remove_leftovers(file.parent, say=say)
         with work_folder(file):
             pass
 

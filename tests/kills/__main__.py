@@ -40,8 +40,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="kills", description="Kill commands of samrt and look at what they leave.")
     parser.add_argument("kills", type=int, nargs="?", default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="commands whose name begins so")
-    parser.add_argument("--bundle", type=Path, help="an export of --checkpoint (dense); without it one is made")
+    parser.add_argument("--only", action="append", help="only the command of this name; may be repeated")
+    parser.add_argument("--bundle", type=Path, help="an export of --checkpoint; without it one is made")
     parser.add_argument("--checkpoint", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +54,8 @@ def main() -> int:
         _import()
         found = commands(work, checkpoint, bundle)
         found += [without_exchange(each) for each in found[:2]]
-        trials = [Trials(each, work) for each in found if each.name.startswith(arguments.only or "")]
+        chosen = [each for each in found if each.name in (arguments.only or [each.name])]
+        trials = [Trials(each, work) for each in chosen]
         return _kill(trials, arguments.kills, random.Random(arguments.seed))
 
 

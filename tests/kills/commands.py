@@ -23,7 +23,7 @@ class Command:
 
     Attributes:
         words: of the command line, for that folder.
-        place: makes that folder, with what the command finds there.
+        place: puts into that folder what the command finds there; where that lacks a target, it is run once before.
         again: the same for the run after the kill, which may go on where that one was.
         target: what the command writes, in that folder.
         check: fails where the target is not whole.
@@ -42,7 +42,7 @@ class Command:
 def commands(work: Path, checkpoint: Path, bundle: Path) -> list[Command]:
     """All; `bundle` is an export of `checkpoint`, the graphs of which are taken instead of tracing them anew."""
     toy, shapes = write_toy_bundle(work / "toy"), write_data_set(work / "shapes", instances=2)
-    renamed = work / "renamed.pth"
+    renamed, lowering = work / "renamed.pth", open_bundle(bundle).manifest.forms[0].lowering
     shutil.copyfile(checkpoint, renamed)
 
     def with_bundle(place: Path) -> None:
@@ -51,8 +51,11 @@ def commands(work: Path, checkpoint: Path, bundle: Path) -> list[Command]:
     def with_toy(place: Path) -> None:
         shutil.copytree(toy, place / "toy")
 
+    def with_nothing(place: Path) -> None:
+        pass
+
     def export_words(place: Path) -> list[str]:
-        return ["export", str(renamed), "-o", str(place / "bundle"), "--lowering", "dense"]
+        return ["export", str(renamed), "-o", str(place / "bundle"), "--lowering", lowering]
 
     def build_words(place: Path) -> list[str]:
         options = ["--backend", "tensorrt_rtx", "--compute-capability", "8.6", "--precision", "fp32"]
@@ -74,8 +77,8 @@ def commands(work: Path, checkpoint: Path, bundle: Path) -> list[Command]:
     return [
         Command("export", export_words, export_words, with_bundle, "bundle", open_bundle, reuse_graphs),
         Command("build", build_words, build_words, with_toy, "toy/engines", _check_engines),
-        Command("eval", eval_words, eval_words, Path.mkdir, "out/results.json", _check_results),
-        Command("eval --restart", anew, eval_words, Path.mkdir, "out/results.json", _check_results),
+        Command("eval", eval_words, eval_words, with_nothing, "out/results.json", _check_results),
+        Command("eval --restart", anew, eval_words, with_nothing, "out/results.json", _check_results),
     ]
 
 

@@ -35,19 +35,20 @@ class Trials:
         self.command, self.work = command, work
         self.counts: Counter[str] = Counter()
         self._number = 0
-        # One run over nothing or the first target, then one over its result: what every later one must end with.
         self.template = self._fresh()
-        shutil.rmtree(self.template)
         command.place(self.template)
-        self._run(self.template)
+        if not (self.template / command.target).exists():
+            self._run(self.template)
         self.before = content(self.template)
-        place = self._copy()
+        # What every later run must end with, how long it takes, and how often it does something with a file.
+        place, count = self._copy(), work / "operations"
+        count.write_text("")
         begun = time.monotonic()
-        assert self._status(place, lambda: None) == 0
+        assert self._status(place, lambda: _at_operation(place, 0, lambda: _append(count))) == 0, self._log.read_text()
         self.seconds = time.monotonic() - begun
+        self.operations = count.stat().st_size
         self.after = content(place)
         shutil.rmtree(place)
-        self.operations = self._count_operations()
 
     def kill(self, moments: random.Random) -> None:
         """Kill the command once or twice, let it end the next time, and look at what is there each time."""
@@ -100,18 +101,6 @@ class Trials:
                 program.kill()
                 return program.wait() == -signal.SIGKILL
 
-    def _count_operations(self) -> int:
-        place, count = self._copy(), self.work / "operations"
-        count.write_text("")
-
-        def note() -> None:
-            with count.open("a") as file:
-                file.write("x")
-
-        self._status(place, lambda: _at_operation(place, 0, note))
-        shutil.rmtree(place)
-        return count.stat().st_size
-
     def _run(self, place: Path) -> None:
         status = self._status(place, lambda: None, self.command.again)
         assert status == 0, f"{self.command.name} in {place} ended with {status}: {self._log.read_text()[-2000:]}"
@@ -150,6 +139,11 @@ class Trials:
         place = self._fresh()
         shutil.copytree(self.template, place, dirs_exist_ok=True)
         return place
+
+
+def _append(count: Path) -> None:
+    with count.open("a") as file:
+        file.write("x")
 
 
 def _kill_now() -> None:
