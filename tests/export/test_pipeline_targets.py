@@ -94,9 +94,10 @@ def test_replaces_an_older_bundle(
 def test_what_killed_exports_and_builds_left_is_removed_and_told(
     small_bundle: Path, small_checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (target / "engines").mkdir()
-    left = [leave(target, new="half"), leave(target / "engines" / "tensorrt-10", new="half")]
+    left = [leave(target, new="half")]
     shutil.copytree(target, left[0] / "whole")
+    (target / "engines").mkdir()
+    left.append(leave(target / "engines" / "tensorrt-10", new="half"))
     reuse(small_bundle, monkeypatch)
     lines: list[str] = []
     export(small_checkpoint, target, progress=Lines(lines.append))

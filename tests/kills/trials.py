@@ -51,9 +51,9 @@ class Trials:
         shutil.rmtree(place)
 
     def kill(self, moments: random.Random) -> None:
-        """Kill the command once or twice, let it end the next time, and look at what is there each time."""
+        """Kill the command up to three times, let it end the next time, and look at what is there each time."""
         place = self._copy()
-        for _ in range(moments.choice((1, 1, 2))):
+        for _ in range(moments.choice((1, 2, 3))):
             if not self._kill(place, moments):
                 break  # it was done before
             self.counts["kills"] += 1
@@ -82,8 +82,9 @@ class Trials:
         One in twenty is not forked but begun as users begin it.
         """
         if moments.random() < 0.05:
-            self.counts["program"] += 1
-            return self._kill_program(place, moments.uniform(0, self.seconds + _START_SECONDS))
+            killed = self._kill_program(place, moments.uniform(0, self.seconds + _START_SECONDS))
+            self.counts["program"] += killed
+            return killed
         if moments.random() < 0.5:
             seconds = moments.uniform(0, self.seconds)
             return self._status(place, lambda: _kill_after(seconds)) == -signal.SIGKILL
