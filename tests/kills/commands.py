@@ -25,7 +25,7 @@ class Command:
         words: of the command line, for that folder.
         place: puts into that folder what the command finds there; where that lacks a target, it is run once before.
         again: the same for the run after the kill, which may go on where that one was.
-        target: what the command writes, in that folder.
+        target: pattern of what the command writes, in that folder.
         check: fails where the target is not whole.
         patch: is called in the process before the command.
     """
@@ -76,7 +76,7 @@ def commands(work: Path, checkpoint: Path, bundle: Path) -> list[Command]:
 
     return [
         Command("export", export_words, export_words, with_bundle, "bundle", open_bundle, reuse_graphs),
-        Command("build", build_words, build_words, with_toy, "toy/engines", _check_engines),
+        Command("build", build_words, build_words, with_toy, "toy/engines/[!.]*", _check_engines),
         Command("eval", eval_words, eval_words, with_nothing, "out/results.json", _check_results),
         Command("eval --restart", anew, eval_words, with_nothing, "out/results.json", _check_results),
     ]
@@ -125,8 +125,8 @@ def _content(path: Path) -> str:
     return sha256_of(path)
 
 
-def _check_engines(folder: Path) -> None:
-    for found in find_engine_sets(folder.parent):
+def _check_engines(engines: Path) -> None:
+    for found in find_engine_sets(engines.parents[1]):
         if not isinstance(found, EngineSet):
             raise AssertionError(f"{found.folder}: {found.problem}")
         for role in found.manifest.engines:

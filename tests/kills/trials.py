@@ -16,6 +16,8 @@ from pathlib import Path
 
 from kills.commands import Command, content, hidden
 
+from samrt.files import sha256_of
+
 # What a process does with files, as Python tells its audit hooks.
 _START_SECONDS = 5  # of Python and its packages
 _EVENTS = ("os.rename", "os.mkdir", "os.rmdir", "os.remove", "open", "os.listdir", "os.scandir", "shutil.rmtree")
@@ -37,9 +39,8 @@ class Trials:
         self._number = 0
         self.template = self._fresh()
         command.place(self.template)
-        if not (self.template / command.target).exists():
+        if not self._targets(self.template):
             self._run(self.template)
-        self.before = content(self.template)
         # What every later run must end with, how long it takes, and how often it does something with a file.
         place, count = self._copy(), work / "operations"
         count.write_text("")
@@ -60,21 +61,23 @@ class Trials:
             self.counts[self._state(place)] += 1
             self.counts["leftovers"] += len(hidden(place))
         self._run(place)
-        self.command.check(place / self.command.target)
+        (target,) = self._targets(place)
+        self.command.check(target)
         self.counts["remaining"] += len(hidden(place))
         found = content(place, hidden=True)
         assert found == self.after, f"{place}: {set(found.items()) ^ set(self.after.items())}"
         shutil.rmtree(place)
 
     def _state(self, place: Path) -> str:
-        target = place / self.command.target
-        if not target.exists():
+        targets = self._targets(place)
+        for target in targets:
+            self.command.check(target)
+        if not targets:
             return "absent"
-        self.command.check(target)
-        return "old" if self._of_target(content(place)) == self._of_target(self.before) else "new"
+        return "old" if _hashes(targets, place) == _hashes(self._targets(self.template), self.template) else "new"
 
-    def _of_target(self, found: dict[str, str]) -> dict[str, str]:
-        return {name: each for name, each in found.items() if name.startswith(self.command.target)}
+    def _targets(self, place: Path) -> list[Path]:
+        return list(place.glob(self.command.target))
 
     def _kill(self, place: Path, moments: random.Random) -> bool:
         """Whether it was killed: half of the times by the clock, else before one of its operations on files.
@@ -140,6 +143,11 @@ class Trials:
         place = self._fresh()
         shutil.copytree(self.template, place, dirs_exist_ok=True)
         return place
+
+
+def _hashes(targets: list[Path], place: Path) -> dict[Path, str]:
+    files = [path for target in targets for path in (target, *target.rglob("*")) if path.is_file()]
+    return {path.relative_to(place): sha256_of(path) for path in files}
 
 
 def _append(count: Path) -> None:
