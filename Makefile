@@ -2,7 +2,7 @@
 PYTHON ?= python3
 TEST_PYTHON := .venv/bin/python
 
-.PHONY: help demo test pytest lint fuzz coverage docs bench wheel clean
+.PHONY: help demo test pytest lint fuzz kills coverage docs bench wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make docs      the documentation as a site, with the Python API, in build/docs/site"
 	@echo "make wheel     a wheel for Linux with the CUDA kernels and the TensorRT plugin inside, in dist/; takes minutes"
 	@echo "make bench     encoder and decoder beside Meta's, on all cores; takes minutes"
+	@echo "make kills     export, build and eval killed 200 times at random moments; N=1000 for more; takes minutes"
 	@echo "make clean     remove everything that these made"
 	@echo "Another Python: make demo PYTHON=python3.12"
 
@@ -75,6 +76,9 @@ docs: .venv-docs/installed
 bench: .venv/bench
 	$(TEST_PYTHON) benchmarks/cpu_encoder.py
 	$(TEST_PYTHON) benchmarks/cpu_decoder.py
+
+kills: .venv/installed
+	cd tests && ../$(TEST_PYTHON) -m kills $(N)
 
 wheel: .venv-wheel/installed
 	.venv-wheel/bin/python kernels/wheel.py

@@ -19,11 +19,12 @@ from samrt.bundle.graph_check import PLUGIN_NAME
 from samrt.bundle.manifest import Base, Form, Manifest, Source
 from samrt.bundle.precisions import PRECISIONS, Tolerance
 from samrt.engines.plugin import PLUGIN_LOWERING
-from samrt.engines.sets import ENGINES_FOLDER, is_engines_folder
+from samrt.engines.sets import ENGINES_FOLDER, check_replaceable_set, is_engines_folder
 from samrt.errors import ExportError, InputError, OutputError, Remedy, SamrtError
 from samrt.files import replacing_folder
 from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, compare
+from samrt.work_folder import remove_leftovers
 from samrt_export.checkpoint import Checkpoint, read_checkpoint
 from samrt_export.families import LoadedModel, load_model
 from samrt_export.fine_tuning import over_base
@@ -84,6 +85,7 @@ def export(
     asked = _lowering_of_each(options)
     if output.suffix == ".zip":
         raise OutputError(f"cannot write {output}: a bundle is a folder; name it {output.with_suffix('').name}")
+    remove_leftovers(output / ENGINES_FOLDER, check_replaceable_set, say=progress.say)
     check_replaceable(output, is_engines_folder)
     read = _read(checkpoint, base, progress)
 
@@ -105,7 +107,11 @@ def export(
     if (output / ENGINES_FOLDER).is_dir():
         progress.say("the engines in the replaced bundle are deleted, as they belong to its graphs; build them again")
     source = Source(read.path.name, read.sha256, read.bytes, parameters, _base_of(read))
-    with replacing_folder(output, lambda old: check_replaceable(old, is_engines_folder, output)) as folder:
+
+    def check(old: Path) -> None:
+        check_replaceable(old, is_engines_folder, output)
+
+    with replacing_folder(output, check, progress.say) as folder:
         try:
             manifest = _fill(folder, loaded, load, source, lowerings, progress)
         except (RuntimeError, MemoryError) as error:

@@ -1,5 +1,8 @@
 """Writing so that a crash or a full disk never leaves half a file or folder: beside the target, then renamed.
 
+What is being written lies in a work folder (`samrt.work_folder`). What killed processes left of theirs is removed by
+whoever writes to the same folder next.
+
 What a user names for an output may exist and be the user's own. samrt's files carry a mark near their beginning, by
 which they are known again: writers hand it in, and what is there without it stays. It is no signature.
 """
@@ -9,10 +12,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
-import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -20,6 +21,7 @@ from pathlib import Path
 from samrt.errors import InputError, OutputError, Remedy, SamrtError
 from samrt.exchange import exchange
 from samrt.processes import this_process
+from samrt.work_folder import NEW, OLD, WHOLE, Check, Say, discard, log, remove_leftovers, work_folder
 
 _READ_SIZE = 1 << 18
 # Marks lie within so many bytes.
@@ -102,8 +104,8 @@ def sha256_of_open(file: BufferedReader) -> str:
     return digest.hexdigest()
 
 
-def check_target(target: str | os.PathLike[str], mark: bytes | None = None) -> None:
-    """Find out before long work whether `replacing_file` can begin there.
+def check_target(target: str | os.PathLike[str], mark: bytes | None = None, say: Say = log) -> None:
+    """Find out before long work whether `replacing_file` can begin there; `say` is told what leftovers were removed.
 
     Raises:
         OutputError: the folder is missing or not writable, or what is at `target` is not a regular file or lacks the
@@ -113,9 +115,9 @@ def check_target(target: str | os.PathLike[str], mark: bytes | None = None) -> N
     with _reporting(target):
         file = _file_at(target)
         check_mark(file, mark)
-        probe = _name_beside(file)
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        remove_leftovers(file.parent, say=say)
+        with work_folder(file):
+            pass
 
 
 def check_mark(file: Path, mark: bytes | None) -> None:
@@ -159,24 +161,22 @@ def replacing_file(target: str | os.PathLike[str], mark: bytes | None = None) ->
     with _reporting(target):
         file = _file_at(target)
         check_mark(file, mark)
-        temporary = _name_beside(file)
-        # Not tempfile's: those are readable by their owner only, and the umask is unknown without changing it.
-        temporary.touch(exist_ok=False)
+        remove_leftovers(file.parent)
         process = this_process()
-        try:
+        with work_folder(file) as work:
+            # The suffix stays because some writers choose the format by it.
+            temporary = work / f"{NEW}{file.suffix}"
+            temporary.touch()
             yield temporary
             _check_process(process, target)
             _sync(temporary)
             # Again: the work in between may have been long.
             check_mark(file, mark)
             temporary.replace(file)
-        finally:
-            if process == this_process():
-                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing_folder(target: str | os.PathLike[str], check: Callable[[Path], None] = lambda _: None) -> Iterator[Path]:
+def replacing_folder(target: str | os.PathLike[str], check: Check = lambda _: None, say: Say = log) -> Iterator[Path]:
     """Yield an empty folder beside `target` to fill; rename it to `target` when the block succeeds.
 
     A folder that is already at `target`, or where a link there leads, exchanges its name with the new one and is
@@ -187,6 +187,7 @@ def replacing_folder(target: str | os.PathLike[str], check: Callable[[Path], Non
         target: the folder.
         check: is called with the old folder, under another name, before it is deleted. What it raises brings the old
             folder back: a file that came into it at the last moment is not lost.
+        say: is told what was found of processes that were killed while they did the same.
 
     Raises:
         OutputError: as `replacing_file`; also when `target` exists and is not a folder.
@@ -194,36 +195,36 @@ def replacing_folder(target: str | os.PathLike[str], check: Callable[[Path], Non
     target = path_of(target, "the output", OutputError)
     with _reporting(target):
         folder = _follow(target)
+        remove_leftovers(folder.parent, check, folder.name, say)
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"cannot write the folder {target}: a file of that name exists; choose another name")
-        temporary = _name_beside(folder)
-        temporary.mkdir()
         process = this_process()
-        try:
+        with work_folder(folder) as work:
+            temporary = work / NEW
+            temporary.mkdir()
             yield temporary
             _check_process(process, target)
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _sync(path)
-            _swap_folder(temporary, folder, check)
-        finally:
-            if process == this_process():
-                shutil.rmtree(temporary, ignore_errors=True)
+            temporary.rename(work / WHOLE)
+            _swap_folder(work, folder, check)
 
 
-def _swap_folder(fresh: Path, target: Path, check: Callable[[Path], None]) -> None:
+def _swap_folder(work: Path, target: Path, check: Check) -> None:
+    """Put the whole folder in `work` at `target`. A kill at any moment leaves one at `target`, or two in `work`."""
+    fresh, old = work / WHOLE, work / OLD
     for attempt in range(_SWAPS):
         if target.is_dir() and exchange(fresh, target):
             # Only now does nobody find it by its name to put a file in.
             try:
                 check(fresh)
             except BaseException:
-                if not exchange(fresh, target):
-                    fresh.rename(_name_beside(target))  # or it would be deleted with what was not finished
+                if exchange(fresh, target):  # else it is the old one still, and stays
+                    discard(fresh)
                 raise
-            shutil.rmtree(fresh, ignore_errors=True)
+            discard(fresh)
             return
-        old = _name_beside(target)
         try:
             if target.exists():
                 target.rename(old)
@@ -232,14 +233,18 @@ def _swap_folder(fresh: Path, target: Path, check: Callable[[Path], None]) -> No
         except BaseException as error:
             with suppress(OSError):
                 old.rename(target)
+            # Somebody else replaced the same folder in the same moment; whoever comes last wins.
+            again = isinstance(error, OSError) and error.errno in _RACES and attempt < _SWAPS - 1
+            if not again and fresh.exists():
+                discard(fresh)
             if old.exists():
                 check(old)
-                shutil.rmtree(old, ignore_errors=True)
-            # Somebody else replaced the same folder in the same moment; whoever comes last wins.
-            if not isinstance(error, OSError) or error.errno not in _RACES or attempt == _SWAPS - 1:
+                discard(old)
+            if not again:
                 raise
         else:
-            shutil.rmtree(old, ignore_errors=True)
+            if old.exists():
+                discard(old)
             return
 
 
@@ -298,11 +303,6 @@ def _file_at(target: str | os.PathLike[str]) -> Path:
             f"cannot write {target}: it is not a regular file but a folder, a device or a pipe; choose another name"
         )
     return file
-
-
-def _name_beside(target: Path) -> Path:
-    """A free, hidden name in the same folder; the suffix stays because some writers choose the format by it."""
-    return target.with_name(f".{target.stem[:64]}.{secrets.token_hex(4)}{target.suffix}")
 
 
 def _sync(path: Path) -> None:

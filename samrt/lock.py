@@ -1,15 +1,44 @@
-"""One process at a time works in a folder; another is refused, and told which one it is."""
+"""Locks on files that end with their process, however it ends: the kernel gives them back."""
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from samrt.errors import OutputError
 
 LOCK_NAME = ".samrt-lock"
+
+
+def take(path: Path, *, create: bool = True) -> int:
+    """Lock a file until `os.close` of what is returned, or the end of this process and its forked children.
+
+    Args:
+        path: the file; a link is not followed.
+        create: make the file if need be.
+
+    Raises:
+        BlockingIOError: it is locked already, here or in another process.
+        ImportError: this platform has no such locks (Windows).
+        OSError: the file cannot be opened or made, or its file system has no locks.
+    """
+    import fcntl
+
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    while True:
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The one who held it before may have removed this file in between.
+            if os.path.lexists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 @contextmanager
@@ -23,33 +52,23 @@ def folder_lock(folder: Path, work: str) -> Iterator[None]:
     Raises:
         OutputError: another process holds it, or the lock cannot be written.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows has other locks
-        yield
-        return
     path = folder / LOCK_NAME
     try:
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # The one who held it before may have removed this file in between.
-                if os.path.lexists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    break
-            except BlockingIOError:
-                holder = os.pread(descriptor, 100, 0).decode(errors="replace")
-                os.close(descriptor)
-                raise OutputError(
-                    f"another {work} is at work in {folder}: {holder or 'a process that has just begun'}; wait for its "
-                    "end, or choose another folder"
-                ) from None
-            os.close(descriptor)
+        descriptor = take(path)
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+    except ImportError:
+        yield
+        return
+    except BlockingIOError:
+        holder = ""
+        with suppress(OSError):
+            holder = path.read_bytes()[:100].decode(errors="replace")
+        raise OutputError(
+            f"another {work} is at work in {folder}: {holder or 'a process that has just begun'}; wait for its "
+            "end, or choose another folder"
+        ) from None
     except OSError as error:
-        if isinstance(error, OutputError):
-            raise
         raise OutputError(f"cannot write {path}: {error.strerror}; check the permissions and the free space") from error
     process = os.getpid()
     try:

@@ -135,7 +135,8 @@ def check_replaceable(
                 "name"
             )
         for path in found:
-            if not belongs(path) and not _is_as_written(path, entries[path.name]):
+            entry = entries.get(path.name)
+            if entry is not None and not is_as_written(path, entry):
                 raise OutputError(
                     f"{path.name} in {shown} is not the file of that name that samrt wrote, and would be lost; choose "
                     "another name, or delete the folder"
@@ -144,6 +145,11 @@ def check_replaceable(
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"cannot read the folder {shown}: {error.strerror}; check its permissions") from error
+
+
+def is_as_written(path: Path, entry: FileEntry) -> bool:
+    """Whether a regular file has the size and hash of its entry. Raises OSError."""
+    return path.is_file() and path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256
 
 
 def _entries(manifest: Path) -> dict[str, FileEntry | None]:
@@ -155,10 +161,6 @@ def _entries(manifest: Path) -> dict[str, FileEntry | None]:
         # Whatever that manifest is, it does not say which of the files are a bundle's.
         pass
     return {}
-
-
-def _is_as_written(path: Path, entry: FileEntry | None) -> bool:
-    return entry is None or (path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256)
 
 
 def _read_folder(path: Path) -> Bundle:

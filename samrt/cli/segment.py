@@ -183,7 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     for path, mark in ((outputs.picture, PNG_MARK), (outputs.json, MARK), (outputs.coco, coco.MARK)):
         if path is not None and path != STDOUT:
-            check_target(path, None if arguments.overwrite else mark)
+            check_target(path, None if arguments.overwrite else mark, tell)
     image, prompts = _read_inputs(arguments)
     several = len(arguments.images) > 1
     writer = coco.CocoWriter(arguments.category)

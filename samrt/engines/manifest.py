@@ -82,8 +82,8 @@ class EngineManifest:
         Raises:
             BundleError: the text is not of this kind or version, lacks a key, or contradicts itself.
         """
-        root = JsonReader(parse(text, ENGINE_MANIFEST_NAME, _REMEDY), ENGINE_MANIFEST_NAME, _REMEDY)
-        if root.value("format", str) != FORMAT or root.value("format_version", int) != FORMAT_VERSION:
+        root = _root(text)
+        if root.value("format_version", int) != FORMAT_VERSION:
             raise BundleError(f"{ENGINE_MANIFEST_NAME} is not of the format that this samrt writes; {_REMEDY}")
         verification = root.raw("verification")
         manifest = cls(
@@ -119,6 +119,25 @@ def platform_name() -> str:
 def engine_file_name(role: str) -> str:
     """The file of the engine of a graph, named by its role."""
     return f"{role}.engine"
+
+
+def engine_files_of_any_version(text: str | bytes) -> dict[str, FileEntry]:
+    """The engine files of a set, from the engine.json of this or an older format version.
+
+    Raises:
+        BundleError: the text is not an engine.json.
+    """
+    engines = _root(text).children("engines")
+    return {
+        plain_name(one.child("graph").text("file"), _REMEDY): file_entry(one.child("content")) for _, one in engines
+    }
+
+
+def _root(text: str | bytes) -> JsonReader:
+    root = JsonReader(parse(text, ENGINE_MANIFEST_NAME, _REMEDY), ENGINE_MANIFEST_NAME, _REMEDY)
+    if root.value("format", str) != FORMAT:
+        raise BundleError(f"{ENGINE_MANIFEST_NAME} is not of the format that this samrt writes; {_REMEDY}")
+    return root
 
 
 def _check_limits(manifest: EngineManifest) -> None:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from samrt.bundle.contract import ROLES
 from samrt.bundle.file_state import FileState, hash_file
+from samrt.bundle.folder import is_as_written
 from samrt.bundle.precisions import PRECISIONS
 from samrt.engines.flavours import FLAVOURS
-from samrt.engines.manifest import ENGINE_MANIFEST_NAME, EngineManifest, engine_file_name
+from samrt.engines.manifest import ENGINE_MANIFEST_NAME, EngineManifest, engine_file_name, engine_files_of_any_version
 from samrt.errors import BundleError, OutputError, Reason
+from samrt.work_folder import is_at_work
 
 ENGINES_FOLDER = "engines"
 
 _MANIFEST_LIMIT = 1 << 20
-_PREFIXES = tuple(f"{flavour}-" for flavour in FLAVOURS)
 # In sets beside bundles of format 2, which an export replaces too.
 _OLD_FILES = ("encoder.engine", "decoder.engine")
-# Longer than any build writes and compares: a younger one may be at work.
-_LEFTOVER_SECONDS = 3600
+_PREFIXES = tuple(f"{flavour}-" for flavour in FLAVOURS)
 
 
 @dataclass(frozen=True)
@@ -75,14 +71,29 @@ def find_engine_sets(bundle: Path) -> list[EngineSet | BrokenEngineSet]:
 
 
 def is_engines_folder(path: Path) -> bool:
-    """Whether a folder holds nothing but what `build_bundle` puts there, so that it may be deleted with its bundle."""
+    """Whether a folder holds nothing but what `build_bundle` put there, so that it may be deleted with its bundle.
+
+    Raises:
+        OutputError: a process is building engines there, or a file has an engine's name and is not as it was built.
+    """
     if path.name != ENGINES_FOLDER or path.is_symlink() or not path.is_dir():
         return False
-    return all(_is_own(folder) for folder in path.iterdir())
+    if any(map(is_at_work, path.iterdir())):
+        raise OutputError("another process builds engines in this bundle; wait for its end, or choose another name")
+    if not all(folder.name.startswith(_PREFIXES) and _is_set(folder) for folder in path.iterdir()):
+        return False
+    for folder in path.iterdir():
+        if changed := _changed(folder):
+            place = f"{ENGINES_FOLDER}/{folder.name}"
+            raise OutputError(
+                f"{place}/{changed} is not the file that samrt built, and would be lost with the bundle; choose "
+                f"another name, or delete {place}"
+            )
+    return True
 
 
 def check_replaceable_set(folder: Path, shown: Path | None = None) -> None:
-    """Find out whether a set may take the place of a folder: nothing is there, or a set and nothing else.
+    """Find out whether a set may take the place of a folder: nothing is there, or a set as it was built.
 
     In errors the folder is called `shown`.
 
@@ -91,26 +102,45 @@ def check_replaceable_set(folder: Path, shown: Path | None = None) -> None:
     """
     shown = shown or folder
     try:
-        if not folder.exists() or _is_own(folder):
+        if not folder.exists():
             return
+        if not _is_set(folder):
+            raise OutputError(f"{shown} holds other things than engines, and would be replaced; move them elsewhere")
+        if changed := _changed(folder):
+            raise OutputError(
+                f"{shown / changed} is not the file that samrt built, and would be replaced; move it elsewhere, or "
+                f"delete {shown}"
+            )
     except OSError as error:
+        if isinstance(error, OutputError):
+            raise
         raise OutputError(f"cannot read the folder {shown}: {error.strerror}; check its permissions") from error
-    raise OutputError(f"{shown} holds other things than engines, and would be replaced; move them elsewhere")
 
 
-def remove_leftovers(bundle: Path) -> None:
-    """Delete what builds that were killed while they wrote have left in a bundle's folder of engines."""
-    for folder in (bundle / ENGINES_FOLDER).glob(".*"):
-        with suppress(OSError):
-            if _is_own(folder) and time.time() - folder.stat().st_mtime > _LEFTOVER_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_own(folder: Path) -> bool:
-    """Whether a set, whole, damaged or half-written, lies there and nothing else."""
-    if folder.is_symlink() or not folder.is_dir() or not folder.name.removeprefix(".").startswith(_PREFIXES):
+def _is_set(folder: Path) -> bool:
+    """Whether nothing but files with the names of a set's lies there."""
+    if folder.is_symlink() or not folder.is_dir():
         return False
-    return set(os.listdir(folder)) <= {ENGINE_MANIFEST_NAME, *map(engine_file_name, ROLES), *_OLD_FILES}
+    return {path.name for path in folder.iterdir()} <= {
+        ENGINE_MANIFEST_NAME,
+        *map(engine_file_name, ROLES),
+        *_OLD_FILES,
+    }
+
+
+def _changed(folder: Path) -> str | None:
+    """The name of a file that is no engine.json, or lacks the size and hash that this says; None if there is none."""
+    manifest = folder / ENGINE_MANIFEST_NAME
+    try:
+        read = manifest.is_file() and manifest.stat().st_size <= _MANIFEST_LIMIT
+        entries = engine_files_of_any_version(manifest.read_bytes()) if read else {}
+    except BundleError:
+        return ENGINE_MANIFEST_NAME
+    for path in folder.iterdir():
+        entry = entries.get(path.name)
+        if path != manifest and not (entry and is_as_written(path, entry)):
+            return path.name
+    return None
 
 
 def _read(folder: Path) -> EngineSet | BrokenEngineSet:

@@ -39,6 +39,7 @@ from samrt.lock import LOCK_NAME, folder_lock
 from samrt.model import Model, load
 from samrt.png import PNG_MARK, write_png
 from samrt.progress import SILENT, Progress
+from samrt.work_folder import remove_leftovers
 
 _RESULTS, _REPORT = "results.json", "results.md"
 _JOURNALS = ("instances.jsonl", "other.jsonl")
@@ -110,8 +111,7 @@ def evaluate(
         _tell(summary, found, progress)
     _make_folder(folder)
     with folder_lock(folder, "evaluation"):
-        if options.restart:
-            _remove_results(folder, data_sets)
+        _clear(folder, data_sets, progress, restart=options.restart)
         for run in runs:
             with load(run.bundle, run.backend, threads=options.threads) as model:
                 for data_set, header, summary, found in zip(data_sets, headers, summaries, surveys, strict=True):
@@ -309,8 +309,15 @@ def _check_apart(folder: Path, data_sets: Sequence[DataSet], plan: PromptPlan) -
                 raise OutputError(f"results in {folder} would lie in the data set {root}", ANOTHER_FOLDER)
 
 
-def _remove_results(folder: Path, data_sets: Sequence[DataSet]) -> None:
-    """All at once, so that an interrupted new beginning can go on: what is there then is of it."""
+def _clear(folder: Path, data_sets: Sequence[DataSet], progress: Progress, *, restart: bool) -> None:
+    """Remove what killed evaluations left, and to `restart` the results.
+
+    All at once, so that an interrupted new beginning can go on: what is there then is of it.
+    """
+    for place in (folder, *(folder / each.name for each in data_sets)):
+        remove_leftovers(place, say=progress.say)
+    if not restart:
+        return
     journals = [folder / each.name / name for each in data_sets for name in _JOURNALS]
     for path in (folder / _RESULTS, folder / _REPORT, *journals):
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluation_data import write_data_set
+from leftovers import leave
 
 from samrt.cli import main
 
@@ -57,6 +58,14 @@ def test_where_nothing_can_be_written_nothing_is_read(
     status, _, err = run(*POINT, *output)
     assert status == 1
     assert message in err
+
+
+def test_what_killed_commands_left_is_removed_and_told(run: Run, folder: Path, bundle: Path) -> None:
+    left = [leave(folder / "out.png"), leave(folder / "out.json")]
+    status, _, err = run(*POINT, *BOTH, "--bundle", bundle)
+    assert status == 0
+    assert {f"removed {work}" for work in left} <= {line.split(", ")[0] for line in err.splitlines()}
+    assert not list(folder.glob(".*"))
 
 
 def test_json_to_stdout_is_json_alone(run: Run, folder: Path, bundle: Path) -> None:

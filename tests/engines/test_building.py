@@ -40,7 +40,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
         opened.append(choice)
         assert engines.verified("image_encoder")[0].exists()
         assert options.device == CARD.index
-        session = open_onnxruntime(open_bundle(engines.folder.parent.parent), choice)
+        session = open_onnxruntime(open_bundle(engines.folder.parents[2]), choice)
         limits, run = engines.manifest.limits, session.decoder.run
 
         def limited(inputs: Any, on_device: Any = ()) -> Any:

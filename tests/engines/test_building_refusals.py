@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import time
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from leftovers import leave
 from toy_builds import FULL, everything_in, named
 from toy_bundle import rewrite_manifest
 
+from samrt import work_folder
 from samrt.bundle.folder import open_bundle
 from samrt.engines.builder import bundle as building
 from samrt.engines.builder.bundle import build_bundle
@@ -19,6 +21,7 @@ from samrt.engines.builder.engine import BuildOptions
 from samrt.engines.flavours import Flavour
 from samrt.engines.manifest import EngineManifest
 from samrt.errors import BackendError, BundleError, InputError, OutputError
+from samrt.progress import Lines
 
 pytest_plugins = ("tensorrt_fixtures", "toy_fixtures")
 
@@ -111,7 +114,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
         pytest.fail("the build had begun")
 
     monkeypatch.setattr(building, "build_engine", too_late)
-    monkeypatch.setattr(Path, "touch", denied)
+    monkeypatch.setattr(work_folder, "take", denied)
     with pytest.raises(OutputError, match=os.strerror(errno.EACCES)):
         build_bundle(own_bundle, FULL)
     monkeypatch.undo()
@@ -144,14 +147,18 @@ def test_a_build_that_is_interrupted_while_it_writes(own_bundle: Path, monkeypat
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_what_a_killed_build_left_is_removed_by_a_later_one(own_bundle: Path) -> None:
+def test_what_killed_builds_left_is_removed_by_a_later_one(own_bundle: Path) -> None:
     name = build_bundle(own_bundle, named("8.9")).name
     engines = own_bundle / "engines"
-    for leftover, age in ((f".{name}.0a", 2 * 3600), (f".{name}.0b", 60)):
-        (engines / leftover).mkdir()
-        (engines / leftover / "image_encoder.engine").write_text("half")
-        os.utime(engines / leftover, times=(time.time() - age, time.time() - age))
     (engines / ".mine").mkdir()
-    build_bundle(own_bundle, named("8.9"))
-    # The younger one may be a build at work, and the other is nobody's business.
-    assert {path.name for path in engines.iterdir()} == {name, f".{name}.0b", ".mine"}
+    left = [
+        leave(engines / name, new="half"),
+        leave(engines / "tensorrt-10", trash0a1b2c3d="old"),
+        leave(engines / "x"),
+    ]
+    shutil.copytree(engines / name, left[2] / "whole")
+    lines: list[str] = []
+    build_bundle(own_bundle, named("8.9"), Lines(lines.append))
+    assert {line.split(",")[0] for line in lines} >= {f"removed {work}" for work in left[:2]}
+    # The third is an engine set that was killed before it took its name.
+    assert {path.name for path in engines.iterdir()} == {name, ".mine", "x"}

@@ -21,8 +21,9 @@ from samrt.cli import main
 from samrt.engines import selection
 from samrt.engines.manifest import EngineManifest, platform_name
 from samrt.engines.selection import Machine, choose, fit
-from samrt.engines.sets import BrokenEngineSet, EngineSet, find_engine_sets, is_engines_folder
+from samrt.engines.sets import BrokenEngineSet, EngineSet, check_replaceable_set, find_engine_sets, is_engines_folder
 from samrt.errors import BackendError, BundleError, OutputError, Reason
+from samrt.files import replacing_folder
 
 pytest_plugins = ("toy_fixtures",)
 
@@ -149,22 +150,47 @@ def test_a_bundle_with_engines_may_be_replaced(with_engines: Path) -> None:
     assert is_engines_folder(with_engines / "engines")
 
 
-@pytest.mark.parametrize("content", ["{", None])
-def test_nor_do_damaged_or_half_written_sets_keep_it(with_engines: Path, content: str | None) -> None:
-    (engines,) = (with_engines / "engines").iterdir()
-    if content is None:
-        (engines / "engine.json").unlink()
-        engines.rename(engines.with_name(f".{engines.name}.0a1b2c3d"))
-    else:
-        (engines / "engine.json").write_text(content)
-    check_replaceable(with_engines, is_engines_folder)
+def as_of_an_older_format(engines: Path) -> None:
+    manifest = json.loads((engines / "engine.json").read_text())
+    manifest["format_version"] = 1
+    for role in ("encoder", "decoder"):
+        (old,) = engines.glob(f"*_{role}.engine")
+        entry = manifest["engines"][role] = manifest["engines"].pop(old.stem)
+        entry["graph"]["file"] = old.rename(engines / f"{role}.engine").name
+    (engines / "engine.json").write_text(json.dumps(manifest))
 
 
 def test_nor_do_sets_of_an_older_format(with_engines: Path) -> None:
     (engines,) = (with_engines / "engines").iterdir()
-    for role in ("encoder", "decoder"):
-        next(engines.glob(f"*_{role}.engine")).rename(engines / f"{role}.engine")
+    as_of_an_older_format(engines)
     check_replaceable(with_engines, is_engines_folder)
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("name", ["engine.json", "encoder.engine"])
+def test_but_files_with_an_engines_name_that_samrt_did_not_build_stay(
+    with_engines: Path, name: str, older: bool
+) -> None:
+    (engines,) = (with_engines / "engines").iterdir()
+    if older:
+        as_of_an_older_format(engines)
+    (own,) = engines.glob(f"*{name}")
+    for content in ("mine", "m" * own.stat().st_size):
+        own.write_text(content)
+        for check in (
+            lambda: check_replaceable(with_engines, is_engines_folder),
+            lambda: check_replaceable_set(engines),
+        ):
+            with pytest.raises(OutputError, match=rf"{own.name} is not the file that samrt built, and would be"):
+                check()
+
+
+def test_nor_is_a_bundle_replaced_while_engines_are_built_in_it(with_engines: Path) -> None:
+    with (
+        replacing_folder(with_engines / "engines" / "tensorrt-10"),
+        pytest.raises(OutputError, match="another process builds engines in this bundle; wait for its end"),
+    ):
+        check_replaceable(with_engines, is_engines_folder)
 
 
 @pytest.mark.parametrize("place", ["engines/notes.txt", "engines/{set}/notes.txt", "engines/other/x"])

@@ -78,7 +78,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def open_engines(choice: Choice, engines: EngineSet, options: Any) -> Session:
         done.append(f"open {choice.form.name}")
-        return open_onnxruntime(open_bundle(engines.folder.parent.parent), choice)
+        return open_onnxruntime(open_bundle(engines.folder.parents[2]), choice)
 
     monkeypatch.setattr(building, "build_engine", build)
     monkeypatch.setattr(building, "open_engines", open_engines)

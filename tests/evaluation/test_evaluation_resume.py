@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from evaluation_data import IMAGES, Heard, read_results
+from leftovers import leave
 
 from samrt import InputError, OutputError
 from samrt.evaluation import Contender, Options, evaluate
 from samrt.evaluation.journal import _line, _read_line, read_records
+from samrt.lock import LOCK_NAME
 from samrt.model import Model
 from samrt.progress import Silent
 
@@ -157,6 +159,16 @@ def test_results_of_something_else_are_never_replaced(toy_bundle: Path, data: Pa
         with pytest.raises(OutputError, match=r"was not written by an evaluation, and would be lost"):
             evaluate(data, Contender(toy_bundle), tmp_path / "out", Options(restart=restart))
     assert (tmp_path / "out" / "results.json").read_text() == text
+
+
+def test_what_killed_evaluations_left_is_removed_and_told(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
+    out, heard = tmp_path / "out", Heard()
+    (out / "first").mkdir(parents=True)
+    left = [leave(out / "first_points_9.png"), leave(out / "first" / "instances.jsonl")]
+    (out / LOCK_NAME).write_text("process 1 on here")
+    evaluate(data, Contender(toy_bundle), out, Options(prompts="box"), progress=heard)
+    assert {f"removed {work}" for work in left} <= {line.split(", ")[0] for line in heard.lines}
+    assert not list(out.rglob(".*"))
 
 
 def test_two_evaluations_into_one_folder_do_not_mix(toy_bundle: Path, data: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from export_reuse import reuse
+from leftovers import leave
 from seeded import seeded_checkpoint
 from torch import Tensor, nn
 
@@ -88,6 +89,20 @@ def test_replaces_an_older_bundle(
     ]
     for line, start in zip(lines, [*told, f"wrote {target}"], strict=True):
         assert line.startswith(start)
+
+
+def test_what_killed_exports_and_builds_left_is_removed_and_told(
+    small_bundle: Path, small_checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [leave(target, new="half")]
+    shutil.copytree(target, left[0] / "whole")
+    (target / "engines").mkdir()
+    left.append(leave(target / "engines" / "tensorrt-10", new="half"))
+    reuse(small_bundle, monkeypatch)
+    lines: list[str] = []
+    export(small_checkpoint, target, progress=Lines(lines.append))
+    assert {f"removed {work}" for work in left} <= {line.split(", ")[0] for line in lines}
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
 def test_past_tolerance_nothing_is_written(

@@ -33,11 +33,12 @@ from samrt.engines.manifest import (
 from samrt.engines.plugin import PLUGIN, PLUGIN_LOWERING, WITH_PLUGIN, RequiredPlugin, prepare_plugin
 from samrt.engines.profiles import BuildLimits, ranges
 from samrt.engines.selection import Choice, source_hashes
-from samrt.engines.sets import ENGINES_FOLDER, EngineSet, check_replaceable_set, remove_leftovers
+from samrt.engines.sets import ENGINES_FOLDER, EngineSet, check_replaceable_set
 from samrt.errors import BackendError, InputError, OutputError, Remedy
 from samrt.files import check_target, replacing_folder, sha256_of
 from samrt.progress import SILENT, Progress
 from samrt.verification.compare import SEED, Reference, Run, compare, make_reference, past_tolerance
+from samrt.work_folder import remove_leftovers
 
 # Its Scan is made for caches of a CPU, and TensorRT's parser does not take it.
 _CPU_LOWERING = "chunked"
@@ -96,10 +97,10 @@ def build_bundle(
     standard = _standard(bundle, form)
     flavour = import_flavour(_choose_flavour(request.backend))
     engines = bundle.path / ENGINES_FOLDER
+    remove_leftovers(engines, check_replaceable_set, say=progress.say)
     _make_writable(engines)  # before minutes of building
     for folder in engines.glob(f"{flavour.name}-{flavour.version}-*-{form.name}"):
         check_replaceable_set(folder)
-    remove_leftovers(bundle.path)
     plugin = _plugin(form, flavour, request.options, progress)
     progress.say(f"building {form.name} engines with {flavour.title}")
     contract = bundle.manifest.contract
@@ -129,7 +130,7 @@ def build_bundle(
         plugin=plugin,
     )
     target = engines / draft.name
-    with replacing_folder(target, lambda old: check_replaceable_set(old, target)) as folder:
+    with replacing_folder(target, lambda old: check_replaceable_set(old, target), progress.say) as folder:
         files = {name: _write_engine(folder, name, graphs[name], one, request.limits) for name, one in built.items()}
         manifest = replace(draft, engines=files)
         if gpu is None:
