@@ -80,7 +80,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(f"open {choice.form.name}")
         return open_onnxruntime(open_bundle(engines.folder.parent.parent), choice)
 
-    monkeypatch.setattr(building, "build_engine", build)
+    monkeypatch.setattr(building, "build_in_child", build)
     monkeypatch.setattr(building, "open_engines", open_engines)
     return done
 
