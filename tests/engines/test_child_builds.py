@@ -15,14 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from toy_builds import toy_ranges
 
+from samrt.bundle.graph_check import check_graph
 from samrt.engines.builder.child import build_in_child
 from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
 from samrt.engines.builder.worker import put
 from samrt.engines.flavours import Flavour
+from samrt.engines.profiles import Range
 from samrt.errors import BackendError, BundleError, OutputError, Remedy
+from samrt.kernels.library import PLUGIN_VARIABLE
 from samrt.progress import SILENT, Lines, Progress
 
 pytest_plugins = ("tensorrt_fixtures", "toy_fixtures")
@@ -174,9 +179,29 @@ def test_a_real_build_in_a_thread(
     assert bytes(built.plan[:16]) == bytes(here.plan[:16])
 
 
+def test_the_plugin_is_loaded_in_the_child(
+    rtx: Flavour, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PLUGIN_VARIABLE, "/nowhere/plugin.so")
+    with pytest.raises(BackendError, match=r"samrt's TensorRT plugin cannot be used: SAMRT_PLUGIN_LIBRARY names"):
+        build_in_child(rtx, toy_bundle / "x.onnx", {}, BuildOptions(), SILENT, tmp_path, plugin=True)
+
+
+def test_a_graph_that_crashes_the_real_one(rtx: Flavour, tmp_path: Path) -> None:
+    """TensorRT-RTX 1.7.1 divides by it; another version may refuse it in words."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 4, 4]) for name in "xy")
+    node = helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=0)
+    onnx.save(helper.make_model(helper.make_graph([node], "graph", [x], [y])), str(tmp_path / "encoder.onnx"))
+    check_graph(tmp_path / "encoder.onnx", [])
+    shapes = {"x": Range((1, 4, 4, 4), (1, 4, 4, 4), (1, 4, 4, 4))}
+    with pytest.raises(BackendError, match="encoder"):
+        build_in_child(rtx, tmp_path / "encoder.onnx", shapes, BuildOptions(("8.6",)), SILENT, tmp_path)
+
+
 def test_a_child_ends_with_its_parent(process: Path, toy_bundle: Path, tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
+from samrt.bundle.graph_check import check_graph
 from samrt.engines.builder.child import *
 from samrt.progress import SILENT
 onnx, folder = Path({str(toy_bundle / "decoder.onnx")!r}), Path({str(tmp_path)!r})
