@@ -74,7 +74,7 @@ def build_in_child(
         "onnx": str(onnx),
         "ranges": {name: asdict(each) for name, each in ranges.items()},
         # A path may be of any class.
-        "options": asdict(replace(options, timing_cache=options.timing_cache and os.fspath(options.timing_cache))),
+        "options": asdict(replace(options, timing_cache=options.timing_cache and os.fsdecode(options.timing_cache))),
         "plugin": plugin,
         "parent": os.getpid(),
     }
@@ -127,8 +127,12 @@ class _Child:
             threading.Thread(target=read, args=[pipe], name="samrt-build", daemon=True)
             for read, pipe in ((self._listen, self.process.stdout), (self._overhear, self.process.stderr))
         ]
-        for reader in self._readers:
-            reader.start()
+        try:
+            for reader in self._readers:
+                reader.start()
+        except BaseException:  # Ctrl-C, or no more threads
+            self.end()
+            raise
 
     def answer(self, limits: _Limits, progress: Progress) -> Message | None:
         """The child's last message, or None where it ended without one; progress is told meanwhile."""
@@ -153,7 +157,8 @@ class _Child:
             self.process.kill()
         self.process.wait()
         for reader in self._readers:
-            reader.join()
+            if reader.ident is not None:
+                reader.join()
 
     def failure(self, flavour: Flavour, onnx: Path) -> BackendError:
         """Why a child that has ended gave no answer."""
