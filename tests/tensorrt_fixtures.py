@@ -13,6 +13,7 @@ from seeded import SMALL_VIT, seeded_state
 import samrt.device.gpus
 import samrt.engines.builder.bundle
 from samrt.bundle.contract import Graph, Tensor
+from samrt.engines.builder.engine import build_engine
 from samrt.engines.flavours import Flavour, import_flavour
 
 # Large enough for the chunked lowering to take its global layer in several steps.
@@ -35,9 +36,15 @@ def collected(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPU is found, whatever this machine has."""
+    """No GPU is found, whatever this machine has, and engines are built in this process, for which that holds."""
     for module in (samrt.device.gpus, samrt.engines.builder.bundle):
         monkeypatch.setattr(module, "find_gpus", lambda: [])
+    build_here(monkeypatch)
+
+
+def build_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `build_bundle` build in this process, where stand-ins are; `test_child_builds.py` is about the child."""
+    monkeypatch.setattr(samrt.engines.builder.bundle, "build_in_child", lambda *given: build_engine(*given[:5]))
 
 
 @pytest.fixture(scope="session")

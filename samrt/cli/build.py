@@ -32,6 +32,8 @@ Needs TensorRT (on a Jetson: part of JetPack) or TensorRT-RTX (in a checkout of 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    from samrt import BuildOptions
+
     parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="the folder of a bundle")
     parser.add_argument(
         "--backend",
@@ -70,6 +72,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="limit of TensorRT's scratch memory (default: TensorRT's own limit)",
     )
     parser.add_argument(
+        "--memory-limit",
+        metavar="MiB",
+        type=int,
+        help="stop if building an engine takes more memory of this machine (default: nine tenths of the free memory)",
+    )
+    parser.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        type=float,
+        default=BuildOptions.time_limit_s,
+        help="stop if building an engine takes longer (default: %(default)g)",
+    )
+    parser.add_argument(
         "--timing-cache",
         metavar="FILE",
         type=output_path,
@@ -91,7 +106,12 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         limits=BuildLimits(arguments.max_batch, arguments.max_prompts, arguments.max_points),
         options=BuildOptions(
-            arguments.compute_capability, arguments.workspace, arguments.timing_cache, arguments.overwrite
+            arguments.compute_capability,
+            arguments.workspace,
+            arguments.timing_cache,
+            arguments.overwrite,
+            arguments.memory_limit,
+            arguments.time_limit,
         ),
     )
     build_bundle(arguments.bundle, request, Terminal(sys.stderr))

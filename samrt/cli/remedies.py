@@ -6,7 +6,12 @@ from samrt.errors import Reason
 
 _COMMANDS = {"build_bundle": "`samrt build`", "export": "`samrt export`"}
 # The other flags are the argument's name.
-_FLAGS = {"output": "-o", "precisions": "--precision"}
+_FLAGS = {
+    "output": "-o",
+    "precisions": "--precision",
+    "memory_limit_mib": "--memory-limit",
+    "time_limit_s": "--time-limit",
+}
 
 
 def in_flags(reason: Reason) -> str:

@@ -102,8 +102,17 @@ def prepare_plugin(flavour: Flavour, compute_capabilities: Sequence[str], progre
     else:
         progress.say(f"testing the kernels in {kernels.path} on {gpu.name}")
         _test(kernels, gpu)
+    register_for_parser(flavour)
+
+
+def register_for_parser(flavour: Flavour) -> None:
+    """`register_plugin`, so that this flavour's parser finds it too.
+
+    Raises:
+        BackendError: as `register_plugin`; or TensorRT for RTX does not find its own library.
+    """
     if flavour.is_rtx:
-        make_library_name_known(flavour.version, kernels.path)
+        make_library_name_known(flavour.version, find_plugin().path)
     register_plugin(flavour)
 
 

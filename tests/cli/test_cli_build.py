@@ -38,7 +38,15 @@ def test_wrong_usage(words: tuple[str, ...], own_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--max-points", "0"), ("--max-batch", "-1"), ("--workspace", "0"), ("--workspace", "9" * 20)]
+    "words",
+    [
+        ("--max-points", "0"),
+        ("--max-batch", "-1"),
+        ("--workspace", "0"),
+        ("--workspace", "9" * 20),
+        ("--memory-limit", "0"),
+        ("--time-limit", "nan"),
+    ],
 )
 def test_values_out_of_range(words: tuple[str, ...], own_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(own_bundle), *words]) == 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tensorrt_fixtures import build_here
 from toy_builds import FULL, everything_in, named, the_set
 from toy_bundle import rewrite_manifest
 
@@ -33,6 +34,7 @@ CARD = Gpu(1, "RTX 4060", "8.9", 8 << 30)
 def stand_in(monkeypatch: pytest.MonkeyPatch, rtx: Flavour) -> list[Choice]:
     """A GPU is found, and its engines are played by ONNX Runtime: what is tested is the comparison, not engines."""
     opened: list[Choice] = []
+    build_here(monkeypatch)
     for module in (building, gpus):
         monkeypatch.setattr(module, "find_gpus", lambda: [CARD])
 
@@ -109,7 +111,7 @@ def test_the_same_set_is_replaced_and_others_stay(own_bundle: Path) -> None:
 def test_a_set_with_other_files_in_it_stays(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = own_bundle / "engines" / build_bundle(own_bundle, named("8.9")).name
     (folder / "notes.txt").write_text("mine")
-    monkeypatch.setattr(building, "build_engine", lambda *_: pytest.fail("it was built first"))
+    monkeypatch.setattr(building, "build_in_child", lambda *_: pytest.fail("it was built first"))
     with pytest.raises(OutputError, match="holds other things than engines"):
         build_bundle(own_bundle, named("8.9"))
     assert (folder / "notes.txt").read_text() == "mine"
@@ -208,8 +210,8 @@ def test_past_tolerance_nothing_is_installed(
 
 @pytest.mark.usefixtures("without_gpu")
 def test_warnings_are_told(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = building.build_engine
-    monkeypatch.setattr(building, "build_engine", lambda *given: replace(real(*given), warnings=("it is slow",)))
+    real = building.build_in_child
+    monkeypatch.setattr(building, "build_in_child", lambda *given: replace(real(*given), warnings=("it is slow",)))
     lines: list[str] = []
     build_bundle(own_bundle, named("8.9"), Lines(lines.append))
     assert sum("warns: it is slow" in line for line in lines) == 2

@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     def too_late(*_: object) -> None:
         pytest.fail("the build had begun")
 
-    monkeypatch.setattr(building, "build_engine", too_late)
+    monkeypatch.setattr(building, "build_in_child", too_late)
     monkeypatch.setattr(work_folder, "take", denied)
     with pytest.raises(OutputError, match=os.strerror(errno.EACCES)):
         build_bundle(own_bundle, FULL)
@@ -126,7 +126,7 @@ def test_engines_where_something_else_is(
 ) -> None:
     path = own_bundle / "engines"
     path.symlink_to(own_bundle / "nowhere") if as_link else path.write_text("mine")
-    monkeypatch.setattr(building, "build_engine", lambda *_: pytest.fail("the build had begun"))
+    monkeypatch.setattr(building, "build_in_child", lambda *_: pytest.fail("the build had begun"))
     with pytest.raises(OutputError, match=r"cannot make the folder .*engines.*move what is there"):
         build_bundle(own_bundle, named("8.9"))
     assert path.is_symlink() if as_link else path.read_text() == "mine"

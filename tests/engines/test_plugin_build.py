@@ -72,15 +72,15 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(driver, "primary_context", lambda index: nullcontext(done.append(f"test on {index}")))
     monkeypatch.setattr(building, "import_flavour", lambda _: flavour)
 
-    def build(flavour: Flavour, onnx: Path, *_: Any) -> BuiltEngine:
-        done.append(f"build {onnx.stem}")
+    def build(flavour: Flavour, onnx: Path, *others: Any) -> BuiltEngine:
+        done.append(f"build {onnx.stem}{' with the plugin' if others[-1] else ''}")
         return BuiltEngine(memoryview(b"plan"), {}, 1.0, (LAPTOP.compute_capability,), ())
 
     def open_engines(choice: Choice, engines: EngineSet, options: Any) -> Session:
         done.append(f"open {choice.form.name}")
         return open_onnxruntime(open_bundle(engines.folder.parents[2]), choice)
 
-    monkeypatch.setattr(building, "build_engine", build)
+    monkeypatch.setattr(building, "build_in_child", build)
     monkeypatch.setattr(building, "open_engines", open_engines)
     return done
 
@@ -103,7 +103,8 @@ def test_the_kernels_are_tested_and_loaded_before_anything_is_built(
     said: list[str] = []
     built = build_bundle(plugin_bundle, STOCK, Lines(said.append))
     assert said[0] == f"testing the kernels in {library} on {LAPTOP.name}"
-    assert events == ["test on 0", "load libsamrt_plugin.so", "build encoder", "build decoder", "open fp16-plugin"]
+    builds = ["build encoder with the plugin", "build decoder with the plugin"]
+    assert events == ["test on 0", "load libsamrt_plugin.so", *builds, "open fp16-plugin"]
     assert built.plugin == PLUGIN
     assert built.name.endswith("-fp16-plugin")
     assert built.verification is not None

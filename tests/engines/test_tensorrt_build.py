@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -218,8 +219,16 @@ def test_a_workspace_that_is_too_small(rtx: Flavour, small_encoder: Encoder) -> 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
 def test_a_workspace_that_makes_no_sense(value: Any) -> None:
-    with pytest.raises(InputError, match="whole number of MiB"):
+    with pytest.raises(InputError, match="the workspace must be a whole number of MiB"):
         BuildOptions(workspace_mib=value)
+    with pytest.raises(InputError, match="the memory limit must be a whole number of MiB"):
+        BuildOptions(memory_limit_mib=value)
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "1"])
+def test_a_time_limit_that_makes_no_sense(value: Any) -> None:
+    with pytest.raises(InputError, match="the time limit must be a positive number of seconds"):
+        BuildOptions(time_limit_s=value)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from samrt.bundle.manifest import FileEntry, Form
 from samrt.bundle.precisions import PRECISIONS
 from samrt.device.gpus import find_gpus
 from samrt.device.session import DeviceOptions
-from samrt.engines.builder.engine import BuildOptions, BuiltEngine, build_engine
+from samrt.engines.builder.child import build_in_child
+from samrt.engines.builder.engine import BuildOptions, BuiltEngine
 from samrt.engines.builder.targets import choose_targets
 from samrt.engines.flavours import Flavour, import_flavour, installed_flavours
 from samrt.engines.manifest import (
@@ -67,6 +68,9 @@ def build_bundle(
 ) -> EngineManifest:
     """Build the encoder's and the decoder's engine and put them into the bundle, replacing the same set of before.
 
+    Each is built in a process of its own, so that a graph that crashes TensorRT is an error. It runs this Python, or
+    the one that `multiprocessing.set_executable` names, and needs no `__main__` guard.
+
     Where a GPU can run them, they are compared with the bundle's fp32 graphs in ONNX Runtime first, and installed only
     within tolerance.
 
@@ -81,7 +85,8 @@ def build_bundle(
     Raises:
         BundleError: the bundle is missing or damaged.
         InputError: an option that does not fit.
-        BackendError: TensorRT is missing or refuses a graph, or the engines are past tolerance.
+        BackendError: TensorRT is missing, refuses a graph, crashes or is past a limit of `request.options`; or the
+            engines are past tolerance.
         OutputError: the engines cannot be written, or `path` is `samrt.default_bundle()`. In each case the bundle and
             its engines are as they were.
     """
@@ -109,7 +114,7 @@ def build_bundle(
     built = {}
     for name, graph in graphs.items():
         onnx, shapes = bundle.graph_file(graph), ranges(graph, request.limits)
-        built[name] = build_engine(flavour, onnx, shapes, request.options, progress)
+        built[name] = build_in_child(flavour, onnx, shapes, request.options, progress, engines, plugin is not None)
         for warning in built[name].warnings:
             progress.say(f"building {name}: {flavour.title} warns: {warning}")
     check_unchanged({bundle.path / name: state for name, state in bundle.states.items()})

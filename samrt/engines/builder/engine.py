@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import re
 import time
@@ -30,6 +31,8 @@ _FIGURES = {
     "persistent_bytes": re.compile(r"Total Device Persistent Memory: (\d+)"),
 }
 _LARGEST_MIB = 1 << 20  # 1 TiB
+# Stock TensorRT times kernels for tens of minutes on a small Jetson.
+_SECONDS = 4 * 3600.0
 # Said when two builds run at once; each still gets the messages of its own build.
 _NOISE = "differs from one already registered"
 
@@ -45,22 +48,31 @@ class BuildOptions:
         timing_cache: a file of stock TensorRT's measurements of kernels, read if it is there and written anew, which
             shorten the next build.
         overwrite: make the timing cache anew where the file that is there is none that this TensorRT and GPU take.
+        memory_limit_mib: the most host memory, in MiB, that the process which builds an engine may take; None for nine
+            tenths of what is free when it begins. Kept on Linux.
+        time_limit_s: seconds that the build of one engine may take.
 
     Raises:
-        InputError: the workspace is less than 1 MiB, more than 1 TiB, or not a whole number.
+        InputError: the workspace or the memory limit is less than 1 MiB, more than 1 TiB, or not a whole number; the
+            time limit is not a positive number.
     """
 
     compute_capabilities: tuple[str, ...] | None = None
     workspace_mib: int | None = None
     timing_cache: str | os.PathLike[str] | None = None
     overwrite: bool = False
+    memory_limit_mib: int | None = None
+    time_limit_s: float = _SECONDS
 
     def __post_init__(self) -> None:
         if isinstance(self.compute_capabilities, str):
             raise InputError(f"compute_capabilities must be a tuple, such as ({self.compute_capabilities!r},)")
-        mib = self.workspace_mib
-        if mib is not None and (not isinstance(mib, int) or isinstance(mib, bool) or not 1 <= mib <= _LARGEST_MIB):
-            raise InputError(f"the workspace must be a whole number of MiB from 1 to {_LARGEST_MIB}, not {mib!r}")
+        for name, mib in (("workspace", self.workspace_mib), ("memory limit", self.memory_limit_mib)):
+            if mib is not None and (not isinstance(mib, int) or isinstance(mib, bool) or not 1 <= mib <= _LARGEST_MIB):
+                raise InputError(f"the {name} must be a whole number of MiB from 1 to {_LARGEST_MIB}, not {mib!r}")
+        seconds = self.time_limit_s
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+            raise InputError(f"the time limit must be a positive number of seconds, not {seconds!r}")
 
 
 @dataclass(frozen=True)
