@@ -15,7 +15,6 @@ The names are states, because a rename is one step. A folder with such a lock th
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import logging
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from samrt.errors import OutputError
-from samrt.lock import LOCK_NAME, take
+from samrt.lock import LOCK_NAME, NoLocksError, take
 from samrt.processes import this_process
 from samrt.visible import visible
 
@@ -45,12 +44,9 @@ _DELETED = re.compile(rf"{NEW}(\..*)?|{_TRASH}[0-9a-f]{{8}}", re.DOTALL)
 _MODE = 0o700
 _MARK_LIMIT = 1 << 14
 _TRIES = 20
-# What flock says on file systems that have no locks, such as NFS mounted without.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 # A folder with more entries is looked through once by a process: whoever writes many files there would look each time.
 _MANY = 5000
 _looked_through: set[Path] = set()
-_REMOVED = "removed {}, which {} that was killed left behind"
 _log = logging.getLogger(__name__)
 
 
@@ -88,10 +84,10 @@ def is_at_work(path: Path) -> bool:
     if not _NAME.fullmatch(path.name) or path.is_symlink():
         return False
     try:
-        os.close(take(path / LOCK_NAME, create=False))
+        os.close(take(path / LOCK_NAME))
     except BlockingIOError:
         return True
-    except (ImportError, OSError):
+    except OSError:
         pass
     return False
 
@@ -118,7 +114,7 @@ def remove_leftovers(folder: Path, check: Check | None = None, name: str | None 
     lines: list[str] = []
     for each in sorted(filter(_NAME.fullmatch, names)):
         # Another process may do the same now, or not let this one.
-        with suppress(OSError, ImportError):
+        with suppress(OSError):
             _remove(folder / each, check, name, lines.append)
     for line in lines:
         say(line)
@@ -142,17 +138,13 @@ def _begin(target: Path) -> tuple[Path, int | None]:
 
 
 def _lock(folder: Path, name: str) -> int | None:
-    path = folder / LOCK_NAME
-    try:
-        lock = take(path)
-    except (ImportError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
-            raise
-        path.write_text("this file system has no locks")  # so that nobody takes the folder for a leftover
-        return None
     mark = {"format": _FORMAT, "target": name, "process": os.getpid(), "machine": _machine()}
-    os.write(lock, json.dumps(mark).encode())
-    return lock
+    try:
+        return take(folder / LOCK_NAME, json.dumps(mark).encode())
+    except NoLocksError:
+        # So that nobody takes the folder for a leftover.
+        (folder / LOCK_NAME).write_text("this file system has no locks")
+        return None
 
 
 @functools.cache
@@ -196,29 +188,34 @@ def _remove(work: Path, check: Check | None, name: str | None, say: Say) -> None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         return
     if not os.listdir(work):
-        # As `_begin` makes it; there was no time to write down who it was.
-        if stat.S_IMODE(found.st_mode) == _MODE:
+        # As `_begin` and `_end` have it for a moment, so nothing is said: its process may be alive.
+        if stat.S_IMODE(found.st_mode) & 0o777 == _MODE:
             work.rmdir()
-            say(_REMOVED.format(work, "a process"))
         return
-    lock = take(work / LOCK_NAME, create=False)
+    lock = take(work / LOCK_NAME)
     try:
-        names, process = set(os.listdir(work)), "a process"
-        if names != {LOCK_NAME} or os.fstat(lock).st_size > 0:
-            mark = _read_mark(lock)
-            if mark is None or not all(map(_is_state, names)):
-                return
-            process = f"process {mark['process']}"
+        names, mark = set(os.listdir(work)), _read_mark(lock)
+        begun = names != {LOCK_NAME} or os.fstat(lock).st_size > 0  # else as `_begin` has it
+        if begun and (mark is None or not all(map(_is_state, names))):
+            return
+        if mark is not None and check is not None:
             target = work.with_name(mark["target"])
-            if name in (None, target.name) and check is not None:
+            if name in (None, target.name):
                 _settle(work, target, check, say)
-        if not {WHOLE, OLD} & set(os.listdir(work)):
-            _empty(work)
-            say(_REMOVED.format(work, process))
+        if {WHOLE, OLD} & set(os.listdir(work)):
+            return
+        _empty(work)
     finally:
         os.close(lock)
-    with suppress(OSError):
+    left = "" if mark is None else f"{work}, which process {mark['process']} that was killed left behind"
+    try:
         work.rmdir()
+    except OSError as error:
+        if left:
+            say(f"cannot remove {left}: {error.strerror}; delete it")
+    else:
+        if left:
+            say(f"removed {left}")
 
 
 def _settle(work: Path, target: Path, check: Check, say: Say) -> None:
@@ -252,7 +249,7 @@ def _read_mark(lock: int) -> dict[str, Any] | None:
         mark = json.loads(os.pread(lock, _MARK_LIMIT, 0))
         target, machine = mark["target"], mark["machine"]
         own = mark["format"] == _FORMAT and isinstance(mark["process"], int) and set(machine) & set(_machine())
-        plain = Path(target).name == target and target not in ("", "..")
+        plain = Path(target).name == target and target not in ("", "..") and b"\0" not in os.fsencode(target)
     except (ValueError, RecursionError, KeyError, TypeError):
         return None
     return mark if own and plain else None

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 from samrt import work_folder
 from samrt.lock import LOCK_NAME
+
+
+def _no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+# In the place of `fcntl`, as on a file system without locks.
+NO_LOCKS = SimpleNamespace(flock=_no_locks, LOCK_EX=0, LOCK_NB=0)
 
 
 def leave(target: Path, **folders: str) -> Path:
