@@ -46,6 +46,12 @@ class Builder:
             file.write(str(os.getpid()))
         exec(os.environ["DOES"])
 """
+BUILD = """
+from pathlib import Path
+from samrt.engines.builder.child import *
+from samrt.progress import SILENT
+build_in_child(Flavour("tensorrt_rtx", None, "1.7.1"), Path("{onnx}"), {{}}, BuildOptions(), SILENT, Path("{folder}"))
+"""
 # In C and without an end, so that no signal's handler runs.
 HANG = "re.match('(a+)+$', 'a' * 60 + 'b')"
 EAT = "hoard = [b'x' * (1 << 20) for _ in range(1 << 20)]"
@@ -148,6 +154,32 @@ def test_a_full_disk() -> None:
         put(memoryview(b"plan"), Full())
 
 
+def test_what_python_prints_while_it_starts_is_no_message(
+    does: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(r"print('{1}\n[1]\nhello', end='', flush=True)")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    lines: list[str] = []
+    with pytest.raises(BundleError, match=r"^said$"):
+        does("from samrt.errors import *; raise BundleError('said')", Lines(lines.append))
+    assert lines == ["building decoder: reading decoder.onnx"]
+    assert not recwarn.list
+
+
+def test_an_isolated_python_starts_isolated_ones(toy_bundle: Path, tmp_path: Path) -> None:
+    """A file on PYTHONPATH, which -I ignores, is not run in the child either."""
+    (tmp_path / "sitecustomize.py").write_text("print('ran', flush=True); raise SystemExit")
+    code = f"import sys; sys.path[:] = {sys.path!r}\n{BUILD.format(onnx=toy_bundle / 'none.onnx', folder=tmp_path)}"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "BundleError: there is no file" in done.stderr
+
+
 @pytest.mark.parametrize("python", ["/nowhere/python", "", shutil.which("false")])
 def test_no_python_to_start(python: str, tmp_path: Path, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: python)
@@ -199,14 +231,7 @@ def test_a_graph_that_crashes_the_real_one(rtx: Flavour, tmp_path: Path) -> None
 
 
 def test_a_child_ends_with_its_parent(process: Path, toy_bundle: Path, tmp_path: Path) -> None:
-    code = f"""
-from pathlib import Path
-from samrt.bundle.graph_check import check_graph
-from samrt.engines.builder.child import *
-from samrt.progress import SILENT
-onnx, folder = Path({str(toy_bundle / "decoder.onnx")!r}), Path({str(tmp_path)!r})
-build_in_child(Flavour("tensorrt_rtx", None, "1.7.1"), onnx, {{}}, BuildOptions(), SILENT, folder)
-"""
+    code = BUILD.format(onnx=toy_bundle / "decoder.onnx", folder=tmp_path)
     environment = {**os.environ, "DOES": HANG, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as parent:
         until(process.exists)

@@ -30,7 +30,9 @@ from samrt.engines.profiles import Range
 from samrt.errors import BackendError, OutputError, Remedy, SamrtError
 from samrt.progress import Progress
 
-# Not -m, which would find modules in the working folder first.
+# Not -m, which would find modules in the working folder first. What is on the path when Python starts, such as a
+# sitecustomize, runs too: the child heeds the environment where this interpreter does.
+_FLAGS = [flag for flag, given in (("-E", sys.flags.ignore_environment), ("-s", sys.flags.no_user_site)) if given]
 _START = "import sys; sys.path[:] = sys.argv[1:]; from samrt.engines.builder.worker import main; main()"
 # Seconds between two looks at the child.
 _PERIOD = 0.1
@@ -119,7 +121,7 @@ class _Child:
         path = [each for each in sys.path if isinstance(each, str)]
         try:
             self.process = subprocess.Popen(
-                [python, "-c", _START, *path], stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                [python, *_FLAGS, "-c", _START, *path], stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
         except OSError as error:
             raise self._unstarted(f"{self._python}: {error.strerror}") from error
@@ -189,12 +191,12 @@ class _Child:
         )
 
     def _listen(self, pipe: IO[bytes]) -> None:
-        try:
-            with pipe:
-                for line in pipe:
-                    self._messages.put(json.loads(line))
-        finally:
-            self._messages.put(None)
+        with pipe:
+            for line in pipe:
+                message = _message(line)
+                if message is not None:
+                    self._messages.put(message)
+        self._messages.put(None)
 
     def _overhear(self, pipe: IO[bytes]) -> None:
         with pipe:
@@ -240,6 +242,15 @@ class _Limits:
             return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
         except (OSError, ValueError):
             return 0
+
+
+def _message(line: bytes) -> Message | None:
+    """None for a line of another's, such as a sitecustomize that prints, and for one that was cut short."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None
 
 
 def _free_memory() -> float:

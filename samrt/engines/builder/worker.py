@@ -31,6 +31,7 @@ class _Parent(Silent):
 
     def __init__(self) -> None:
         self._pipe = os.fdopen(os.dup(1), "w", encoding="ascii")
+        self._pipe.write("\n")  # whatever Python printed while it started may have no end of a line
         os.dup2(2, 1)
 
     def tell(self, message: dict[str, Any]) -> None:
