@@ -89,8 +89,9 @@ def _engine_blocks(bundle: Bundle) -> Iterator[list[str]]:
     from samrt.engines.sets import EngineSet
 
     for engines, reason in _engines(bundle):
-        yield ["", f"engines {engines.folder.name}"]
-        rows: list[Row] = [("here", _said(reason) or "can run")]
+        # No cell of the table, as those are shortened.
+        yield ["", f"engines {engines.folder.name}", *([f"  cannot run here: {_said(reason)}"] if reason else [])]
+        rows: list[Row] = [] if reason else [("here", "can run")]
         if isinstance(engines, EngineSet):
             rows += _engine_rows(engines.manifest)
         yield _table(rows)

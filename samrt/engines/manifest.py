@@ -20,7 +20,8 @@ FORMAT = "samrt-engines"
 FORMAT_VERSION = 2
 ENGINE_MANIFEST_NAME = "engine.json"
 
-_REMEDY = "build the engines again"
+# A build replaces no file that it cannot tell from one of the user's (`samrt.engines.sets.check_replaceable_set`).
+REMEDY = "delete the folder of these engines and build the engines again"
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,16 @@ class EngineManifest:
         """
         root = _root(text)
         if root.value("format_version", int) != FORMAT_VERSION:
-            raise BundleError(f"{ENGINE_MANIFEST_NAME} is not of the format that this samrt writes; {_REMEDY}")
+            raise BundleError(f"{ENGINE_MANIFEST_NAME} is not of the format that this samrt writes; {REMEDY}")
         verification = root.raw("verification")
         manifest = cls(
             backend=root.choice("backend", FLAVOURS),
-            version=plain_name(root.text("version"), _REMEDY),
-            platform=plain_name(root.text("platform"), _REMEDY),
+            version=plain_name(root.text("version"), REMEDY),
+            platform=plain_name(root.text("platform"), REMEDY),
             compute_capabilities=tuple(root.items("compute_capabilities", _is_capability, 'text such as "8.7"')),
             device=None if root.raw("device") is None else root.text("device"),
             precision=root.choice("precision", tuple(PRECISIONS)),
-            lowering=plain_name(root.text("lowering"), _REMEDY),
+            lowering=plain_name(root.text("lowering"), REMEDY),
             sources=_texts(root.child("sources")),
             limits=_limits(root.child("limits")),
             engines={name: _engine_file(name, reader) for name, reader in root.children("engines")},
@@ -103,7 +104,7 @@ class EngineManifest:
         missing = set(ROLES) - manifest.engines.keys()
         if missing or not manifest.compute_capabilities:
             raise BundleError(
-                f"{ENGINE_MANIFEST_NAME} names no {', '.join(sorted(missing)) or 'compute capability'}; {_REMEDY}"
+                f"{ENGINE_MANIFEST_NAME} names no {', '.join(sorted(missing)) or 'compute capability'}; {REMEDY}"
             )
         _check_limits(manifest)
         return manifest
@@ -128,15 +129,13 @@ def engine_files_of_any_version(text: str | bytes) -> dict[str, FileEntry]:
         BundleError: the text is not an engine.json.
     """
     engines = _root(text).children("engines")
-    return {
-        plain_name(one.child("graph").text("file"), _REMEDY): file_entry(one.child("content")) for _, one in engines
-    }
+    return {plain_name(one.child("graph").text("file"), REMEDY): file_entry(one.child("content")) for _, one in engines}
 
 
 def _root(text: str | bytes) -> JsonReader:
-    root = JsonReader(parse(text, ENGINE_MANIFEST_NAME, _REMEDY), ENGINE_MANIFEST_NAME, _REMEDY)
+    root = JsonReader(parse(text, ENGINE_MANIFEST_NAME, REMEDY), ENGINE_MANIFEST_NAME, REMEDY)
     if root.value("format", str) != FORMAT:
-        raise BundleError(f"{ENGINE_MANIFEST_NAME} is not of the format that this samrt writes; {_REMEDY}")
+        raise BundleError(f"{ENGINE_MANIFEST_NAME} is not of the format that this samrt writes; {REMEDY}")
     return root
 
 
@@ -148,18 +147,18 @@ def _check_limits(manifest: EngineManifest) -> None:
             for axis, length in zip(tensor.shape, engine.ranges[tensor.name].maximum, strict=True):
                 if isinstance(axis, str) and largest.get(axis) != length:
                     raise BundleError(
-                        f"{ENGINE_MANIFEST_NAME} has limits that are not those of its ranges ({axis}); {_REMEDY}"
+                        f"{ENGINE_MANIFEST_NAME} has limits that are not those of its ranges ({axis}); {REMEDY}"
                     )
 
 
 def _engine_file(name: str, reader: JsonReader) -> EngineFile:
     graph = read_graph(reader.child("graph"))
     if graph.file != engine_file_name(name):
-        raise BundleError(f"the file of {reader.where} is {graph.file!r}, not {engine_file_name(name)!r}; {_REMEDY}")
+        raise BundleError(f"the file of {reader.where} is {graph.file!r}, not {engine_file_name(name)!r}; {REMEDY}")
     ranges = {name: _range(child) for name, child in reader.children("ranges")}
     for tensor in graph.inputs:
         if tensor.name not in ranges or not _fits(tensor, ranges[tensor.name]):
-            raise BundleError(f"the range of {tensor.name!r} in {reader.where} does not fit its shape; {_REMEDY}")
+            raise BundleError(f"the range of {tensor.name!r} in {reader.where} does not fit its shape; {REMEDY}")
     memory = reader.child("memory")
     return EngineFile(
         graph=graph,
@@ -191,7 +190,7 @@ def _limits(reader: JsonReader) -> BuildLimits:
     try:
         return BuildLimits(reader.size("max_batch"), reader.size("max_prompts"), reader.size("max_points"))
     except InputError as error:
-        raise BundleError(f"{reader.where}: {error}; {_REMEDY}") from error
+        raise BundleError(f"{reader.where}: {error}; {REMEDY}") from error
 
 
 def _plugin(reader: JsonReader) -> RequiredPlugin:

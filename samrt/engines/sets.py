@@ -11,8 +11,15 @@ from samrt.bundle.file_state import FileState, hash_file
 from samrt.bundle.folder import is_as_written
 from samrt.bundle.precisions import PRECISIONS
 from samrt.engines.flavours import FLAVOURS
-from samrt.engines.manifest import ENGINE_MANIFEST_NAME, EngineManifest, engine_file_name, engine_files_of_any_version
+from samrt.engines.manifest import (
+    ENGINE_MANIFEST_NAME,
+    REMEDY,
+    EngineManifest,
+    engine_file_name,
+    engine_files_of_any_version,
+)
 from samrt.errors import BundleError, OutputError, Reason
+from samrt.files import read_regular
 from samrt.work_folder import is_at_work
 
 ENGINES_FOLDER = "engines"
@@ -41,11 +48,10 @@ class EngineSet:
         try:
             sha256, state = hash_file(path)
         except OSError as error:
-            raise BundleError(f"cannot read {path}: {error.strerror}; build the engines again") from error
+            raise BundleError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
         if (state.bytes, sha256) != (engine.content.bytes, engine.content.sha256):
             raise BundleError(
-                f"{path} is not the file that was built: it is incomplete, damaged or was changed; build the engines "
-                "again"
+                f"{path} is not the file that was built: it is incomplete, damaged or was changed; {REMEDY}"
             )
         return path, state
 
@@ -74,17 +80,21 @@ def is_engines_folder(path: Path) -> bool:
     """Whether a folder holds nothing but what `build_bundle` put there, so that it may be deleted with its bundle.
 
     Raises:
-        OutputError: a process is building engines there, or a file has an engine's name and is not as it was built.
+        OutputError: a process is building engines there, there is something else than engines, or a file has an
+            engine's name and is not as it was built.
     """
     if path.name != ENGINES_FOLDER or path.is_symlink() or not path.is_dir():
         return False
     if any(map(is_at_work, path.iterdir())):
         raise OutputError("another process builds engines in this bundle; wait for its end, or choose another name")
-    if not all(folder.name.startswith(_PREFIXES) and _is_set(folder) for folder in path.iterdir()):
-        return False
     for folder in path.iterdir():
+        place = f"{ENGINES_FOLDER}/{folder.name}"
+        if not (folder.name.startswith(_PREFIXES) and _is_set(folder)):
+            raise OutputError(
+                f"{place} is not a set of engines as samrt builds them, and would be lost with the bundle; choose "
+                f"another name, or move {place} elsewhere or delete it"
+            )
         if changed := _changed(folder):
-            place = f"{ENGINES_FOLDER}/{folder.name}"
             raise OutputError(
                 f"{place}/{changed} is not the file that samrt built, and would be lost with the bundle; choose "
                 f"another name, or delete {place}"
@@ -146,11 +156,9 @@ def _changed(folder: Path) -> str | None:
 def _read(folder: Path) -> EngineSet | BrokenEngineSet:
     manifest = folder / ENGINE_MANIFEST_NAME
     try:
-        if manifest.stat().st_size > _MANIFEST_LIMIT:
-            raise BundleError(f"{manifest} is larger than any {ENGINE_MANIFEST_NAME}; build the engines again")
-        return EngineSet(folder, EngineManifest.from_json(manifest.read_bytes()))
+        return EngineSet(folder, EngineManifest.from_json(read_regular(manifest, _MANIFEST_LIMIT)))
     except OSError as error:
-        return BrokenEngineSet(folder, Reason(f"cannot read {manifest}: {error.strerror}; build the engines again"))
+        return BrokenEngineSet(folder, Reason(f"cannot read {manifest}: {error.strerror}; {REMEDY}"))
     except BundleError as error:
         return BrokenEngineSet(folder, error.reason)
 

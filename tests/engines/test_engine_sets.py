@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_every_key_is_required_and_documented(text: str) -> None:
     documented = (Path(__file__).resolve().parents[2] / "docs" / "tensorrt.md").read_text()
     for key in json.loads(text):
         assert f"`{key}`" in documented
-        with pytest.raises(BundleError, match=f"lacks '{key}'; build the engines again"):
+        with pytest.raises(BundleError, match=f"lacks '{key}'; delete the folder of these engines and build the"):
             EngineManifest.from_json(changed(text, key, delete=True))
 
 
@@ -86,7 +87,7 @@ def test_every_key_is_required_and_documented(text: str) -> None:
         (("engines", "image_encoder", "ranges", "image", "minimum"), [2, 3, 64, 64], "does not fit its shape"),
         (("engines", "image_encoder", "ranges"), {}, "does not fit its shape"),
         (("engines", "image_encoder", "memory", "scratch_bytes"), -1, "whole number"),
-        (("engines", "image_encoder", "build_seconds"), float("inf"), "finite number"),
+        (("engines", "image_encoder", "build_seconds"), float("inf"), "is not finite"),
         (("verification",), "fine", "must be dict"),
     ],
 )
@@ -98,7 +99,7 @@ def test_wrong_values_are_named(text: str, keys: tuple[Any, ...], value: Any, me
 
 @pytest.mark.parametrize("broken", ["", "{", b"\xff", "[1]", "[" * 100_000])
 def test_what_is_not_a_json_object_is_refused(broken: str | bytes) -> None:
-    with pytest.raises(BundleError, match="; build the engines again"):
+    with pytest.raises(BundleError, match="; delete the folder of these engines and build the engines again"):
         EngineManifest.from_json(broken)
 
 
@@ -140,7 +141,7 @@ def test_a_damaged_engine_is_noticed(with_engines: Path, damage: bytes | None) -
     path.unlink()
     if damage is not None:
         path.write_bytes(damage)
-    with pytest.raises(BundleError, match=r"encoder\.engine.*build the engines again"):
+    with pytest.raises(BundleError, match=r"encoder\.engine.*delete the folder of these engines and build the"):
         engines.verified("image_encoder")
     assert engines.verified("mask_decoder")[0].exists()
 
@@ -193,13 +194,16 @@ def test_nor_is_a_bundle_replaced_while_engines_are_built_in_it(with_engines: Pa
         check_replaceable(with_engines, is_engines_folder)
 
 
-@pytest.mark.parametrize("place", ["engines/notes.txt", "engines/{set}/notes.txt", "engines/other/x"])
+@pytest.mark.parametrize(
+    "place", ["engines/notes.txt", "engines/{set}/notes.txt", "engines/other/x", "engines/.{set}.0a1b2c3d/x"]
+)
 def test_but_not_with_somebody_elses_files_in_it(with_engines: Path, place: str) -> None:
     (engines,) = (with_engines / "engines").iterdir()
     path = with_engines / place.format(set=engines.name)
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
-    with pytest.raises(OutputError, match="holds other things than a bundle, such as engines"):
+    named = "/".join(path.relative_to(with_engines).parts[:2])
+    with pytest.raises(OutputError, match=f"^{named} is not a set of engines .*; choose another name, or move {named}"):
         check_replaceable(with_engines, is_engines_folder)
 
 
@@ -279,6 +283,10 @@ def test_a_set_that_cannot_be_read_is_skipped(with_engines: Path, monkeypatch: p
     choice = chosen(with_engines, MACHINE, monkeypatch)
     assert choice.backend == "onnxruntime"
     assert "is not JSON" in str(choice.skipped[0])
+    path.unlink()
+    os.mkfifo(path)
+    (reason,) = chosen(with_engines, MACHINE, monkeypatch).skipped
+    assert "engine.json: it is a pipe or a device, not a regular file; delete the folder of these" in str(reason)
 
 
 def test_without_engines_no_gpu_is_looked_for(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
