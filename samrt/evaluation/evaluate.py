@@ -111,6 +111,8 @@ def evaluate(
         _tell(summary, found, progress)
     _make_folder(folder)
     with folder_lock(folder, "evaluation"):
+        # Again: another evaluation may have ended meanwhile.
+        check_results(folder / _RESULTS, names, restart=options.restart, overwrite=options.overwrite)
         _clear(folder, data_sets, progress, restart=options.restart)
         for run in runs:
             with load(run.bundle, run.backend, threads=options.threads) as model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from leftovers import leave
 
 from samrt import InputError, OutputError
 from samrt.evaluation import Contender, Options, evaluate
+from samrt.evaluation.datasets import survey
 from samrt.evaluation.journal import _line, _read_line, read_records
 from samrt.lock import LOCK_NAME
 from samrt.model import Model
@@ -138,12 +140,21 @@ def test_forged_scores_do_not_get_into_results(toy_bundle: Path, data: Path, tmp
     assert any("1 lines were dropped" in line for line in heard.lines)
 
 
-def test_results_of_other_data_sets_are_not_replaced(toy_bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_results_of_other_data_sets_are_not_replaced(
+    toy_bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words, options = (Contender(toy_bundle), tmp_path / "out"), Options(prompts="box")
     evaluate(data / "first", *words, options)
 
     with pytest.raises(InputError, match=r"holds results of first, which would be lost; .*restart=True"):
         evaluate(data / "second", *words, options)
+    # Nor those that come while the second looks for what it could replace.
+    results = tmp_path / "out" / "results.json"
+    first, module = results.rename(tmp_path / "first.json"), sys.modules[evaluate.__module__]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "survey", lambda *given: first.rename(results) and survey(*given))
+        with pytest.raises(InputError, match="holds results of first"):
+            evaluate(data / "second", *words, options)
     assert len(evaluate(data, *words, options).rows) == 2  # those of the first are among them
     found = evaluate(data / "second", *words, Options(prompts="box", restart=True))
     assert [each["name"] for each in read_results(tmp_path / "out")["data_sets"]] == ["second"]
