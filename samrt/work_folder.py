@@ -63,8 +63,8 @@ def work_folder(target: Path) -> Iterator[Path]:
 
     Raises OSError.
     """
-    folder, lock = _begin(target)
     process = this_process()
+    folder, lock = _begin(target)
     try:
         yield folder
     finally:

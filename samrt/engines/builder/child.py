@@ -111,6 +111,7 @@ def _file_with(content: bytes, folder: Path) -> IO[bytes]:
 class _Child:
     def __init__(self, file: IO[bytes]) -> None:
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._readers: list[threading.Thread] = []
         self._began = False
         self._tail = b""
         # What programs that embed Python set where sys.executable is none.
@@ -125,19 +126,12 @@ class _Child:
             )
         except OSError as error:
             raise self._unstarted(f"{self._python}: {error.strerror}") from error
-        self._readers = [
-            threading.Thread(target=read, args=[pipe], name="samrt-build", daemon=True)
-            for read, pipe in ((self._listen, self.process.stdout), (self._overhear, self.process.stderr))
-        ]
-        try:
-            for reader in self._readers:
-                reader.start()
-        except BaseException:  # Ctrl-C, or no more threads
-            self.end()
-            raise
 
     def answer(self, limits: _Limits, progress: Progress) -> Message | None:
         """The child's last message, or None where it ended without one; progress is told meanwhile."""
+        for read, pipe in ((self._listen, self.process.stdout), (self._overhear, self.process.stderr)):
+            self._readers.append(threading.Thread(target=read, args=[pipe], name="samrt-build", daemon=True))
+            self._readers[-1].start()
         while True:
             limits.check()
             try:
