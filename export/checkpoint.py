@@ -6,6 +6,7 @@ tensors and plain containers only, and the values of `bookkeeping.py` as nothing
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import re
@@ -33,6 +34,8 @@ _DTYPES = (
     *(torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
+# Of a tensor, and the product of its sides where one is zero.
+_MOST_AXES, _LARGEST = 16, 2**40
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,12 @@ def _check_sizes(state: dict[str, Tensor], size: int, path: Path) -> None:
         if kind:
             raise BundleError(
                 f"{listed([name])} in {path} is {kind}, not a plain array of real numbers; save the model as float32"
+            )
+        # torch itself fails on more axes, and on empty tensors whose other sides are too large together.
+        if tensor.dim() > _MOST_AXES or math.prod(side for side in tensor.shape if side) > _LARGEST:
+            raise BundleError(
+                f"{listed([name])} in {path} has a shape that no weight has, of {tensor.dim()} axes: it is damaged or "
+                "made to mislead; download or copy it again"
             )
     # A view of one number can claim any shape, and reading it would fill this machine's memory.
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())

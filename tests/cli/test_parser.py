@@ -37,6 +37,7 @@ VALUES = {
     "--lowering": ("dense", "chunked"),
     "--compute-capability": ("8.6", "8.9"),
     "--output": ("a.png", "b.png"),
+    "--time-limit": ("1.5", "2.5"),
 }
 
 

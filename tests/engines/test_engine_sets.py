@@ -87,7 +87,7 @@ def test_every_key_is_required_and_documented(text: str) -> None:
         (("engines", "image_encoder", "ranges", "image", "minimum"), [2, 3, 64, 64], "does not fit its shape"),
         (("engines", "image_encoder", "ranges"), {}, "does not fit its shape"),
         (("engines", "image_encoder", "memory", "scratch_bytes"), -1, "whole number"),
-        (("engines", "image_encoder", "build_seconds"), float("inf"), "is not finite"),
+        (("engines", "image_encoder", "build_seconds"), float("inf"), "not finite"),
         (("verification",), "fine", "must be dict"),
     ],
 )

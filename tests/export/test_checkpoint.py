@@ -290,6 +290,11 @@ def test_refuses_quantised_tensors(tmp_path: Path) -> None:
         ),
         ({"weight": torch.ones(4).to_sparse()}, "weight in .* is stored sparsely"),
         ({"weight": torch.ones(4, device="meta")}, "weight in .* is without values here"),
+        (
+            {"weight": torch.zeros(0).as_strided((0, 2**41), (1, 0))},
+            r"weight in .* has a shape that no weight has, of 2 axes",
+        ),
+        ({"weight": torch.zeros((1,) * 40)}, r"weight in .* has a shape that no weight has, of 40 axes"),
         ({"weight": torch.ones(4, dtype=torch.complex64)}, "weight in .* is of complex numbers"),
         ({"weight": torch.ones(4, dtype=torch.uint16)}, "weight in .* is of an unusual type"),
         ({"weight": torch.ones(1).expand(1_000_000)}, r"claim 1,000,000 numbers and more, but the file has \d,\d+"),
