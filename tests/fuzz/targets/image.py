@@ -14,7 +14,7 @@ from images.written_files import chunk, exif, png, saved, short, tiff
 
 from samrt import SamrtError
 from samrt.images import read_image
-from samrt.images.picture import MAX_PIXELS
+from samrt.images.limits import MAX_PIXELS
 
 # An image of 2^28 pixels takes 3 bytes each, what Pillow decodes 4 more, and 16 bits more again.
 MEMORY = 4 << 30
