@@ -30,6 +30,12 @@ _NAMES = (
     "pathlib._local.WindowsPath",
     "datetime.datetime",
     "datetime.timedelta",
+    # What a dictionary of defaults makes.
+    "builtins.list",
+    "builtins.dict",
+    "builtins.int",
+    "builtins.float",
+    "builtins.str",
 )
 # Lightning's hyperparameters: dictionaries, and read as such.
 _DICTIONARIES = (
@@ -53,7 +59,13 @@ class Bookkeeping:
         pass
 
 
+def _defaults(*_: Any) -> OrderedDict[Any, Any]:
+    """A dictionary of defaults, whose entries follow."""
+    return OrderedDict()
+
+
 ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *((Bookkeeping, name) for name in _NAMES),
     *((OrderedDict, name) for name in _DICTIONARIES),
+    (_defaults, "collections.defaultdict"),
 ]

@@ -6,6 +6,7 @@ tensors and plain containers only, and the values of `bookkeeping.py` as nothing
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pickle
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,16 @@ from samrt.bundle.file_state import FileState
 from samrt.errors import BundleError
 from samrt.files import sha256_of
 from samrt_export.bookkeeping import ALLOWED
-from samrt_export.file_kinds import EXPECTED, PICKLE, SAFETENSORS, ZIP, check_zip, kind_of, sizes_of_records
+from samrt_export.file_kinds import (
+    EXPECTED,
+    PICKLE,
+    SAFETENSORS,
+    ZIP,
+    check_zip,
+    kind_of,
+    read_record,
+    sizes_of_records,
+)
 from samrt_export.pickle_check import check_old_pickles, check_pickle
 from samrt_export.safetensors_file import read_safetensors
 from samrt_export.state import find, listed
@@ -150,8 +160,8 @@ def _check_bounds(path: Path, kind: str) -> None:
             for entry in archive.infolist():
                 # All, because torch takes another of two with one name, and does not tell small letters from capitals.
                 if entry.filename.casefold().endswith("data.pkl"):
-                    with archive.open(entry) as member:
-                        check_pickle(cast("BinaryIO", member), size, records)
+                    # As torch does, whole: byte by byte, an archive takes long.
+                    check_pickle(io.BytesIO(read_record(path, entry)), size, records)
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         _check_entries(entries, path)
-        spread = any(_is_spread(archive, entry) for entry in entries if entry.filename.endswith("/data.pkl"))
+        spread = any(_is_spread(path, entry) for entry in entries if entry.filename.endswith("/data.pkl"))
     if spread:
         raise BundleError(
             f"{path} holds tensors that are spread over several processes (DTensor); gather them before saving: "
@@ -97,6 +97,15 @@ def sizes_of_records(path: Path, archive: zipfile.ZipFile) -> dict[str, set[int]
         key = entry.filename.casefold().partition("/data/")[2]
         sizes.setdefault(key, set()).add(entry.file_size)
     return sizes
+
+
+def read_record(path: Path, entry: zipfile.ZipInfo, most: int = -1) -> bytes:
+    """Of a record that is not compressed, so many bytes, or all: without its checksum, which torch can leave out."""
+    with path.open("rb") as file:
+        file.seek(entry.header_offset)
+        header = file.read(_LOCAL)
+        file.seek(sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28)), os.SEEK_CUR)
+        return file.read(entry.file_size if most < 0 else min(most, entry.file_size))
 
 
 def _check_local(file: BinaryIO, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
@@ -132,10 +141,9 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
         )
 
 
-def _is_spread(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+def _is_spread(path: Path, entry: zipfile.ZipInfo) -> bool:
     """Whether a pickle names tensors of which each process has a part; torch makes none without the processes."""
-    with archive.open(entry) as file:
-        return _SPREAD.search(file.read(_LONGEST_PICKLE)) is not None
+    return _SPREAD.search(read_record(path, entry, _LONGEST_PICKLE)) is not None
 
 
 def _kind_of_json(head: bytes) -> str:

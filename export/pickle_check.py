@@ -16,11 +16,13 @@ from typing import Any, BinaryIO
 
 from samrt.errors import BundleError
 
-# A model has some thousands, its optimizer as many; a reader in Python takes seconds for so many.
-_MOST_STEPS = 1 << 20
+# A model has some thousands, its optimizer as many; a reader in Python takes seconds for so many. A log of the training
+# has more, beside weights that are larger than the log: one more for each so many bytes of the file.
+_MOST_STEPS, _BYTES_PER_STEP = 1 << 20, 16
 # Numbers in keys, those in tuples too, each as often as it is hashed: their hashes are no secret, so that all can be
-# the same, and a dictionary then compares each with each.
-_MOST_KEYS = 10_000
+# the same, and a dictionary then compares each with each. The steps in a log have hashes of their own: a dictionary
+# can still be made to look at each of them, but not where each is one more than the one before, which is not counted.
+_MOST_KEYS, _MOST_SMALL_KEYS, _SMALL_KEY = 10_000, 1 << 15, 1 << 31
 # How often a call may be given what stands in the file: text goes through two calls, as an array does.
 _MOST_GIVEN = 4
 # How many tensors may lie over one number: a model may be saved under several names.
@@ -103,12 +105,14 @@ def check_old_pickles(file: BinaryIO, size: int) -> None:
 class _Walk:
     def __init__(self, size: int, records: Mapping[str, set[int]] | None) -> None:
         self._size, self._records = size, records
+        self._most_steps = _MOST_STEPS + size // _BYTES_PER_STEP
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
         self.storages: dict[str, int] = {}
         self.made: Any = None
-        self._read = self._given = self._keys = self._numbers = self._stored = 0
+        self._read = self._given = self._keys = self._small_keys = self._last_key = 0
+        self._numbers = self._stored = 0
 
     def walk(self, file: BinaryIO) -> bool:
         """Whether the pickle was walked to its end; then `made` stands for what it makes."""
@@ -116,8 +120,8 @@ class _Walk:
         for step, (opcode, argument, place) in enumerate(pickletools.genops(file)):
             start = place if start is None else start
             self._read = (place or 0) - (start or 0)
-            if step > _MOST_STEPS:
-                raise BundleError(f"its pickle has more than {_MOST_STEPS:,} steps, and a model's has some thousands")
+            if step > self._most_steps:
+                raise BundleError(f"its pickle has more than {self._most_steps:,} steps, and a model's has thousands")
             if opcode.name == "STOP":
                 self.made = self._stack[-1]
                 return True
@@ -220,7 +224,8 @@ class _Walk:
         if short in _ITERATING:
             for each in given:
                 _check_no_tensor(each, name)
-                self._hash(each)
+                for key in each if isinstance(each, tuple | _Made) else (each,):
+                    self._hash(key)
         if short in _WRAPPING or short.endswith("Tensor"):
             return next((part.numbers for part in given if isinstance(part, _Made) and part.numbers is not None), 0)
         return None
@@ -291,6 +296,12 @@ class _Walk:
                 raise BundleError(f"it gives the same values to functions again and again ({name})")
 
     def _hash(self, key: Any) -> None:
+        if type(key) is int and abs(key) < _SMALL_KEY:
+            self._small_keys += key != self._last_key + 1
+            self._last_key = key
+            if self._small_keys > _MOST_SMALL_KEYS:
+                raise BundleError(f"it has more than {_MOST_SMALL_KEYS:,} keys that are numbers")
+            return
         for part in _inside(key):
             # Python's hashes of text are secret, and kept.
             self._keys += not isinstance(part, str)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from samrt.errors import BundleError
@@ -92,11 +93,12 @@ def find(content: Mapping[Any, Any]) -> Found:
             strange[".".join(own)] = _kind(value)
         else:
             left_out.append(_departure(segments, root))
+    places = {path: _place(value) for path, value in leaves.items() if isinstance(value, Tensor)}
     return Found(
         state,
         ".".join(root),
         tuple(dict.fromkeys(left_out)),
-        tuple(map(".".join, rivals)),
+        tuple(".".join(rival) for rival in rivals if _below(rival, places) != _below(root, places)),
         strange,
         tuple(name for name in map(".".join, roots) if _ADDED_WEIGHTS.search(name) and not _is_copy(name.split("."))),
     )
@@ -144,6 +146,23 @@ def _likeliest(parts: Mapping[Path, set[str]]) -> list[Path]:
     """Of the places that hold parts of a SAM, those that hold most of a model, and no copy if there is another."""
     ranks = {root: (not _is_copy(root), bool(found & set(_ENCODERS)), len(found)) for root, found in parts.items()}
     return sorted(root for root, rank in ranks.items() if rank == max(ranks.values()))
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Equal for tensors that are one: a script may have saved its model under several names."""
+    if (
+        type(tensor) not in (Tensor, torch.nn.Parameter)
+        or tensor.layout != torch.strided
+        or tensor.device.type != "cpu"
+    ):
+        return (id(tensor),)
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _below(root: Path, places: Mapping[Path, tuple[Any, ...]]) -> dict[Path, tuple[Any, ...]]:
+    """The tensors of a root, by the names that they have there."""
+    split = {_split(path): place for path, place in places.items()}
+    return {path[len(root) :]: place for path, place in split.items() if path[: len(root)] == root}
 
 
 def _fullest(leaves: Mapping[Path, Any]) -> Path:

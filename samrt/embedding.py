@@ -146,7 +146,7 @@ class Embedding:
                     features={name.removeprefix(_FEATURE): content[name] for name in names},
                     original_size=content["original_size"].tolist(),
                     input_size=content["input_size"].tolist(),
-                    model_id=str(content["model_id"]),
+                    model_id=content["model_id"].item(),
                     region=content["region"].tolist(),
                 )
         except BundleError:

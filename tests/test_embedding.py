@@ -117,6 +117,7 @@ def test_flipped_bit(tmp_path: Path) -> None:
         ("original_size", np.array([480, 0])),
         ("input_size", np.array(["a", "b"])),
         ("model_id", None),
+        ("model_id", np.array(["a", "b"])),
         ("format_version", None),
     ],
 )

@@ -53,13 +53,12 @@ class Divisions:
             outer: that graph.
             computed: names of inputs and of what nodes compute: no constants, whatever initializer has the name too.
         """
-        self._floating: set[str] = set(outer._floating) if outer else set()
-        self._positive: set[str] = set(outer._positive) if outer else set()
-        self._computed = computed
-        if outer:
-            # Within this graph, its own names are not those of the other.
-            self._floating.difference_update(computed())
-            self._positive.difference_update(computed())
+        self._outer = outer
+        self._floating: set[str] = set()
+        self._positive: set[str] = set()
+        self._find_computed, self._computed = computed, frozenset[str]()
+        # Within this graph, its own names are not those of the other.
+        self._own: set[str] = set(computed()) if outer else set()
 
     def input(self, name: str, info: Sequence[Field]) -> None:
         """An input of the graph, by the fields of its ValueInfoProto."""
@@ -72,6 +71,7 @@ class Divisions:
         kind = _only(tensor, _TENSOR_TYPE)
         self._floating.discard(name)
         self._positive.discard(name)
+        self._own.add(name)
         if kind in _FLOATS:
             self._floating.add(name)
         elif kind in _WHOLE and _is_positive(tensor, _WHOLE[kind]):
@@ -81,25 +81,40 @@ class Divisions:
         self, operator: str, inputs: Sequence[str], outputs: Sequence[str], attributes: Sequence[memoryview]
     ) -> bool:
         """A node of a standard operator; whether it is none that divides what may be whole numbers."""
-        known = self._floating
         floats = operator in FLOATING
         if operator in OF_ALL:
-            floats = not known.isdisjoint(inputs)
+            floats = any(map(self._is_floating, inputs))
         elif operator in OF_FIRST:
-            floats = bool(inputs) and inputs[0] in known
+            floats = bool(inputs) and self._is_floating(inputs[0])
         elif operator == "Where":
-            floats = not known.isdisjoint(inputs[1:])
+            floats = any(map(self._is_floating, inputs[1:]))
         elif operator == "Cast":
             floats = _target(attributes) in _FLOATS
         elif operator == "Constant":
             self.constant(outputs[0], _inside(_value(attributes)))
         if floats:
             # Of the others only Split has more than one that is of this type, and TopK's second are places.
-            known.update(outputs if operator == "Split" else outputs[:1])
+            self._floating.update(outputs if operator == "Split" else outputs[:1])
         return operator != "Div" or floats or self._is_positive_constant(inputs)
 
     def _is_positive_constant(self, inputs: Sequence[str]) -> bool:
-        return len(inputs) == 2 and inputs[1] in self._positive and inputs[1] not in self._computed()
+        return len(inputs) == 2 and self._is_positive(inputs[1]) and inputs[1] not in self._all_computed()
+
+    def _is_floating(self, name: str) -> bool:
+        # Asked for, not copied: a graph may hold as many others as it has tensors.
+        return name in self._floating or (
+            self._outer is not None and name not in self._own and self._outer._is_floating(name)
+        )
+
+    def _is_positive(self, name: str) -> bool:
+        return name in self._positive or (
+            self._outer is not None and name not in self._own and self._outer._is_positive(name)
+        )
+
+    def _all_computed(self) -> Collection[str]:
+        """Found once, and only if there is such a division: it takes another walk."""
+        self._computed = self._computed or frozenset(self._find_computed())
+        return self._computed
 
 
 def _is_positive(tensor: Sequence[Field], form: str) -> bool:

@@ -18,8 +18,9 @@ _REMEDY = "download the annotations again"
 # pycocotools holds coordinates in 32 bits, five times as fine, and crashes beyond: far from any picture.
 _FARTHEST = 2**20
 # It keeps some 80 bytes for each pixel that an outline passes, and crashes where it gets none. No outline of a picture
-# of 2^28 pixels that winds less than through every 64th of them is longer.
-_LONGEST = 2**22
+# of 2^28 pixels that winds less than through every 64th of them is longer, and none that winds through each of a small
+# one's, or passes beside what was cut out of a larger one.
+_LONGEST, _LONGEST_BESIDE = 2**22, 2**14
 
 
 class UnusableAnnotationError(InputError):
@@ -106,10 +107,11 @@ def _draw_polygons(polygons: list[Any], size: Size, what: str) -> Mask:
     areas = [[float(n) for n in polygon] for polygon in polygons if len(polygon) >= 6]
     if not areas:
         return np.zeros(size, np.bool_)
-    length = sum(map(_length, areas))
-    if length > _LONGEST:
+    length, most = sum(map(_length, areas)), min(_LONGEST, size[0] * size[1] + _LONGEST_BESIDE)
+    if length > most:
         raise UnusableAnnotationError(
-            f"{what} has outlines of {length:,.0f} pixels, and samrt draws {_LONGEST:,} at most; {_REMEDY}"
+            f"{what} has outlines of {length:,.0f} pixels, and samrt draws {most:,} at most in an image of its size; "
+            f"{_REMEDY}"
         )
     mask: Mask = pycocotools.decode(pycocotools.merge(pycocotools.frPyObjects(areas, *size))).astype(np.bool_)
     return mask

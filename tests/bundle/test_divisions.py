@@ -10,6 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from samrt.backends.onnxruntime import OnnxRuntimeEngine
+from samrt.bundle import graph_check
 from samrt.bundle.divisions import FLOATING, OF_ALL, OF_FIRST
 from samrt.bundle.graph_check import check_graph
 from samrt.errors import BackendError, BundleError
@@ -92,6 +93,14 @@ def test_constants_that_protobuf_would_merge_are_no_divisors(form: str, tmp_path
     path.write_bytes(b"\x3a" + bytes([len(graph) & 127 | 128, len(graph) >> 7 & 127 | 128, len(graph) >> 14]) + graph)
     with pytest.raises(BundleError, match="may divide whole numbers"):
         check_graph(path, [])
+
+
+def test_many_divisions_take_one_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walks = []
+    computed = graph_check._computed
+    monkeypatch.setattr(graph_check, "_computed", lambda graph: walks.append(1) or computed(graph))
+    check_graph(_graph(tmp_path, "w = Shape (x) " + "v = Div (w, two) " * 9 + "y = Cast <to=1> (v)"), [])
+    assert len(walks) == 1
 
 
 def test_the_declared_type_of_a_bodys_input_is_its_type(tmp_path: Path) -> None:

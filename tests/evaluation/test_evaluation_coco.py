@@ -49,8 +49,14 @@ def test_polygons_are_drawn_as_coco_draws_them() -> None:
 
 def test_an_outline_that_pycocotools_has_no_memory_for_is_left_out() -> None:
     zigzag = [n for index in range(700) for n in (index % 2 * 2**20, index)]
-    with pytest.raises(InputError, match=r"it has outlines of 73\d,\d+,\d+ pixels, and samrt draws 4,194,304 at most"):
+    with pytest.raises(
+        InputError, match=r"it has outlines of 73\d,\d+,\d+ pixels, and samrt draws 21,784 at most in an image"
+    ):
         segmentation_mask([zigzag], SIZE, "it")
+    # A few bytes, and far shorter than what a large image may have.
+    with pytest.raises(InputError, match=r"it has outlines of 100,000 pixels"):
+        segmentation_mask([[0, 0, 50_000, 0, 0, 0]], SIZE, "it")
+    assert segmentation_mask([[0, 0, 5_000, 0, 5_000, 2, 0, 2]], SIZE, "it").sum() == 2 * SIZE[1]
 
 
 def test_deeply_nested_annotations_are_an_error_of_samrt(tmp_path: Path) -> None:

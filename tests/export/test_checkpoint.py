@@ -46,6 +46,15 @@ def test_reads_a_state_dict(tmp_path: Path, as_zip: bool) -> None:
     assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_reads_what_torch_wrote_without_checksums(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(weights(), tmp_path / "model.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert_same(read_checkpoint(tmp_path / "model.pth").state, weights())
+
+
 def test_refuses_a_file_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.pth"
     torch.save(weights(), path)

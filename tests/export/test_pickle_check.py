@@ -91,11 +91,11 @@ def _nested(levels: int) -> bytes:
         (b"\x80\2" + _MANY + b"q\0(" + (_ORDERED + b"h\0b") * 1000 + b"t.", "again and again .*BUILD"),
         (_again(b"ctorch.nn.parameter\nParameter\n", _FLAT, 1000), "again and again .*Parameter"),
         # Numbers whose hashes are one, numbers in tuples, and a tuple that is hashed often.
-        (b"\x80\2}(" + b"".join(b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N" for n in range(10_001))
+        (b"\x80\2}(" + b"".join(b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N" for n in range(1, 10_002))
          + b"u.", "keys"),
         (b"\x80\2}(" + (b"G" + bytes(8) + b"K\0\x86N") * 4000 + b"u.", "keys"),
         (b"\x80\2" + _FLAT + b"}(" + b"h\7N" * 10 + b"u.", "keys .*tuple"),
-        (b"\x80\2cbuiltins\nset\n](" + b"K\0" * 10_001 + b"e\x85R.", "keys"),
+        (b"\x80\2cbuiltins\nset\n](" + b"K\0" * 32_769 + b"e\x85R.", "keys"),
         # Tensors that Python would take apart, row by row.
         (b"\x80\2cbuiltins\nset\n" + _tensor(9) + b"\x85R.", "gives a tensor to"),
         (b"\x80\2ccollections\nOrderedDict\n]" + _tensor(9) + b"a\x85R.", "gives a tensor to"),
@@ -124,8 +124,8 @@ def test_refuses_bombs_before_torch_reads_them(
 
 
 def test_refuses_pickles_that_take_long_to_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samrt_export.pickle_check, "_MOST_STEPS", 1000)
-    with pytest.raises(BundleError, match="more than 1,000 steps"):
+    monkeypatch.setattr(samrt_export.pickle_check, "_MOST_STEPS", 900)
+    with pytest.raises(BundleError, match=r"more than 9\d\d steps"):
         read_checkpoint(_write(tmp_path / "bomb.pth", b"\x80\2(" + b"N" * 1000 + b"t."))
 
 
@@ -176,15 +176,20 @@ def test_old_checkpoints_have_what_torch_takes_for_granted(
 def test_takes_what_training_scripts_save(tmp_path: Path, as_zip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     # Less than there are tensors: the empty dictionary that each of them has is no key.
     monkeypatch.setattr(samrt_export.pickle_check, "_MOST_KEYS", 8)
+    # Less than the log has: the numbers of its lines follow each other, and the file is larger than the log.
+    monkeypatch.setattr(samrt_export.pickle_check, "_MOST_SMALL_KEYS", 20)
+    monkeypatch.setattr(samrt_export.pickle_check, "_MOST_STEPS", 100)
     weight = torch.nn.Parameter(torch.ones(2, 3))
     optimizer = torch.optim.AdamW([weight])
     weight.sum().backward()
     optimizer.step()
     content = {
-        "state_dict": {"mask_decoder.weight": weight, "mask_decoder.half": torch.ones(2, dtype=torch.half)[::2]},
+        "state_dict": {"mask_decoder.weight": weight, "mask_decoder.half": torch.ones(20_000, dtype=torch.half)[::2]},
         "optimizer": optimizer.state_dict(),
         "rng": torch.get_rng_state(),
         "raw": bytearray(b"abc"),
+        "log": {line: (line, 0.5) for line in range(100)},
+        "sizes": [torch.Size([5, 6])] * 4,
         "bytes": b"\xff",
         ("epoch", (1, 2)): {1, 2},
     }

@@ -6,7 +6,7 @@ import argparse
 import io
 import pathlib
 import re
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ def nested(*keys: str) -> Any:
         {"optimizer": {"state": behind("")}, "sam": MODEL},
         {"decoder_only": {k: v for k, v in MODEL.items() if "decoder" in k}, "model": MODEL},
         {"model": MODEL, "best": MODEL},
+        {"model": MODEL, "state_dict": dict(MODEL), "net": behind("module.")},
+        {"model": MODEL, "log": defaultdict(list, loss=[0.5])},
         behind("", {k.replace(".", ".module.", 1): v for k, v in MODEL.items()}),
         {"state_dict": {k.replace(".", "._orig_mod.", 1): v for k, v in behind("sam.").items()}},
     ],
@@ -149,7 +151,10 @@ def test_weights_added_to_layers_are_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": MODEL, "b": dict(MODEL)}, r"several models, under a, b; save the state dict"),
+        (
+            {"a": MODEL, "b": {name: 2 * tensor for name, tensor in MODEL.items()}},
+            r"several models, under a, b; save the state dict",
+        ),
         (
             {"model": {**MODEL, "image_encoder.x": np.ones(2)}},
             r"image_encoder\.x, a numpy array or setting, among its",
