@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -121,9 +121,14 @@ def open_onnxruntime(bundle: Bundle, choice: Choice, threads: int | None = None)
     graphs = choice.form.graphs
     states = {bundle.folder / name: state for name, state in bundle.states.items()}
     again = partial(bundle.compare_again, choice.form)
-    return _open(
-        choice, lambda role: OnnxRuntimeEngine(bundle.graph_file(graphs[role]), threads, again), states, ExitStack()
-    )
+
+    def open_graphs() -> Iterator[tuple[str, Engine]]:
+        # Before the first is loaded, whose threads would then compete with the check of the next.
+        files = [bundle.graph_file(graphs[role]) for role in ROLES]
+        for role, file in zip(ROLES, files, strict=True):
+            yield role, OnnxRuntimeEngine(file, threads, again)
+
+    return _open(choice, open_graphs(), states, ExitStack())
 
 
 def open_engines(choice: Choice, engines: EngineSet, options: DeviceOptions) -> Session:
@@ -140,28 +145,29 @@ def open_engines(choice: Choice, engines: EngineSet, options: DeviceOptions) -> 
     opened.callback(device.close)
     states: dict[Path, FileState] = {}
 
-    def open_engine(role: str) -> TensorRtEngine:
-        plan, states[plan] = engines.verified(role)
-        sha256 = built[role].content.sha256
-        return TensorRtEngine(plan, built[role].graph, flavour, device, options.cuda_graphs, sha256)
+    def open_graphs() -> Iterator[tuple[str, Engine]]:
+        for role in ROLES:
+            plan, states[plan] = engines.verified(role)
+            sha256 = built[role].content.sha256
+            yield role, TensorRtEngine(plan, built[role].graph, flavour, device, options.cuda_graphs, sha256)
 
-    return _open(choice, open_engine, states, opened)
+    return _open(choice, open_graphs(), states, opened)
 
 
 def _open(
-    choice: Choice, open_graph: Callable[[str], Engine], states: Mapping[Path, FileState], opened: ExitStack
+    choice: Choice, graphs: Iterator[tuple[str, Engine]], states: Mapping[Path, FileState], opened: ExitStack
 ) -> Session:
-    """Open the graphs and compare them with the manifest; what `opened` holds is closed last, or on failure.
+    """Open the graphs, by role, and compare them with the manifest; what `opened` holds is closed last, or on failure.
 
     What was loaded is what was hashed: files whose `states` are the same before and after were not replaced in between.
     """
     engines: dict[str, Engine] = {}
     with opened:
         try:
-            for role in ROLES:
-                engines[role] = open_graph(role)
-                opened.callback(engines[role].close)
-                _check(choice.form.graphs[role], engines[role])
+            for role, engine in graphs:
+                engines[role] = engine
+                opened.callback(engine.close)
+                _check(choice.form.graphs[role], engine)
         except SamrtError:
             check_unchanged(states)
             raise

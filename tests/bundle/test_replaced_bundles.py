@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from toy_bundle import FACTORS, MIX, rewrite_manifest, write_toy_bundle
 
 import samrt
+from samrt.backends import onnxruntime
 from samrt.bundle import file_state, folder
 from samrt.bundle.file_state import BundleReplacedError
 from samrt.errors import BundleError
@@ -81,14 +82,14 @@ def test_a_bundle_replaced_after_it_was_compared_is_read_again(tmp_path: Path, m
     other = _scaled(tmp_path / "other", 2)
     target = write_toy_bundle(tmp_path / "bundle")
     replace = _once(lambda: _copy(other, target))
-    whole = folder.check_graph
+    whole = onnxruntime._open_session
 
-    def check_graph(path: Path, files: object) -> None:
+    def open_session(path: Path, threads: int | None) -> object:
         if path.name == "decoder.onnx":  # the encoder is loaded already
             replace()
-        whole(path, files)
+        return whole(path, threads)
 
-    monkeypatch.setattr(folder, "check_graph", check_graph)
+    monkeypatch.setattr(onnxruntime, "_open_session", open_session)
     assert _result(samrt.load(target)) == _result(samrt.load(other))
 
 
