@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.append(str(_REPOSITORY / "benchmarks" / "gpu"))
 # Tests import ONNX Runtime by themselves, before samrt turns its telemetry off.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# A shell lets what it runs in the background ignore Ctrl-C, which tests send to themselves and to their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 _FETCHED = _REPOSITORY / ".cache" / "lite_medsam.pth"  # where `make test` puts it
 
 

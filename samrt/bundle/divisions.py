@@ -139,7 +139,7 @@ def _value(attributes: Sequence[memoryview]) -> int | memoryview | None:
 
 
 def _fields(data: memoryview) -> list[Field]:
-    return list(fields_of(data))
+    return fields_of(data)
 
 
 def _only(fields: Sequence[Field], number: int) -> int | memoryview | None:

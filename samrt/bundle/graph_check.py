@@ -97,7 +97,7 @@ class _Walk:
         self._nodes = 0
 
     def model(self, data: memoryview) -> None:
-        found = list(fields_of(data))
+        found = fields_of(data)
         functions = [value for number, value in found if number == _MODEL_FUNCTIONS]
         for function in functions:
             self._function(message(function))
@@ -109,7 +109,7 @@ class _Walk:
         self._graph(message(graphs[0]), frozenset({*self._functions, PLUGIN_NAME}), 1, None)
 
     def _function(self, data: memoryview) -> None:
-        fields = list(fields_of(data))
+        fields = fields_of(data)
         name, domain = text_of(fields, _FUNCTION_NAME), text_of(fields, _FUNCTION_DOMAIN)
         if domain != OWN_DOMAIN:
             raise self._refusal(f"has a function {name!r} of the domain {domain!r}")
@@ -125,7 +125,7 @@ class _Walk:
     def _graph(self, data: memoryview, own: Collection[str], nested: int, outer: Divisions | None) -> None:
         if nested > _MOST_NESTED:
             raise self._refusal(f"nests graphs more than {_MOST_NESTED} deep")
-        fields = list(fields_of(data))
+        fields = fields_of(data)
         numbers = {number for number, _ in fields}
         if _GRAPH_SPARSE in numbers:
             raise self._refusal("holds sparse tensors")
@@ -134,11 +134,11 @@ class _Walk:
         known = Divisions(outer, lambda: _computed(fields))
         for number, value in fields:
             if number == _GRAPH_INITIALIZER:
-                tensor = list(fields_of(message(value)))
+                tensor = fields_of(message(value))
                 self._tensor(tensor)
                 known.constant(text_of(tensor, _TENSOR_NAME), tensor)
             elif number == _GRAPH_INPUT:
-                info = list(fields_of(message(value)))
+                info = fields_of(message(value))
                 known.input(text_of(info, _VALUE_NAME), info)
         for number, value in fields:
             if number == _GRAPH_NODE:
@@ -176,7 +176,7 @@ class _Walk:
     def _attribute(self, data: memoryview, own: Collection[str], nested: int, known: Divisions) -> None:
         for number, value in fields_of(data):
             if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-                self._tensor(list(fields_of(message(value))))
+                self._tensor(fields_of(message(value)))
             elif number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
                 self._graph(message(value), own, nested + 1, known)
             elif number in (_ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES):
@@ -186,7 +186,7 @@ class _Walk:
         for number, value in fields:
             if number != _TENSOR_EXTERNAL:
                 continue
-            entry = list(fields_of(message(value)))
+            entry = fields_of(message(value))
             if text_of(entry, _ENTRY_KEY) != "location":
                 continue
             location = text_of(entry, _ENTRY_VALUE)
@@ -205,9 +205,9 @@ def _computed(graph: list[Field]) -> set[str]:
     names = set()
     for number, value in graph:
         if number == _GRAPH_INPUT:
-            names.add(text_of(list(fields_of(message(value))), _VALUE_NAME))
+            names.add(text_of(fields_of(message(value)), _VALUE_NAME))
         elif number == _GRAPH_NODE:
-            node = list(fields_of(message(value)))
+            node = fields_of(message(value))
             if text_of(node, _NODE_OPERATOR) != "Constant":
                 names.update(text(output) for kind, output in node if kind == _NODE_OUTPUT)
     return names
