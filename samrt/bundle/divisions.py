@@ -128,18 +128,14 @@ def _is_positive(tensor: Sequence[Field], form: str) -> bool:
 
 def _target(attributes: Sequence[memoryview]) -> object:
     """What a Cast makes."""
-    found = [fields for fields in map(_fields, attributes) if text_of(fields, _ATTRIBUTE_NAME) == "to"]
+    found = [fields for fields in map(fields_of, attributes) if text_of(fields, _ATTRIBUTE_NAME) == "to"]
     return _only(found[0], _ATTRIBUTE_INT) if len(found) == 1 else None
 
 
 def _value(attributes: Sequence[memoryview]) -> int | memoryview | None:
     """The tensor of a Constant."""
-    fields = _fields(attributes[0]) if len(attributes) == 1 else []
+    fields = fields_of(attributes[0]) if len(attributes) == 1 else []
     return _only(fields, _ATTRIBUTE_TENSOR) if text_of(fields, _ATTRIBUTE_NAME) == "value" else None
-
-
-def _fields(data: memoryview) -> list[Field]:
-    return fields_of(data)
 
 
 def _only(fields: Sequence[Field], number: int) -> int | memoryview | None:
@@ -148,4 +144,4 @@ def _only(fields: Sequence[Field], number: int) -> int | memoryview | None:
 
 
 def _inside(value: int | memoryview | None) -> list[Field]:
-    return [] if value is None else _fields(message(value))
+    return [] if value is None else fields_of(message(value))

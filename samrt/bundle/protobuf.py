@@ -10,7 +10,6 @@ _LARGEST_KEY = (1 << 32) - 1
 # Fields of one message. samrt's largest graphs have some thousands; each takes a hundred times its bytes in memory.
 _MOST_FIELDS = 100_000
 
-
 Field = tuple[int, int | memoryview]
 
 
